@@ -1,0 +1,1 @@
+"""Indexed token files, sources and the sampler: what a batch is made of."""

@@ -1,0 +1,1 @@
+"""The DeepSpeed engine: one training step, and what is measured in it."""

@@ -1,0 +1,9 @@
+"""The errors that a user can cause. Everything else is our own mistake and keeps its stack trace."""
+
+
+class UserError(ValueError):
+    """A mistake in a configuration, a command line or an input file.
+
+    The message says what is wrong, where, and what to do. Command lines print it without a stack
+    trace and exit with code 2.
+    """

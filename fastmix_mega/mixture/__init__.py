@@ -1,0 +1,1 @@
+"""The mathematics of the mixture: scores, update rules, controller, the mixture file."""

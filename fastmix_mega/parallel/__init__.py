@@ -1,0 +1,1 @@
+"""Process groups, devices, and what lets megatron-core run without CUDA."""
