@@ -1,0 +1,7 @@
+"""`python -m fastmix_mega VERB ...`: the `fastmix` command, for torchrun."""
+
+import sys
+
+from fastmix_mega.cli import main
+
+sys.exit(main())

@@ -1,0 +1,232 @@
+"""Find every mistake of the user's before any GPU time is spent: `fastmix check CONFIG`.
+
+All findings are collected and told at once. Only headers, manifests and small samples are read,
+so that the check takes seconds whatever the size of the corpora.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastmix_mega.config import Config, SourceConfig
+from fastmix_mega.data.overlap import shared_documents
+from fastmix_mega.data.source import TokenSource
+from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.errors import UserError
+from fastmix_mega.mixture.file import resolve_mixture
+from fastmix_mega.mixture.policy import OuterSchedule
+from fastmix_mega.model.presets import ModelShape, resolve_shape
+from fastmix_mega.parallel.layout import data_parallel_size
+
+
+@dataclass
+class Findings:
+    mistakes: list[str] = field(default_factory=list)
+    """Each keeps the run from starting."""
+    warnings: list[str] = field(default_factory=list)
+    """Each is worth a thought."""
+    facts: list[str] = field(default_factory=list)
+
+
+def require_no_mistakes(findings: Findings) -> None:
+    """Raises: UserError with all mistakes."""
+    if findings.mistakes:
+        raise UserError("\n".join(["the configuration cannot run:", *findings.mistakes]))
+
+
+def check(config: Config, processes: int, mode: str = "search") -> Findings:
+    """Look for everything that could go wrong.
+
+    Args:
+        config: already valid by its schema.
+        processes: how many the run will have.
+        mode: `search` or `train`; each looks only at what it needs.
+    """
+    found = Findings()
+    steps = [
+        _sizes(config, processes),
+        _run_folder(config),
+        _inputs(config, mode, found),
+        _search(config) if mode == "search" else iter(()),
+        _parallel(config, mode),
+    ]
+    for step in steps:
+        found.mistakes.extend(f"  {message}" for message in step)
+    return found
+
+
+def describe(config: Config, findings: Findings) -> str:
+    """What `fastmix check` prints."""
+    lines = list(findings.facts)
+    lines += [f"warning: {warning}" for warning in findings.warnings]
+    if findings.mistakes:
+        lines += [f"{len(findings.mistakes)} mistake(s):", *findings.mistakes]
+    else:
+        lines.append(f"ready: fastmix search, run folder {config.run_dir}")
+    return "\n".join(lines)
+
+
+def _sizes(config: Config, processes: int) -> Iterator[str]:
+    try:
+        data_size = data_parallel_size(config.parallel, processes)
+    except UserError as error:
+        yield str(error)
+        return
+    train = config.train
+    unit = train.micro_batch * data_size
+    if train.global_batch % unit:
+        nearest = max(unit, round(train.global_batch / unit) * unit)
+        yield (
+            f"train.global_batch ({train.global_batch}) must be a multiple of train.micro_batch x "
+            f"data-parallel ranks = {train.micro_batch} x {data_size}; {nearest} would work"
+        )
+    if train.schedule.warmup >= train.steps:
+        yield (
+            f"train.schedule.warmup ({train.schedule.warmup}) must be below train.steps "
+            f"({train.steps})"
+        )
+
+
+def _run_folder(config: Config) -> Iterator[str]:
+    directory = Path(config.run_dir)
+    existing = next(path for path in (directory, *directory.parents, Path(".")) if path.exists())
+    if not existing.is_dir():
+        yield f"run_dir: {existing} is a file; name a folder"
+    elif not os.access(existing, os.W_OK):
+        yield f"run_dir: cannot write to {existing}"
+
+
+def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
+    tokenizer: Tokenizer | None = None
+    try:
+        tokenizer = Tokenizer(config.tokenizer)
+        shape = resolve_shape(config.model, tokenizer.vocab_size)
+        found.facts.append(_describe_model(shape))
+    except UserError as error:
+        yield str(error)
+    opened: dict[str, TokenSource] = {}
+    groups: list[tuple[str, list[SourceConfig]]] = [("sources", list(config.sources))]
+    if mode == "search":
+        groups.append(("targets", list(config.targets)))
+    groups.append(("evaluation.sets", list(config.evaluation.sets)))
+    for group, entries in groups:
+        for entry in entries:
+            where = f"{group}: {entry.name}"
+            try:
+                source = TokenSource(
+                    entry.name, entry.prefixes, config.train.seq_length, config.seed
+                )
+            except UserError as error:
+                yield f"{where}: {error}"
+                continue
+            opened[where] = source
+            if tokenizer is not None:
+                yield from _same_tokenizer(where, source, tokenizer)
+    yield from _mixtures(config, mode, opened)
+    yield from _enough(config, opened, found)
+    yield from _overlaps(config, opened)
+
+
+def _describe_model(shape: ModelShape) -> str:
+    return (
+        f"model: {shape.parameters / 1e6:.1f}M parameters ({shape.layers} layers, hidden size "
+        f"{shape.hidden_size}, vocabulary {shape.vocab_size})"
+    )
+
+
+def _same_tokenizer(where: str, source: TokenSource, tokenizer: Tokenizer) -> Iterator[str]:
+    for file in source.files:
+        made_with = file.manifest.tokenizer_sha256 if file.manifest else None
+        if made_with is not None and made_with != tokenizer.sha256:
+            yield (
+                f"{where}: {file.prefix} was made with another tokenizer ({made_with[:12]}... "
+                f"instead of {tokenizer.sha256[:12]}...); preprocess it again"
+            )
+
+
+def _mixtures(config: Config, mode: str, opened: dict[str, TokenSource]) -> Iterator[str]:
+    sources = [opened.get(f"sources: {name}") for name in config.source_names]
+    tokens = [1 if source is None else source.num_tokens for source in sources]
+    given, where = (
+        (config.search.initial, "search.initial")
+        if mode == "search"
+        else (config.mixture, "mixture")
+    )
+    try:
+        weights = resolve_mixture(given, config.source_names, tokens, where)
+    except UserError as error:
+        yield str(error)
+        return
+    if mode == "search" and (weights <= 0).any():
+        yield f"{where}: a weight of 0 could never recover; give it a small one, or drop the source"
+
+
+def _enough(
+    config: Config, opened: dict[str, TokenSource], found: Findings
+) -> Iterator[str]:
+    budget = config.train.steps * config.train.global_batch * config.train.seq_length
+    fair_share = budget / len(config.sources)
+    for where, source in opened.items():
+        if source.num_samples == 0:
+            yield (
+                f"{where}: {source.num_tokens} tokens are not one sequence of "
+                f"{config.train.seq_length}; lower train.seq_length or give it more text"
+            )
+        elif where.startswith("sources") and source.num_tokens < fair_share / 4:
+            found.warnings.append(
+                f"{where}: {source.num_tokens:,} tokens are read "
+                f"{fair_share / source.num_tokens:.1f} times at a uniform share of the run's "
+                f"{budget:,} tokens; repeated text teaches less than new text"
+            )
+    found.facts.append(
+        f"data: {len(config.sources)} sources, {len(config.targets)} target(s); the run reads "
+        f"{budget:,} tokens"
+    )
+
+
+def _overlaps(config: Config, opened: dict[str, TokenSource]) -> Iterator[str]:
+    """A target inside a source would make the source look good for the wrong reason."""
+    held_out = {key: value for key, value in opened.items() if not key.startswith("sources")}
+    for source_name in config.source_names:
+        source = opened.get(f"sources: {source_name}")
+        for where, target in held_out.items():
+            if source is None:
+                continue
+            count = shared_documents(source.files, target.files)
+            if count:
+                yield (
+                    f"{where}: {count} of its documents are also in source {source_name}; remove "
+                    "them from one side"
+                )
+
+
+def _search(config: Config) -> Iterator[str]:
+    search, train = config.search, config.train
+    if not config.targets:
+        yield "targets: a search needs at least one"
+        return
+    if search.target_batch < len(config.targets):
+        yield (
+            f"search.target_batch ({search.target_batch}) must be at least the number of targets "
+            f"({len(config.targets)})"
+        )
+    schedule = OuterSchedule.of(search, config.method, train.steps)
+    if schedule.outer_steps == 0:
+        yield (
+            f"search: {train.steps} steps leave no room for an update after {search.warmup} steps "
+            f"of warm-up; train at least {search.warmup + schedule.window} steps"
+        )
+
+
+def _parallel(config: Config, mode: str) -> Iterator[str]:
+    parallel = config.parallel
+    for name in ("tensor", "pipeline", "context"):
+        if getattr(parallel, name) > 1:
+            yield (
+                f"parallel.{name}: only data parallelism is supported in this version; set it to 1"
+            )
+    if mode == "search" and parallel.zero == 3:
+        yield "parallel.zero: a search runs with ZeRO stage 1 or 2 (stage 3 shards the head away)"

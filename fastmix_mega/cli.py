@@ -1,0 +1,154 @@
+"""The `fastmix` command: one verb a job.
+
+    fastmix check  CONFIG [key.path=value ...]
+    fastmix search CONFIG [--nproc N] [key.path=value ...]
+    fastmix train  CONFIG [--nproc N] [key.path=value ...]
+    fastmix report RUN_DIR
+    fastmix data TOOL ...            the same as python -m data_tools.TOOL ...
+
+Exit codes: 0 done, 1 failed, 2 the user's mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastmix_mega import __version__
+from fastmix_mega.errors import UserError
+
+EXIT_USER_MISTAKE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["data"]:
+        return _data(given[1:])
+    parser = _parser()
+    options = parser.parse_args(given)
+    try:
+        return int(options.verb(options))
+    except UserError as error:
+        # Every process finds the same mistake; one of them says so.
+        if os.environ.get("RANK", "0") == "0":
+            print(f"fastmix {given[0]}: {error}", file=sys.stderr)
+        return EXIT_USER_MISTAKE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastmix",
+        description="Find the best data mixture with one proxy model.",
+        epilog="Start with `fastmix check configs/demo.yaml`. "
+        "Exit codes: 0 done, 1 failed, 2 a mistake in the input.",
+    )
+    parser.add_argument("--version", action="version", version=f"fastmix-mega {__version__}")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+    check = verbs.add_parser("check", help="find every mistake before any training")
+    _config_arguments(check)
+    check.set_defaults(verb=_check)
+
+    for name, verb, text in (
+        ("search", _search, "find the mixture with one proxy run"),
+        ("train", _train, "train with a fixed mixture"),
+    ):
+        run = verbs.add_parser(name, help=text)
+        _config_arguments(run)
+        run.set_defaults(verb=verb)
+
+    report = verbs.add_parser("report", help="write a run folder's report.html anew")
+    report.add_argument("run_dir", type=Path)
+    report.set_defaults(verb=_report)
+    verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
+    return parser
+
+
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="a YAML configuration, for example configs/demo.yaml")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key.path=value",
+        help="change the configuration, for example train.steps=100",
+    )
+    parser.add_argument(
+        "--nproc",
+        type=_positive,
+        metavar="N",
+        help="processes on this machine (default: one per GPU, or one)",
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _check(options: argparse.Namespace) -> int:
+    from fastmix_mega.check import check, describe
+    from fastmix_mega.config import load_config
+
+    config = load_config(options.config, options.overrides)
+    findings = check(config, options.nproc or 1)
+    print(describe(config, findings))
+    return EXIT_USER_MISTAKE if findings.mistakes else 0
+
+
+def _search(options: argparse.Namespace) -> int:
+    return _run(options, "search")
+
+
+def _train(options: argparse.Namespace) -> int:
+    return _run(options, "train")
+
+
+def _run(options: argparse.Namespace, mode: str) -> int:
+    from fastmix_mega import launch
+    from fastmix_mega.check import check, require_no_mistakes
+    from fastmix_mega.config import load_config
+
+    config = load_config(options.config, options.overrides)
+    if launch.under_launcher():
+        from fastmix_mega.parallel.layout import world_size_from_environment
+
+        if options.nproc is not None:
+            raise UserError("--nproc starts processes; under torchrun leave it out")
+        if os.environ["RANK"] == "0":
+            require_no_mistakes(check(config, world_size_from_environment(), mode))
+    else:
+        processes = options.nproc or launch.default_processes()
+        require_no_mistakes(check(config, processes, mode))
+        if processes > 1:
+            return launch.run_processes([mode, options.config, *options.overrides], processes)
+    from fastmix_mega.loop import run
+
+    run(config, "search" if mode == "search" else "train")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from fastmix_mega.report.build import build_report
+
+    print(build_report(options.run_dir))
+    return 0
+
+
+def _data(arguments: Sequence[str]) -> int:
+    import data_tools
+
+    directory = Path(data_tools.__file__).parent
+    tools = sorted(path.stem for path in directory.glob("[a-z]*.py"))
+    tool = arguments[0] if arguments else ""
+    if tool not in tools:
+        print(f"fastmix data: choose one of {', '.join(tools)}", file=sys.stderr)
+        return EXIT_USER_MISTAKE
+    module = importlib.import_module(f"data_tools.{tool}")
+    return int(module.main(list(arguments[1:])) or 0)

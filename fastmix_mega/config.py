@@ -1,0 +1,346 @@
+"""The one configuration schema: YAML plus dotted overrides, strict and typed.
+
+An unknown key is an error with a suggestion, every field has its meaning beside it, and nothing is
+defaulted in silence: `config.yaml` in the run folder holds every value that the run used.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fastmix_mega.errors import UserError
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[\w.+-]+$", max_length=100)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys and non-finite numbers are errors, values are frozen."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class SourceConfig(Section):
+    """One corpus, already indexed (.bin/.idx)."""
+
+    name: Name
+    """Letters, digits and . _ + - only: it appears in files, charts and exports."""
+    prefix: str | list[str]
+    """Path without .bin/.idx; a list is one source that is split over several files."""
+
+    @property
+    def prefixes(self) -> list[str]:
+        return [self.prefix] if isinstance(self.prefix, str) else list(self.prefix)
+
+
+class TargetConfig(SourceConfig):
+    """Text on which the model must be good."""
+
+    weight: PositiveFloat = 1.0
+    """Its share of the target loss, relative to the other targets'."""
+
+
+class ModelSection(Section):
+    """A Llama-like decoder: RMSNorm, SwiGLU, rotary positions, grouped-query attention."""
+
+    preset: str | None = None
+    """A size by name (see `fastmix_mega.model.presets`); the fields below override it."""
+    layers: PositiveInt | None = None
+    hidden_size: PositiveInt | None = None
+    attention_heads: PositiveInt | None = None
+    key_value_heads: PositiveInt | None = None
+    ffn_size: PositiveInt | None = None
+    """Width of the SwiGLU's two inner halves, each."""
+    tie_embeddings: bool = False
+    """One matrix for the input embedding and the head."""
+    vocab_size: PositiveInt | None = None
+    """Rows of the embedding; by default the tokenizer's size, rounded up to a multiple of 128."""
+    rotary_base: PositiveFloat = 10000.0
+    norm_epsilon: PositiveFloat = 1e-5
+    init_std: PositiveFloat = 0.02
+
+
+class ParallelSection(Section):
+    """How the model is laid out over processes; data parallelism takes what is left."""
+
+    tensor: PositiveInt = 1
+    pipeline: PositiveInt = 1
+    context: PositiveInt = 1
+    sequence: bool = False
+    """Megatron's sequence parallelism (needs tensor > 1)."""
+    zero: Literal[1, 2, 3] = 1
+    """DeepSpeed's ZeRO stage."""
+    timeout_minutes: PositiveFloat = 30.0
+    """A collective that takes longer ends the run with an error."""
+
+
+class ScheduleSection(Section):
+    """The learning rate over the run."""
+
+    kind: Literal["cosine", "wsd", "constant"] = "cosine"
+    """wsd: warm-up, stable, linear decay over the last `decay` share of the steps."""
+    peak: PositiveFloat = 3e-3
+    final: Share = 0.1
+    """The last step's learning rate as a share of the peak."""
+    warmup: Annotated[int, Field(ge=0)] = 20
+    """Steps of linear warm-up."""
+    decay: Share = 0.2
+    """wsd only: the share of the steps in which the rate falls."""
+
+
+class OptimizerSection(Section):
+    """AdamW; norms are not decayed."""
+
+    beta1: Share = 0.9
+    beta2: Share = 0.95
+    epsilon: PositiveFloat = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    """Maximum norm of the gradient; 0 turns clipping off."""
+
+
+class TrainSection(Section):
+    """The training run."""
+
+    steps: PositiveInt
+    global_batch: PositiveInt
+    """Sequences per optimizer step, over all data-parallel ranks."""
+    micro_batch: PositiveInt
+    """Sequences per forward pass on one rank."""
+    seq_length: PositiveInt
+    """Tokens per sequence."""
+    schedule: ScheduleSection = ScheduleSection()
+    optimizer: OptimizerSection = OptimizerSection()
+
+
+class SearchSection(Section):
+    """The mixture search: the outer loop around training. Steps are training steps."""
+
+    every: PositiveInt = 8
+    """Training steps between two updates of the mixture (T)."""
+    warmup: PositiveInt = 24
+    """Steps at the initial mixture before the first target gradient."""
+    step: Annotated[float, Field(ge=0)] = 0.2
+    """Step size of the exponentiated gradient; 0 measures and never moves."""
+    exploration: Share = 0.5
+    """Sampling law q = (1 - e) * mixture + e * uniform; 1 is the paper's reweighting of uniform
+    samples, 0 samples from the mixture itself. Losses count with mixture / q."""
+    target_batch: PositiveInt = 16
+    """Target sequences per outer step, shared evenly among the targets."""
+    scores: str = "head"
+    """Which gradients are compared. `head`: closed form at the language-model head, no backward
+    pass. `hooks:head`, `all`, `body`, or a regular expression over parameter names: hooks in the
+    ordinary backward, for which every micro-batch holds one source."""
+    score_tokens: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of each sequence's tokens that the closed form looks at."""
+    damping: Annotated[float, Field(ge=0)] = 0.1
+    """Added to Adam's second moment as a share of its root mean square."""
+    precondition: bool = True
+    """False compares raw gradients."""
+    decay: Share = 0.7
+    """What remains of the scores' sums after an outer step."""
+    initial: str | dict[str, float] = "uniform"
+    """The first mixture: `uniform`, `proportional`, a mixture.json, or weights by name."""
+    reference_rate: PositiveFloat = 0.1
+    """`method: reference` only: Adam's learning rate on the mixture's logits."""
+
+
+class EvaluationSection(Section):
+    """Held-out loss during and after the run."""
+
+    every: Annotated[int, Field(ge=0)] = 0
+    """Steps between evaluations; 0 evaluates only at the end."""
+    sequences: PositiveInt = 128
+    """Sequences per set, the same ones at every evaluation and for every seed."""
+    sets: list[SourceConfig] = []
+
+
+class CheckpointSection(Section):
+    every: Annotated[int, Field(ge=0)] = 0
+    """Steps between checkpoints; 0 keeps only the last step's."""
+    keep: PositiveInt = 2
+    """How many checkpoints stay on disk."""
+    final: bool = True
+    """Whether the finished run leaves a checkpoint."""
+
+
+class LogSection(Section):
+    every: PositiveInt = 10
+    """Steps between lines in metrics.jsonl."""
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    """Nothing leaves the machine unless this says `online`."""
+    wandb_project: str = "fastmix-mega"
+
+
+class Config(Section):
+    """Everything that a run depends on."""
+
+    run_dir: str
+    seed: int = Field(default=1, ge=0, lt=2**31)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    method: Literal["fastmix", "reference"] = "fastmix"
+    """The search's update rule; `reference` is the recipe of the authors' code, to compare."""
+    mixture: str | dict[str, float] = "uniform"
+    """`fastmix train` only: `uniform`, `proportional`, a mixture.json, or weights by name."""
+    tokenizer: str
+    sources: Annotated[list[SourceConfig], Field(min_length=1)]
+    targets: list[TargetConfig] = []
+    model: ModelSection = ModelSection(preset="1M")
+    parallel: ParallelSection = ParallelSection()
+    train: TrainSection
+    search: SearchSection = SearchSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    log: LogSection = LogSection()
+
+    @field_validator("sources", "targets")
+    @classmethod
+    def _names_differ(cls, value: list[SourceConfig]) -> list[SourceConfig]:
+        names = [source.name for source in value]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the name {twice[0]!r} is used twice; every name must be its own")
+        return value
+
+    @model_validator(mode="after")
+    def _sequence_needs_tensor(self) -> Config:
+        if self.parallel.sequence and self.parallel.tensor == 1:
+            raise ValueError("parallel.sequence needs parallel.tensor > 1; set it to false")
+        return self
+
+    @property
+    def source_names(self) -> list[str]:
+        return [source.name for source in self.sources]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that can change a result (the run's folder and its logging cannot)."""
+        content = self.model_dump(mode="json", exclude={"run_dir", "log", "checkpoint"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys in silence; a user meant one of them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for position, key in enumerate(keys):
+            if key in keys[:position]:
+                line = node.value[position][0].start_mark.line + 1
+                raise UserError(f"the key {key!r} stands twice (line {line}); keep one of them")
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse YAML that may be wrong; UserError names `where` and the line."""
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where} is not valid YAML: {reason}") from None
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration file and apply `key.path=value` overrides.
+
+    Raises:
+        UserError: with every mistake found, one a line, and where it stands.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a text file; give a YAML configuration") from None
+    content = read_yaml(text, str(path))
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold `key: value` lines, for example those of configs/")
+    for override in overrides:
+        _apply_override(content, override)
+    return parse_config(content, where=str(path))
+
+
+def parse_config(content: dict[str, Any], where: str = "the configuration") -> Config:
+    """Validate plain data as a Config; UserError lists every mistake."""
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise UserError("\n".join([f"{where}: {len(lines)} mistake(s)", *lines])) from None
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise UserError(f"the override {override!r} must look like train.steps=100")
+    node: Any = content
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(node, list):
+            if not key.isdigit() or int(key) >= len(node):
+                raise UserError(
+                    f"the override {override!r}: {'.'.join(keys[:depth])} is a list of "
+                    f"{len(node)}; name an entry by its number, from 0"
+                )
+            index: Any = int(key)
+        elif isinstance(node, dict):
+            index = key
+        else:
+            raise UserError(f"the override {override!r}: {'.'.join(keys[:depth])} has no parts")
+        if last:
+            node[index] = read_yaml(value, f"the override {override!r}")
+        else:
+            if isinstance(node, dict) and node.get(index) is None:
+                node[index] = {}
+            node = node[index]
+
+
+def _explain(item: Any) -> str:
+    """One line for one of pydantic's errors."""
+    location: tuple[int | str, ...] = item["loc"]
+    # The tags that pydantic adds for members of a union are no keys of the user's.
+    keys = [part for part in location if not str(part).startswith(("dict[", "list[", "str"))]
+    where = ".".join(map(str, keys)) or "the whole"
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"  {where}: unknown key; {hint}"
+    if item["type"] == "missing":
+        return f"  {where}: missing; it has no default"
+    message = item["msg"].removeprefix("Value error, ")
+    given = item.get("input")
+    shown = "" if isinstance(given, dict | list | BaseModel) else f" (given: {given!r})"
+    return f"  {where}: {message}{shown}"
+
+
+def _known_keys(location: Iterable[int | str]) -> list[str]:
+    section: type[BaseModel] = Config
+    for key in location:
+        if isinstance(key, int):
+            continue
+        annotation = section.model_fields[key].annotation
+        members = [annotation, *getattr(annotation, "__args__", ())]
+        for member in members:
+            if isinstance(member, type) and issubclass(member, BaseModel):
+                section = member
+                break
+    return sorted(section.model_fields)

@@ -1,0 +1,89 @@
+"""From references to tensors: the micro-batches that one process computes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastmix_mega.data.sampler import Draw
+from fastmix_mega.data.source import TokenSource
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """b sequences of s tokens, on the device."""
+
+    tokens: Tensor
+    """[b, s + 1] int64: inputs are [:, :-1], labels [:, 1:]."""
+    sources: Tensor
+    """[b] int64: the number of the source (or target) of each sequence."""
+    weights: Tensor
+    """[b] fp32: how much each sequence's mean loss counts."""
+
+    @property
+    def inputs(self) -> Tensor:
+        return self.tokens[:, :-1]
+
+    @property
+    def labels(self) -> Tensor:
+        return self.tokens[:, 1:]
+
+
+def rows_of_rank(
+    global_batch: int, micro_batch: int, data_rank: int, data_size: int
+) -> list[NDArray[np.int64]]:
+    """The rows of a global batch that each micro-batch of a data-parallel rank holds.
+
+    Micro-batches are dealt out in turn, so that micro-batch m of rank r is the global batch's
+    micro-batch m * data_size + r under every number of ranks.
+    """
+    assert global_batch % (micro_batch * data_size) == 0
+    starts = range(data_rank * micro_batch, global_batch, micro_batch * data_size)
+    return [np.arange(start, start + micro_batch) for start in starts]
+
+
+def load_micro_batch(
+    sources: Sequence[TokenSource],
+    draw: Draw,
+    rows: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    device: torch.device,
+) -> MicroBatch:
+    """Read the sequences of `rows`; `weights` [B] belong to the draw's sequences."""
+    chosen, indices = draw.sources[rows], draw.indices[rows]
+    first = sources[int(chosen[0])]
+    tokens = np.empty((len(rows), first.seq_length + 1), np.int64)
+    for source in np.unique(chosen):
+        places = np.flatnonzero(chosen == source)
+        tokens[places] = sources[int(source)].samples(indices[places])
+    return MicroBatch(
+        tokens=torch.from_numpy(tokens).to(device, non_blocking=True),
+        sources=torch.from_numpy(chosen).to(device, non_blocking=True),
+        weights=torch.from_numpy(weights[rows]).to(device, torch.float32, non_blocking=True),
+    )
+
+
+def even_draw(
+    set_count: int, per_set: int, first_index: int, multiple: int
+) -> tuple[Draw, NDArray[np.float64]]:
+    """`per_set` consecutive samples of each of several sets, and weights that average each set.
+
+    The rows are padded to a `multiple` (repeating the last) so that every process has the same
+    number of micro-batches; padding weighs nothing.
+
+    Returns:
+        The draw, and [rows] weights: 1 / per_set, or 0 for padding.
+    """
+    sources = np.repeat(np.arange(set_count), per_set)
+    indices = first_index + np.tile(np.arange(per_set), set_count)
+    weights = np.full(len(sources), 1.0 / per_set)
+    padding = -len(sources) % multiple
+    return (
+        Draw(np.pad(sources, (0, padding), "edge"), np.pad(indices, (0, padding), "edge")),
+        np.pad(weights, (0, padding)),
+    )

@@ -1,0 +1,107 @@
+"""Gradients and scores at the language-model head in closed form: forward only, no backward.
+
+The head computes logits = W h for every token; its loss's gradient with respect to the logits is
+p - onehot(label). So the target's gradient is sum_t w_t (p_t - onehot(y_t)) h_t^T, and the inner
+product of any matrix V with a training sequence's own gradient is mean_t (p_t - onehot(y_t))^T V
+h_t (shared notes: "The rule"; FastMix, section 3). Under tensor parallelism every process holds a
+shard of the vocabulary, and its results are the parts of a sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VocabularyShard:
+    """The rows of the head that this process holds."""
+
+    start: int
+    group: Any
+    """The tensor-parallel group; None for one process."""
+
+    def reduce(self, tensor: Tensor, operation: Any = None) -> Tensor:
+        """In place: reduce over the shards (sum by default)."""
+        if self.group is not None:
+            dist.all_reduce(tensor, op=operation or dist.ReduceOp.SUM, group=self.group)
+        return tensor
+
+
+def logit_gradient(logits: Tensor, labels: Tensor, shard: VocabularyShard) -> Tensor:
+    """p - onehot(label) for this shard's rows.
+
+    Args:
+        logits: [n, V / shards], any float dtype.
+        labels: [n] token ids of the whole vocabulary.
+
+    Returns:
+        [n, V / shards], fp32 (fp64 for fp64 logits); a new tensor.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    top = shard.reduce(logits.amax(-1, keepdim=True), dist.ReduceOp.MAX)
+    gradient = (logits - top).exp_()
+    gradient.div_(shard.reduce(gradient.sum(-1, keepdim=True)))
+    local = labels - shard.start
+    inside = (local >= 0) & (local < gradient.size(-1))
+    rows = inside.nonzero().squeeze(-1)
+    gradient[rows, local[rows]] -= 1.0
+    return gradient
+
+
+def target_gradient(
+    hidden: Tensor, logits: Tensor, labels: Tensor, weights: Tensor, shard: VocabularyShard
+) -> Tensor:
+    """Gradient of sum_t weights_t * cross_entropy_t with respect to this shard of the head.
+
+    Args:
+        hidden: [n, d] the head's input.
+        logits: [n, V / shards].
+        labels: [n].
+        weights: [n] fp32.
+
+    Returns:
+        [V / shards, d], fp32 (fp64 for fp64 logits).
+    """
+    gradient = logit_gradient(logits, labels, shard)
+    gradient.mul_(weights.to(gradient.dtype)[:, None])
+    return gradient.T @ hidden.to(gradient.dtype)
+
+
+def sequence_scores(
+    hidden: Tensor, logits: Tensor, labels: Tensor, direction: Tensor, shard: VocabularyShard
+) -> Tensor:
+    """<direction, gradient of the sequence's mean loss> for every sequence.
+
+    Args:
+        hidden: [s, b, d] the head's input.
+        logits: [s, b, V / shards].
+        labels: [b, s].
+        direction: [V / shards, d] this shard of v.
+
+    Returns:
+        [b], complete (summed over the shards), in the dtype of `logit_gradient`.
+    """
+    length, batch, _ = hidden.shape
+    gradient = logit_gradient(logits.flatten(0, 1), labels.T.flatten(), shard)  # [s * b, V]
+    response = hidden.flatten(0, 1) @ direction.to(hidden.dtype).T  # [s * b, V]
+    per_token = torch.linalg.vecdot(gradient, response.to(gradient.dtype))  # [s * b]
+    return shard.reduce(per_token.view(length, batch).mean(0))
+
+
+def precondition(
+    gradient: Tensor, second_moment: Tensor, damping: float, shard: VocabularyShard
+) -> Tensor:
+    """v = P^-1 g with P = sqrt(m) + damping * sqrt(mean(m)) + 1e-8.
+
+    `second_moment` m is Adam's exp_avg_sq, corrected for bias, in the gradient's shape; its mean
+    is taken over the whole parameter, all shards together.
+    """
+    total = torch.stack((second_moment.sum(), second_moment.new_tensor(second_moment.numel())))
+    shard.reduce(total)
+    root_mean_square = (total[0] / total[1]).sqrt()
+    return gradient / (second_moment.sqrt() + damping * root_mean_square + 1e-8)

@@ -1,0 +1,287 @@
+"""ONE training loop for `search` and `train`: they differ only in who sets the mixture.
+
+    fastmix search CONFIG [--nproc N] [key.path=value ...]
+    fastmix train  CONFIG [--nproc N] [key.path=value ...]
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from fastmix_mega.checkpoint import Checkpoints
+from fastmix_mega.config import Config
+from fastmix_mega.data.batches import even_draw, load_micro_batch, rows_of_rank
+from fastmix_mega.data.inputs import Inputs, open_inputs
+from fastmix_mega.data.sampler import MixtureSampler
+from fastmix_mega.engine.engine import TrainingEngine
+from fastmix_mega.engine.meters import needs_single_source
+from fastmix_mega.engine.schedule import learning_rate
+from fastmix_mega.mixture.controller import MixtureEstimate
+from fastmix_mega.mixture.cost import cost_in_proxy_runs
+from fastmix_mega.mixture.file import MixtureFile, MixtureSource, resolve_mixture
+from fastmix_mega.mixture.outer import OuterLoop
+from fastmix_mega.mixture.policy import MixturePolicy
+from fastmix_mega.mixture.rule import effective_sources, entropy
+from fastmix_mega.model.presets import resolve_shape
+from fastmix_mega.parallel import layout as parallel_layout
+from fastmix_mega.parallel.layout import Layout
+from fastmix_mega.telemetry import RunLog, start_run_folder
+
+Mode = Literal["search", "train"]
+
+
+def run(config: Config, mode: Mode) -> None:
+    """Search or train, from the last checkpoint of the run folder if it has one. Collective."""
+    with parallel_layout.start(config.parallel) as layout:
+        loop = TrainingLoop(config, mode, layout)
+        try:
+            loop.run()
+        finally:
+            loop.close()
+
+
+class TrainingLoop:
+    """Everything that one process holds during a run."""
+
+    def __init__(self, config: Config, mode: Mode, layout: Layout) -> None:
+        self.config = config
+        self.mode = mode
+        self.layout = layout
+        self.inputs: Inputs = open_inputs(config)
+        names = config.source_names
+        tokens = [source.num_tokens for source in self.inputs.sources]
+        self.shape = resolve_shape(config.model, self.inputs.tokenizer.vocab_size)
+        scores = config.search.scores if mode == "search" else None
+        self.engine = TrainingEngine(config, self.shape, layout, len(names), scores)
+        self.outer: OuterLoop | None = None
+        if mode == "search":
+            initial = resolve_mixture(config.search.initial, names, tokens, "search.initial")
+            self.outer = OuterLoop(config, layout, self.engine, self.inputs.targets, initial)
+        else:
+            mixture = resolve_mixture(config.mixture, names, tokens, "mixture")
+            self._fixed = MixturePolicy(mixture)
+        block = config.train.micro_batch if scores and needs_single_source(scores) else 1
+        self.sampler = MixtureSampler(config.seed, len(names), config.train.global_batch, block)
+        self.rows = rows_of_rank(
+            config.train.global_batch,
+            config.train.micro_batch,
+            layout.data_rank,
+            layout.data_size,
+        )
+        self.checkpoints = Checkpoints(config.run_dir, config.checkpoint.keep, layout)
+        self.start_step = self._resume()
+        self.log: RunLog | None = None
+        if layout.is_main:
+            start_run_folder(config)
+            self.log = RunLog(config, self.start_step)
+            if self.start_step:
+                self.log.say(f"continuing after step {self.start_step}")
+
+    @property
+    def policy(self) -> MixturePolicy:
+        return self._fixed if self.outer is None else self.outer.policy
+
+    def run(self) -> None:
+        config = self.config
+        for step in range(self.start_step, config.train.steps):
+            if self.outer is not None:
+                self.outer.before_step(step)
+            self._train_step(step)
+            row = None if self.outer is None else self.outer.after_step(step)
+            done = step + 1
+            if row is not None:
+                assert self.log is not None
+                self.log.outer_step(row | {"tokens": self._tokens(done)})
+            last = done == config.train.steps
+            if done % config.log.every == 0 or last:
+                self._log_step(step)
+            if last or (config.evaluation.every and done % config.evaluation.every == 0):
+                self._evaluate(done)
+            due = config.checkpoint.every and done % config.checkpoint.every == 0
+            if due or (last and config.checkpoint.final):
+                self.checkpoints.save(done, self.engine.deepspeed, self._state())
+        if self.layout.is_main:
+            self._finish()
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.close()
+
+    def _train_step(self, step: int) -> None:
+        policy = self.policy
+        draw = self.sampler.draw(step, policy.law)
+        weights = policy.weights[draw.sources]
+        sources, device = self.inputs.sources, self.layout.device
+        batches = [load_micro_batch(sources, draw, rows, weights, device) for rows in self.rows]
+        self.engine.train_step(step, batches)
+
+    def _tokens(self, steps: int) -> int:
+        return steps * self.config.train.global_batch * self.config.train.seq_length
+
+    def _log_step(self, step: int) -> None:
+        total, _, count = self.engine.losses.take(self.layout.sum_over_data)
+        objective = self.engine.objective.take(self.layout.sum_over_data)
+        loss = float(objective[0, 0] / objective[2, 0])
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is not finite at step {step + 1}: lower train.schedule.peak, or look "
+                "into the sources for broken text"
+            )
+        norm = self.engine.gradient_norm()
+        if self.log is not None:
+            train = self.config.train
+            means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+            self.log.step(
+                {
+                    "step": step + 1,
+                    "tokens": self._tokens(step + 1),
+                    "loss": loss,
+                    "learning_rate": learning_rate(train.schedule, step, train.steps),
+                    "grad_norm": norm,
+                    "source_loss": [None if math.isnan(mean) else float(mean) for mean in means],
+                    "source_count": self.sampler.drawn.tolist(),
+                }
+            )
+
+    def _evaluate(self, step: int) -> None:
+        sets = self.inputs.evaluation_sets
+        if not sets:
+            return
+        micro_batch, layout = self.config.train.micro_batch, self.layout
+        draw, weights = even_draw(
+            len(sets), self.config.evaluation.sequences, 0, micro_batch * layout.data_size
+        )
+        rows = rows_of_rank(len(weights), micro_batch, layout.data_rank, layout.data_size)
+        batches = [load_micro_batch(sets, draw, part, weights, layout.device) for part in rows]
+        losses = self.engine.evaluate(batches, len(sets))
+        if self.log is not None:
+            named = zip(sets, losses, strict=True)
+            self.log.evaluation(step, {each.name: float(loss) for each, loss in named})
+
+    def _state(self) -> dict[str, Any]:
+        meter = self.engine.meter
+        return {
+            "drawn": self.sampler.drawn,
+            "losses": self.engine.losses.state(),
+            "objective": self.engine.objective.state(),
+            "meter": None if meter is None else meter.state(),
+            "outer": None if self.outer is None else self.outer.state(),
+        }
+
+    def _resume(self) -> int:
+        found = self.checkpoints.load_latest(self.engine.deepspeed)
+        if found is None:
+            return 0
+        step, state = found
+        self.sampler.drawn = state["drawn"]
+        self.engine.losses.load(state["losses"])
+        self.engine.objective.load(state["objective"])
+        if self.outer is not None:
+            assert self.engine.meter is not None
+            self.engine.meter.load(state["meter"])
+            self.outer.load(state["outer"])
+        return step
+
+    def _finish(self) -> None:
+        """Write the mixture and the report, and say where they are."""
+        from fastmix_mega.report.build import build_report
+
+        assert self.log is not None
+        if self.outer is None:
+            weights = self._fixed.mixture
+            estimate = MixtureEstimate(weights, np.zeros_like(weights))
+        else:
+            estimate = self.outer.result()
+        path = Path(self.config.run_dir) / "mixture.json"
+        self._mixture_file(estimate).write(path)
+        report = build_report(Path(self.config.run_dir))
+        if self.mode == "search":
+            self.log.say(f"mixture: {path}\nreport:  {report}")
+        else:
+            self.log.say(f"report:  {report}")
+
+    def _mixture_file(self, estimate: MixtureEstimate) -> MixtureFile:
+        config, tokenizer = self.config, self.inputs.tokenizer
+        train_tokens = self._tokens(config.train.steps)
+        weights = estimate.weights / estimate.weights.sum()
+        outer_steps = 0 if self.outer is None else self.outer.outer_step
+        return MixtureFile(
+            sources=[
+                MixtureSource(
+                    name=given.name,
+                    weight=float(weight),
+                    stderr=float(error),
+                    prefix=given.prefix,
+                    tokens=source.num_tokens,
+                    epochs_at_budget=float(weight) * train_tokens / source.num_tokens,
+                )
+                for given, source, weight, error in zip(
+                    config.sources,
+                    self.inputs.sources,
+                    weights,
+                    estimate.standard_errors,
+                    strict=True,
+                )
+            ],
+            targets=[target.model_dump(mode="json") for target in config.targets],
+            tokenizer={
+                "path": config.tokenizer,
+                "sha256": tokenizer.sha256,
+                "vocab_size": tokenizer.vocab_size,
+            },
+            search={
+                "method": config.method if self.mode == "search" else "fixed",
+                "config_sha256": config.fingerprint(),
+                "seed": config.seed,
+                "steps": config.train.steps,
+                "outer_steps": outer_steps,
+                "train_tokens": train_tokens,
+                "cost_in_proxy_runs": round(cost_in_proxy_runs(config, self.shape, outer_steps), 4),
+                "world_size": self.layout.world_size,
+                "layout": self.layout.sizes,
+                "entropy": entropy(weights),
+                "effective_sources": effective_sources(weights),
+                "warnings": search_warnings(config, estimate, outer_steps, self.mode),
+            },
+            versions={
+                "fastmix-mega": version("fastmix-mega"),
+                "torch": torch.__version__,
+                "deepspeed": version("deepspeed"),
+                "megatron-core": version("megatron-core"),
+                "python": platform.python_version(),
+            },
+        )
+
+
+def search_warnings(
+    config: Config, estimate: MixtureEstimate, outer_steps: int, mode: Mode
+) -> list[str]:
+    """What a reader of the mixture must know, in plain words."""
+    warnings: list[str] = []
+    if mode == "train":
+        return warnings
+    if outer_steps < 10:
+        warnings.append(
+            f"The mixture was updated only {outer_steps} times; search for more steps, or set "
+            "search.every lower, before you rely on it."
+        )
+    if effective_sources(estimate.weights) < min(2.0, len(estimate.weights)):
+        warnings.append(
+            "The mixture has collapsed to almost one source; look for a source that overlaps the "
+            "target, or lower search.step."
+        )
+    uniform = 1 / len(estimate.weights)
+    far = np.abs(estimate.weights - uniform) > 2 * estimate.standard_errors
+    if config.method == "fastmix" and config.search.step > 0 and not far.any():
+        warnings.append(
+            "No source's weight differs from uniform by more than two standard errors: the search "
+            "was too short or too noisy to tell the sources apart."
+        )
+    return warnings

@@ -1,0 +1,195 @@
+"""The rank-0 controllers: from score sums to the next mixture, and at the end to the result.
+
+A controller is plain float64 arithmetic on vectors of S numbers; it knows nothing of processes.
+`state()` and `load()` round-trip everything that the next update depends on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastmix_mega.config import SearchSection
+from fastmix_mega.mixture.rule import (
+    DecayedSums,
+    FloatArray,
+    ScoreEstimate,
+    exponentiated_gradient,
+    geometric_mean,
+    mixture_standard_error,
+    softmax,
+)
+
+
+@dataclass(frozen=True)
+class MixtureEstimate:
+    """The search's answer, [S] each. Weights sum to 1."""
+
+    weights: FloatArray
+    standard_errors: FloatArray
+
+
+class Controller(Protocol):
+    outer_step: int
+    """Updates made so far."""
+
+    @property
+    def mixture(self) -> FloatArray: ...
+
+    def update(self, sums: FloatArray) -> ScoreEstimate:
+        """One outer step from a window's [3, S] sums (sum, sum of squares, count)."""
+
+    def result(self) -> MixtureEstimate: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class FastMixController:
+    """Exponentiated gradient on decayed mean scores ("The rule" of the shared notes).
+
+    The result is the geometric mean of the mixture over the last half of the outer steps. Its
+    standard errors carry the scores' measured sampling noise through the updates; they do not
+    hold what another seed of the model would change.
+    """
+
+    initial: FloatArray
+    step: float
+    decay: float
+    scale_decay: float = 0.9
+    outer_step: int = 0
+    _logits: FloatArray = field(init=False)
+    _sums: DecayedSums = field(init=False)
+    _scale: float = 0.0
+    _log_mixtures: list[FloatArray] = field(default_factory=list)
+    _noise: list[FloatArray] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._logits = np.log(self.initial) - np.log(self.initial).mean()
+        self._sums = DecayedSums.zeros(len(self.initial))
+
+    @property
+    def mixture(self) -> FloatArray:
+        # With a step of 0 the mixture stays the initial one to the last bit.
+        return self.initial if self.step == 0 else softmax(self._logits)
+
+    def update(self, sums: FloatArray) -> ScoreEstimate:
+        self.outer_step += 1
+        self._sums = self._sums.add(sums, self.decay)
+        estimate = self._sums.estimate()
+        seen = self._sums.weight > 0
+        mixture = self.mixture
+        # A source that was never seen moves with the average.
+        average = (mixture[seen] @ estimate.mean[seen]) / max(mixture[seen].sum(), 1e-300)
+        scores = np.where(seen, estimate.mean, average)
+        spread = float(np.abs(scores - scores.mean()).max())
+        self._scale = self.scale_decay * self._scale + (1 - self.scale_decay) * spread
+        scale = self._scale / (1 - self.scale_decay**self.outer_step)
+        if scale > 0:
+            self._logits = exponentiated_gradient(self._logits, scores, scale, self.step)
+        self._log_mixtures.append(np.log(self.mixture))
+        # Every window's noise reaches the logits once in full, spread by the decay.
+        per_window = self._sums.observation_variance() / np.maximum(sums[2], 1)
+        self._noise.append(per_window * (self.step / max(scale, 1e-300)) ** 2)
+        return estimate
+
+    def result(self) -> MixtureEstimate:
+        if not self._log_mixtures:
+            return MixtureEstimate(self.mixture, np.zeros_like(self.initial))
+        trajectory = np.stack(self._log_mixtures)  # [K, S]
+        first = len(trajectory) // 2
+        weights = geometric_mean(trajectory[first:]) if self.step > 0 else self.initial
+        # The noise of window k is in all averaged points from k on.
+        averaged = len(trajectory) - first
+        reach = np.minimum(np.arange(len(trajectory), 0, -1), averaged) / averaged  # [K]
+        variance = (reach[:, None] ** 2 * np.stack(self._noise)).sum(axis=0)
+        return MixtureEstimate(weights, mixture_standard_error(weights, variance))
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "outer_step": self.outer_step,
+            "logits": self._logits,
+            "sums": np.stack(
+                (
+                    self._sums.total,
+                    self._sums.square,
+                    self._sums.weight,
+                    self._sums.weight_squared,
+                )
+            ),
+            "scale": self._scale,
+            "log_mixtures": list(self._log_mixtures),
+            "noise": list(self._noise),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.outer_step = state["outer_step"]
+        self._logits = state["logits"]
+        self._sums = DecayedSums(*state["sums"])
+        self._scale = state["scale"]
+        self._log_mixtures = list(state["log_mixtures"])
+        self._noise = list(state["noise"])
+
+
+@dataclass
+class ReferenceController:
+    """The authors' public code, for comparison: Adam on z from one micro-batch's raw scores.
+
+    Sources absent from the micro-batch score 0, and the last mixture is the result.
+    """
+
+    initial: FloatArray
+    rate: float
+    beta1: float = 0.9
+    beta2: float = 0.95
+    outer_step: int = 0
+    _logits: FloatArray = field(init=False)
+    _first: FloatArray = field(init=False)
+    _second: FloatArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._logits = np.log(self.initial) - np.log(self.initial).mean()
+        self._first, self._second = np.zeros((2, len(self.initial)))
+
+    @property
+    def mixture(self) -> FloatArray:
+        return softmax(self._logits)
+
+    def update(self, sums: FloatArray) -> ScoreEstimate:
+        self.outer_step += 1
+        estimate = DecayedSums.zeros(len(self.initial)).add(sums, 0.0).estimate()
+        mixture = self.mixture
+        gradient = -mixture * (estimate.mean - mixture @ estimate.mean)
+        self._first = self.beta1 * self._first + (1 - self.beta1) * gradient
+        self._second = self.beta2 * self._second + (1 - self.beta2) * gradient**2
+        first = self._first / (1 - self.beta1**self.outer_step)
+        second = self._second / (1 - self.beta2**self.outer_step)
+        self._logits = self._logits - self.rate * first / (np.sqrt(second) + 1e-8)
+        return estimate
+
+    def result(self) -> MixtureEstimate:
+        return MixtureEstimate(self.mixture, np.zeros_like(self.initial))
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "outer_step": self.outer_step,
+            "logits": self._logits,
+            "first": self._first,
+            "second": self._second,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.outer_step = state["outer_step"]
+        self._logits = state["logits"]
+        self._first, self._second = state["first"], state["second"]
+
+
+def build_controller(method: str, search: SearchSection, initial: FloatArray) -> Controller:
+    if method == "reference":
+        return ReferenceController(initial, search.reference_rate)
+    assert method == "fastmix"
+    return FastMixController(initial, search.step, search.decay)

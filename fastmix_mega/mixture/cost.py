@@ -1,0 +1,28 @@
+"""What a search costs beyond the training it contains, in floating-point operations."""
+
+from __future__ import annotations
+
+from fastmix_mega.config import Config
+from fastmix_mega.model.presets import ModelShape
+
+
+def cost_in_proxy_runs(config: Config, shape: ModelShape, outer_steps: int) -> float:
+    """The search's operations over those of `fastmix train` with the same steps.
+
+    Counts multiply-adds in matrix products as 2, a backward pass as twice its forward, and leaves
+    out attention's products (the same share of training and of the target's forward).
+    """
+    body = 2.0 * shape.body_parameters
+    head = 2.0 * shape.vocab_size * shape.hidden_size
+    train = config.train
+    training = 3.0 * (body + head) * train.steps * train.global_batch
+    search = config.search
+    target_sequences = outer_steps * search.target_batch
+    scored = outer_steps * search.every * train.global_batch
+    if config.method == "reference":
+        scored = outer_steps * train.micro_batch
+    if search.scores == "head":
+        extra = target_sequences * (body + 2 * head) + scored * head * search.score_tokens
+    else:
+        extra = target_sequences * 3.0 * (body + head)
+    return 1.0 + extra / training

@@ -1,0 +1,109 @@
+"""mixture.json: the search's answer as a file that people read and every verb accepts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fastmix_mega.errors import UserError
+from fastmix_mega.files import write_json
+from fastmix_mega.mixture.rule import FloatArray
+
+SCHEMA = "fastmix-mixture/1"
+Weight = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    # A newer version may add fields: what we do not know is kept and ignored.
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, frozen=True)
+
+
+class MixtureSource(_Part):
+    name: str
+    weight: Weight
+    """Share of the training tokens."""
+    stderr: Annotated[float, Field(ge=0)] = 0.0
+    prefix: str | list[str] | None = None
+    tokens: Annotated[int, Field(ge=0)] | None = None
+    epochs_at_budget: Annotated[float, Field(ge=0)] | None = None
+    """How often the source is read in a run of the search's own token budget."""
+
+
+class MixtureFile(_Part):
+    schema_: Annotated[Literal["fastmix-mixture/1"], Field(alias="schema")] = SCHEMA
+    unit: Literal["tokens"] = "tokens"
+    sources: Annotated[list[MixtureSource], Field(min_length=1)]
+    targets: list[dict[str, Any]] = []
+    tokenizer: dict[str, Any] = {}
+    search: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _weights_are_a_mixture(self) -> MixtureFile:
+        names = [source.name for source in self.sources]
+        if len(set(names)) < len(names):
+            raise ValueError("a source's name is used twice")
+        total = sum(source.weight for source in self.sources)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the weights sum to {total:.6g} instead of 1")
+        return self
+
+    def write(self, path: str | Path) -> None:
+        write_json(path, self.model_dump(mode="json", by_alias=True))
+
+
+def read_mixture(path: str | Path) -> MixtureFile:
+    """Read and validate a mixture file.
+
+    Raises:
+        UserError: naming the file and what is wrong with it.
+    """
+    try:
+        return MixtureFile.model_validate(json.loads(Path(path).read_bytes()))
+    except OSError as error:
+        raise UserError(f"cannot read the mixture {path}: {error.strerror}") from None
+    except (ValidationError, ValueError, RecursionError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise UserError(f"{path} is not a mixture file: {reason}") from None
+
+
+def resolve_mixture(
+    given: str | dict[str, float], names: Sequence[str], tokens: Sequence[int], where: str
+) -> FloatArray:
+    """[S] weights from `uniform`, `proportional`, a mixture.json or weights by name.
+
+    Args:
+        given: as in the configuration.
+        names: of the sources, in order.
+        tokens: each source's tokens.
+        where: the configuration's key, for messages.
+
+    Raises:
+        UserError: if the names differ from the sources', or the weights do not sum to 1.
+    """
+    if given == "uniform":
+        return np.full(len(names), 1.0 / len(names))
+    if given == "proportional":
+        return np.asarray(tokens, np.float64) / sum(tokens)
+    if isinstance(given, str):
+        by_name = {source.name: source.weight for source in read_mixture(given).sources}
+        where = f"{where} ({given})"
+    else:
+        by_name = given
+    unknown = sorted(set(by_name) - set(names))
+    missing = sorted(set(names) - set(by_name))
+    if unknown or missing:
+        parts = [f"no weight for {', '.join(missing)}"] if missing else []
+        parts += [f"{', '.join(unknown)} is no source here"] if unknown else []
+        raise UserError(f"{where}: {'; '.join(parts)}; name every source once")
+    weights = np.array([by_name[name] for name in names], np.float64)
+    if (weights < 0).any() or not np.isfinite(weights).all():
+        raise UserError(f"{where}: weights must be finite and not negative")
+    if abs(weights.sum() - 1) > 1e-6:
+        raise UserError(f"{where}: the weights sum to {weights.sum():.6g}; they must sum to 1")
+    return weights / weights.sum()

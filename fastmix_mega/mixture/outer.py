@@ -1,0 +1,160 @@
+"""The outer loop of a search: target gradient, scores, update, broadcast.
+
+Every process measures; the sums meet in one all-reduce of S-vectors; rank 0's controller updates
+the mixture and broadcasts it with the outer step's number, which every process checks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fastmix_mega.config import Config
+from fastmix_mega.data.batches import even_draw, load_micro_batch, rows_of_rank
+from fastmix_mega.data.source import TokenSource
+from fastmix_mega.engine.engine import TrainingEngine
+from fastmix_mega.mixture.controller import MixtureEstimate, build_controller
+from fastmix_mega.mixture.policy import MixturePolicy, OuterSchedule
+from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
+from fastmix_mega.parallel.layout import Layout
+
+
+class OuterLoop:
+    """Call `before_step` and `after_step` around every training step; read `policy` between.
+
+    Args:
+        config: the search.
+        layout: this process's place.
+        engine: with a meter.
+        targets: opened, in the configuration's order.
+        initial: [S] the first mixture.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        layout: Layout,
+        engine: TrainingEngine,
+        targets: Sequence[TokenSource],
+        initial: FloatArray,
+    ) -> None:
+        assert engine.meter is not None
+        self.config = config
+        self.layout = layout
+        self.engine = engine
+        self.meter = engine.meter
+        self.targets = list(targets)
+        self.schedule = OuterSchedule.of(config.search, config.method, config.train.steps)
+        self.policy = MixturePolicy(initial, config.search.exploration)
+        self.outer_step = 0
+        # Only rank 0 decides; the others learn the outcome.
+        self.controller = (
+            build_controller(config.method, config.search, initial) if layout.is_main else None
+        )
+        self.target_losses: NDArray[np.float64] = np.zeros(len(targets))
+        self.seconds = 0.0
+        """Time spent in the current outer step, the scoring of training steps left out."""
+        self.meter.enabled = False
+
+    def before_step(self, step: int) -> None:
+        """Take the target's gradient if a window starts here. Collective."""
+        if not self.schedule.measures_target(step):
+            return
+        started = time.perf_counter()
+        train, layout = self.config.train, self.layout
+        per_target = -(-self.config.search.target_batch // len(self.targets))
+        draw, weights = even_draw(
+            len(self.targets),
+            per_target,
+            first_index=self.outer_step * per_target,
+            multiple=train.micro_batch * layout.data_size,
+        )
+        rows = rows_of_rank(len(weights), train.micro_batch, layout.data_rank, layout.data_size)
+        shares = np.array([target.weight for target in self.config.targets])
+        self.target_losses = self.engine.measure_target(
+            step,
+            [load_micro_batch(self.targets, draw, part, weights, layout.device) for part in rows],
+            shares,
+        )
+        self.meter.enabled = True
+        if self.config.method == "reference":
+            self.meter.scores_left = 1 if layout.data_rank == 0 else 0
+        self.seconds = time.perf_counter() - started
+
+    def after_step(self, step: int) -> dict[str, Any] | None:
+        """Update the mixture if a window ends here. Collective.
+
+        Returns:
+            The line for history.jsonl on rank 0 (without its token count), None otherwise.
+        """
+        if not self.schedule.updates_after(step):
+            return None
+        started = time.perf_counter()
+        self.meter.enabled = False
+        sums = self.meter.sums.take(self.layout.sum_over_data)
+        estimate = None if self.controller is None else self.controller.update(sums)
+        sampled = self.policy
+        self._broadcast()
+        self.seconds += time.perf_counter() - started
+        if estimate is None:
+            return None
+        mixture = self.policy.mixture
+        return {
+            "outer_step": self.outer_step,
+            "step": step + 1,
+            "mixture": mixture.tolist(),
+            "sampling": sampled.law.tolist(),
+            "scores": estimate.mean.tolist(),
+            "score_stderr": estimate.standard_error.tolist(),
+            "counts": sums[2].astype(int).tolist(),
+            "target_loss": {
+                target.name: float(loss)
+                for target, loss in zip(self.targets, self.target_losses, strict=True)
+            },
+            "entropy": entropy(mixture),
+            "effective_sources": effective_sources(mixture),
+            "seconds": round(self.seconds, 4),
+        }
+
+    def _broadcast(self) -> None:
+        """Rank 0 announces the outer step's number and the mixture; everyone checks the number."""
+        expected = self.outer_step + 1
+        source_count = len(self.policy.mixture)
+        message = torch.zeros(1 + source_count, dtype=torch.float64, device=self.layout.device)
+        if self.controller is not None:
+            announced = np.concatenate(([self.controller.outer_step], self.controller.mixture))
+            message.copy_(torch.from_numpy(announced))
+        received = self.layout.broadcast_from_main(message).cpu().numpy()
+        if int(received[0]) != expected:
+            raise RuntimeError(
+                f"rank {self.layout.rank} is at outer step {expected}, but rank 0 announced "
+                f"{int(received[0])}: the processes have lost step with each other"
+            )
+        self.outer_step = expected
+        self.policy = MixturePolicy(received[1:].copy(), self.policy.exploration)
+
+    def result(self) -> MixtureEstimate:
+        """The search's answer; on rank 0 only."""
+        assert self.controller is not None
+        return self.controller.result()
+
+    def state(self) -> dict[str, Any]:
+        """This process's part of a checkpoint, but for the meter."""
+        return {
+            "outer_step": self.outer_step,
+            "mixture": self.policy.mixture,
+            "target_losses": self.target_losses,
+            "controller": None if self.controller is None else self.controller.state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.outer_step = state["outer_step"]
+        self.policy = MixturePolicy(state["mixture"], self.policy.exploration)
+        self.target_losses = state["target_losses"]
+        if self.controller is not None:
+            self.controller.load(state["controller"])

@@ -1,0 +1,61 @@
+"""What `train` and `search` differ in: the mixture's law and weights, and when it is updated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastmix_mega.config import SearchSection
+from fastmix_mega.mixture.rule import FloatArray, loss_weights, sampling_law
+
+
+@dataclass(frozen=True)
+class MixturePolicy:
+    """From which law a step's sequences are drawn, and with which weights their losses count.
+
+    `train` keeps one policy with exploration 0: it samples the mixture, and every weight is 1.
+    """
+
+    mixture: FloatArray
+    """[S] sums to 1."""
+    exploration: float = 0.0
+
+    @property
+    def law(self) -> FloatArray:
+        """[S] q."""
+        return sampling_law(self.mixture, self.exploration)
+
+    @property
+    def weights(self) -> FloatArray:
+        """[S] mixture / q."""
+        return loss_weights(self.mixture, self.law)
+
+
+@dataclass(frozen=True)
+class OuterSchedule:
+    """When the outer steps of a search happen, in training steps from 0."""
+
+    warmup: int
+    every: int
+    window: int
+    """Steps whose sequences are scored after each look at the target."""
+    steps: int
+
+    @classmethod
+    def of(cls, search: SearchSection, method: str, steps: int) -> OuterSchedule:
+        # The authors' code scores the one micro-batch that follows the target's gradient.
+        window = 1 if method == "reference" else search.every
+        return cls(search.warmup, search.every, window, steps)
+
+    def measures_target(self, step: int) -> bool:
+        """Whether v is set before this step."""
+        since = step - self.warmup
+        return since >= 0 and since % self.every == 0 and step + self.window <= self.steps
+
+    def updates_after(self, step: int) -> bool:
+        """Whether this step completes a window."""
+        start = step + 1 - self.window
+        return start >= 0 and self.measures_target(start)
+
+    @property
+    def outer_steps(self) -> int:
+        return sum(self.updates_after(step) for step in range(self.steps))

@@ -1,0 +1,75 @@
+"""Weights that depend on the seed and the parameter's name alone, never on the layout.
+
+Each parameter is drawn whole from a generator of its own and then cut to this process's shard, so
+that one process and a thousand start from the same model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
+from torch import Tensor, nn
+
+from fastmix_mega.model.presets import ModelShape
+from fastmix_mega.parallel.layout import Layout
+
+
+@torch.no_grad()
+def initialize_weights(
+    model: nn.Module, shape: ModelShape, std: float, seed: int, layout: Layout
+) -> None:
+    """Set every parameter: norms to 1, matrices to N(0, std), residual outputs scaled down.
+
+    The projections that write to the residual stream get std / sqrt(2 * layers) (GPT-2).
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            parameter.fill_(1.0)
+            continue
+        global_name = global_parameter_name(model, name)
+        writes_residual = "linear_proj" in name or "linear_fc2" in name
+        # Without the mark DeepSpeed would count a shard's norm as a replicated parameter's.
+        set_tensor_model_parallel_attributes(parameter, True, int(writes_residual), 1)
+        scale = std / math.sqrt(2 * shape.layers) if writes_residual else std
+        full = _draw(global_name, _full_shape(name, parameter, layout.tensor_size), seed)
+        part = shard(name, full, layout.tensor_rank, layout.tensor_size)
+        parameter.copy_(part.mul_(scale))
+
+
+def global_parameter_name(model: nn.Module, name: str) -> str:
+    """`name` with the layer's number in the whole model instead of the one in this stage."""
+    prefix = "decoder.layers."
+    if not name.startswith(prefix):
+        return name
+    local, rest = name.removeprefix(prefix).split(".", 1)
+    layer = model.get_submodule(f"{prefix}{local}")
+    return f"{prefix}{int(layer.layer_number) - 1}.{rest}"
+
+
+def shard(name: str, full: Tensor, rank: int, size: int) -> Tensor:
+    """This tensor-parallel rank's part of a whole weight matrix."""
+    if size == 1:
+        return full
+    if "linear_proj" in name or "linear_fc2" in name:
+        return full.chunk(size, dim=1)[rank]
+    if "linear_fc1" in name:
+        # SwiGLU's gate and up halves are cut separately.
+        gate, up = full.chunk(2)
+        return torch.cat((gate.chunk(size)[rank], up.chunk(size)[rank]))
+    return full.chunk(size)[rank]
+
+
+def _full_shape(name: str, parameter: Tensor, size: int) -> tuple[int, int]:
+    rows, columns = parameter.shape
+    if "linear_proj" in name or "linear_fc2" in name:
+        return rows, columns * size
+    return rows * size, columns
+
+
+def _draw(name: str, shape: tuple[int, int], seed: int) -> Tensor:
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+    return torch.randn(shape, generator=generator)

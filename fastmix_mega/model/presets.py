@@ -1,0 +1,101 @@
+"""Model sizes by name. The name counts all parameters but the embeddings, about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastmix_mega.config import ModelSection
+from fastmix_mega.errors import UserError
+
+VOCABULARY_MULTIPLE = 128
+"""The embedding's rows are padded to a multiple of this under every layout, so that the layout
+never changes the model."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Every size of the model; see `ModelSection` for the meanings."""
+
+    layers: int
+    hidden_size: int
+    attention_heads: int
+    key_value_heads: int
+    ffn_size: int
+    vocab_size: int
+    tie_embeddings: bool
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.attention_heads
+
+    @property
+    def body_parameters(self) -> int:
+        """Parameters without the embedding and the head."""
+        hidden, kv = self.hidden_size, self.key_value_heads * self.head_size
+        attention = hidden * (hidden + 2 * kv) + hidden * hidden
+        return self.layers * (attention + 3 * hidden * self.ffn_size + 2 * hidden) + hidden
+
+    @property
+    def parameters(self) -> int:
+        matrices = 1 if self.tie_embeddings else 2
+        return self.body_parameters + matrices * self.vocab_size * self.hidden_size
+
+
+# layers, hidden size, attention heads, key-value heads, width of the feed-forward network
+PRESETS: dict[str, tuple[int, int, int, int, int]] = {
+    "tiny": (2, 64, 4, 2, 128),
+    "demo": (2, 128, 4, 2, 256),
+    "1M": (4, 128, 4, 2, 384),
+    "10M": (6, 384, 6, 2, 1024),
+    "60M": (10, 704, 11, 11, 1920),
+    "150M": (16, 896, 14, 7, 2432),
+    "400M": (24, 1152, 18, 6, 3200),
+    "1B": (24, 1920, 15, 5, 5120),
+    "3B": (28, 3072, 24, 8, 8192),
+    "7B": (32, 4096, 32, 32, 11008),
+}
+
+
+def resolve_shape(section: ModelSection, tokenizer_vocab_size: int) -> ModelShape:
+    """Combine preset, overrides and vocabulary.
+
+    Raises:
+        UserError: for an unknown preset, a missing size, or sizes that do not fit together.
+    """
+    sizes: dict[str, int | None] = dict.fromkeys(
+        ("layers", "hidden_size", "attention_heads", "key_value_heads", "ffn_size")
+    )
+    if section.preset is not None:
+        if section.preset not in PRESETS:
+            raise UserError(
+                f"model.preset: there is no {section.preset!r}; choose one of {', '.join(PRESETS)}"
+            )
+        sizes = dict(zip(sizes, PRESETS[section.preset], strict=True))
+    given = {key: getattr(section, key) for key in sizes}
+    sizes |= {key: value for key, value in given.items() if value is not None}
+    missing = [key for key, value in sizes.items() if value is None]
+    if missing:
+        raise UserError(f"model: without a preset, give {', '.join(missing)} too")
+    padded = -(-tokenizer_vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    vocab_size = section.vocab_size or padded
+    shape = ModelShape(
+        **{key: value for key, value in sizes.items() if value is not None},
+        vocab_size=vocab_size,
+        tie_embeddings=section.tie_embeddings,
+    )
+    if vocab_size < tokenizer_vocab_size:
+        raise UserError(
+            f"model.vocab_size is {vocab_size}, but the tokenizer has {tokenizer_vocab_size} "
+            "tokens; raise it or leave it out"
+        )
+    if shape.hidden_size % shape.attention_heads or shape.head_size % 2:
+        raise UserError(
+            f"model.hidden_size ({shape.hidden_size}) must be an even multiple of "
+            f"model.attention_heads ({shape.attention_heads})"
+        )
+    if shape.attention_heads % shape.key_value_heads:
+        raise UserError(
+            f"model.attention_heads ({shape.attention_heads}) must be a multiple of "
+            f"model.key_value_heads ({shape.key_value_heads})"
+        )
+    return shape
