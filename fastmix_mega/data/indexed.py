@@ -1,0 +1,263 @@
+"""Megatron's indexed token files, `<prefix>.bin` and `<prefix>.idx`, plus our manifest `.json`.
+
+megatron-core's own `IndexedDataset` reads what is written here, and its builder's files are read
+here. Opening takes O(1) time and memory: the header, the sizes and the last entry are read and
+checked, so that a truncated or swapped file is an error and never garbage tokens.
+
+The .idx holds: magic, version (uint64), dtype code (uint8), number of sequences and of document
+boundaries (uint64 each), lengths (int32), byte offsets (int64), document boundaries (int64).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fastmix_mega.errors import UserError
+from fastmix_mega.files import fsync_directory, write_json
+
+MAGIC = b"MMIDIDX\x00\x00"
+HEADER = struct.Struct("<9sQBQQ")
+DTYPES: dict[int, np.dtype[Any]] = {
+    1: np.dtype(np.uint8),
+    2: np.dtype(np.int8),
+    3: np.dtype(np.int16),
+    4: np.dtype(np.int32),
+    5: np.dtype(np.int64),
+    8: np.dtype(np.uint16),
+}
+"""Megatron's codes of token types; 6 and 7 are floats, which hold no tokens."""
+MANIFEST_FORMAT = "fastmix-tokens/1"
+Count = Annotated[int, Field(ge=0)]
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """uint16 below 65,500 tokens, int32 from there (Megatron's rule)."""
+    return np.dtype(np.uint16) if vocab_size < 65500 else np.dtype(np.int32)
+
+
+class Manifest(BaseModel):
+    """What `<prefix>.json` says of the two files beside it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    format: Literal["fastmix-tokens/1"] = MANIFEST_FORMAT
+    documents: Count
+    tokens: Count
+    dtype: str
+    bin_sha256: str
+    idx_sha256: str
+    tokenizer_sha256: str | None = None
+    vocab_size: Count | None = None
+    eod: Count | None = None
+    made_by: dict[str, Any] = {}
+
+
+def read_manifest(prefix: str) -> Manifest | None:
+    """The manifest, or None if there is no file; UserError if it is broken."""
+    path = Path(f"{prefix}.json")
+    try:
+        return Manifest.model_validate(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (ValidationError, ValueError, RecursionError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise UserError(f"{path} is not a manifest ({reason}); preprocess the data again") from None
+
+
+class IndexedTokens:
+    """One prefix, opened for reading.
+
+    Attributes:
+        prefix: without .bin/.idx.
+        dtype: of the stored tokens.
+        num_tokens, num_documents: of the whole file.
+        tokens: [num_tokens] read-only memory map.
+        manifest: None where no .json stands beside the files.
+
+    Raises:
+        UserError: naming the file, the offset and what to do.
+    """
+
+    def __init__(self, prefix: str | Path) -> None:
+        self.prefix = str(prefix)
+        self.bin_path, self.idx_path = Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
+        for path in (self.bin_path, self.idx_path):
+            if not path.is_file():
+                raise UserError(f"{path} is missing; make it with python -m data_tools.preprocess")
+        bin_size, idx_size = self.bin_path.stat().st_size, self.idx_path.stat().st_size
+        with self.idx_path.open("rb") as file:
+            header = file.read(HEADER.size)
+            if len(header) < HEADER.size or not header.startswith(MAGIC):
+                raise self._broken("it does not start like a Megatron index (offset 0)")
+            _, version, code, sequences, boundaries = HEADER.unpack(header)
+            if version != 1:
+                raise self._broken(f"it has version {version} (offset 9); only 1 is known")
+            if code not in DTYPES:
+                raise self._broken(f"{code} is no type of tokens (offset 17)")
+            self.dtype = DTYPES[code]
+            expected = HEADER.size + 12 * sequences + 8 * boundaries
+            if expected != idx_size:
+                hint = (
+                    "; multimodal files are not supported"
+                    if idx_size == expected + sequences
+                    else "; it was truncated or is another file's"
+                )
+                raise self._broken(
+                    f"{sequences} sequences and {boundaries} boundaries need {expected} bytes, it "
+                    f"has {idx_size}{hint}"
+                )
+            end = 0
+            if sequences:
+                file.seek(HEADER.size + 4 * (sequences - 1))
+                (length,) = struct.unpack("<i", file.read(4))
+                file.seek(HEADER.size + 12 * sequences - 8)
+                (offset,) = struct.unpack("<q", file.read(8))
+                end = offset + length * self.dtype.itemsize
+                if length < 0 or offset < 0:
+                    raise self._broken("its last entry is negative")
+            if boundaries == 0:
+                raise self._broken("it has no document boundaries")
+        if end != bin_size:
+            raise UserError(
+                f"{self.bin_path} has {bin_size} bytes, but {self.idx_path} ends at byte {end}: one "
+                "of them was truncated or belongs to other data; preprocess it again"
+            )
+        self.num_sequences = int(sequences)
+        self.num_documents = int(boundaries) - 1
+        self.num_tokens = bin_size // self.dtype.itemsize
+        self.manifest = read_manifest(self.prefix)
+        self._match_manifest()
+        self.tokens: NDArray[Any] = (
+            np.memmap(self.bin_path, self.dtype, "r")
+            if self.num_tokens
+            else np.empty(0, self.dtype)
+        )
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """[num_sequences] tokens of each sequence, a memory map."""
+        if not self.num_sequences:
+            return np.empty(0, np.int32)
+        return np.memmap(self.idx_path, np.int32, "r", HEADER.size, (self.num_sequences,))
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """[num_sequences] byte at which each sequence starts, a memory map."""
+        if not self.num_sequences:
+            return np.empty(0, np.int64)
+        start = HEADER.size + 4 * self.num_sequences
+        return np.memmap(self.idx_path, np.int64, "r", start, (self.num_sequences,))
+
+    def _broken(self, reason: str) -> UserError:
+        return UserError(f"{self.idx_path} is broken: {reason}; preprocess the data again")
+
+    def _match_manifest(self) -> None:
+        manifest = self.manifest
+        if manifest is None:
+            return
+        for what, said, found in (
+            ("tokens", manifest.tokens, self.num_tokens),
+            ("documents", manifest.documents, self.num_documents),
+            ("dtype", manifest.dtype, self.dtype.name),
+        ):
+            if said != found:
+                raise UserError(
+                    f"{self.prefix}.json says {what} = {said}, but {self.idx_path} has {found}: the "
+                    "files do not belong together; preprocess the data again"
+                )
+
+
+class IndexedWriter:
+    """Writes one prefix; a context manager whose files appear whole, the manifest last, or not.
+
+    Args:
+        prefix: without .bin/.idx.
+        dtype: of the tokens on disk, from `token_dtype`.
+        manifest: further fields of the manifest (tokenizer_sha256, vocab_size, eod, made_by).
+    """
+
+    def __init__(
+        self, prefix: str | Path, dtype: np.dtype[Any], manifest: dict[str, Any] | None = None
+    ) -> None:
+        assert dtype in DTYPES.values()
+        self.prefix = str(prefix)
+        self.dtype = dtype
+        self._extra = manifest or {}
+        self._lengths: list[int] = []
+        self._digest = hashlib.sha256()
+        Path(prefix).parent.mkdir(parents=True, exist_ok=True)
+        self._partial = {kind: Path(f"{prefix}.{kind}.partial") for kind in ("bin", "idx")}
+        self._bin: BinaryIO = self._partial["bin"].open("wb")
+
+    def __enter__(self) -> IndexedWriter:
+        return self
+
+    def add_document(self, tokens: Sequence[int] | NDArray[np.integer]) -> None:
+        """Append one document (with its end-of-document token, where it has one)."""
+        content = np.asarray(tokens).astype(self.dtype).tobytes()
+        self._bin.write(content)
+        self._digest.update(content)
+        self._lengths.append(len(content) // self.dtype.itemsize)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._bin.close()
+            for path in self._partial.values():
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+
+    def _finish(self) -> None:
+        index = encode_index(np.array(self._lengths, np.int32), self.dtype)
+        with self._partial["idx"].open("wb") as file:
+            file.write(index)
+            for written in (file, self._bin):
+                written.flush()
+                os.fsync(written.fileno())
+        # An old manifest must never stand beside new files.
+        Path(f"{self.prefix}.json").unlink(missing_ok=True)
+        for kind, path in self._partial.items():
+            os.replace(path, f"{self.prefix}.{kind}")
+        fsync_directory(Path(self.prefix).parent)
+        manifest = Manifest(
+            documents=len(self._lengths),
+            tokens=sum(self._lengths),
+            dtype=self.dtype.name,
+            bin_sha256=self._digest.hexdigest(),
+            idx_sha256=hashlib.sha256(index).hexdigest(),
+            **self._extra,
+        )
+        write_json(f"{self.prefix}.json", manifest.model_dump(mode="json"))
+
+
+def encode_index(lengths: NDArray[np.int32], dtype: np.dtype[Any]) -> bytes:
+    """The .idx of documents of one sequence each."""
+    code = next(code for code, known in DTYPES.items() if known == dtype)
+    offsets = np.zeros(len(lengths), np.int64)
+    np.cumsum(lengths[:-1], out=offsets[1:], dtype=np.int64)
+    boundaries = np.arange(len(lengths) + 1, dtype=np.int64)
+    header = HEADER.pack(MAGIC, 1, code, len(lengths), len(boundaries))
+    return b"".join(
+        (header, lengths.tobytes(), (offsets * dtype.itemsize).tobytes(), boundaries.tobytes())
+    )

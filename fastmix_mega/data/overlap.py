@@ -1,0 +1,42 @@
+"""Documents that stand in two token files: leakage of a target into a source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.permutation import mix
+
+WINDOW = 32
+"""Documents are compared by length and by their first and last tokens; shorter ones, which say too
+little, are left out."""
+MOST_DOCUMENTS = 100_000
+"""Documents looked at per file, spread evenly, so that a check takes seconds at any size."""
+
+
+def shared_documents(first: Sequence[IndexedTokens], second: Sequence[IndexedTokens]) -> int:
+    """How many documents of `second` are also in `first`.
+
+    Near-copies are not found here; `data_tools` keeps those apart when it makes the files.
+    """
+    known = np.unique(np.concatenate([_fingerprints(file) for file in first]))
+    return int(sum(np.isin(_fingerprints(file), known).sum() for file in second))
+
+
+def _fingerprints(file: IndexedTokens) -> NDArray[np.uint64]:
+    """One 64-bit hash per document that is long enough."""
+    count = file.num_sequences
+    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_DOCUMENTS)).astype(np.int64))
+    starts = np.asarray(file.offsets)[chosen] // file.dtype.itemsize
+    lengths = np.asarray(file.lengths)[chosen].astype(np.int64)
+    long_enough = lengths >= WINDOW
+    starts, lengths = starts[long_enough], lengths[long_enough]
+    hashes = lengths.astype(np.uint64)
+    for base in (starts, starts + lengths - WINDOW):
+        for place in range(WINDOW):
+            token = file.tokens[base + place].astype(np.uint64)
+            hashes = mix(hashes + token + np.uint64(0x9E3779B97F4A7C15))
+    return hashes
