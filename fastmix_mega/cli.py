@@ -30,7 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["data"]:
         return _data(given[1:])
     parser = _parser()
-    options = parser.parse_args(given)
+    # Overrides may stand before and after options, which argparse cannot tell apart by itself.
+    options, rest = parser.parse_known_args(given)
+    unknown = [word for word in rest if word.startswith("-") or "=" not in word]
+    if unknown or (rest and not hasattr(options, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}")
+    if rest:
+        options.overrides += rest
     try:
         return int(options.verb(options))
     except UserError as error:

@@ -41,6 +41,20 @@ class GradientAccess:
         group = self.layout.tensor_group if self.layout.tensor_size > 1 else None
         return VocabularyShard(rows * self.layout.tensor_rank, group)
 
+    def link_moments(self) -> None:
+        """Let DeepSpeed find Adam's moments; before `precondition`.
+
+        DeepSpeed 0.19 links parameters to their moments once, after the first parameter group's
+        first step: those of later groups, and those of a loaded checkpoint, are never linked.
+        """
+        from deepspeed.utils import lazy_init_hp_params_optimizer_state
+
+        optimizer = self.deepspeed.optimizer
+        for parameters, partition in zip(
+            optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True
+        ):
+            lazy_init_hp_params_optimizer_state(parameters, partition, optimizer.optimizer.state)
+
     def precondition(self, parameter: nn.Parameter, gradient: Tensor, step: int) -> Tensor:
         """v of one parameter from the target's gradient; collective over data parallelism."""
         search = self.config.search
@@ -147,6 +161,7 @@ class HeadMeter:
         access = self._access
         gradient = access.layout.sum_over_data(self._gradient)
         self._gradient = None
+        access.link_moments()
         direction = access.precondition(access.model.head_weight, gradient, step)
         self._direction = direction.to(access.model.head_weight.dtype)
 
@@ -221,6 +236,7 @@ class HookMeter:
 
     def end_target(self, step: int) -> None:
         self._directions = []
+        self._access.link_moments()
         for parameter, gradient in zip(self._products.parameters, self._gradients, strict=True):
             total = self._access.layout.sum_over_data(gradient)
             direction = self._access.precondition(parameter, total, step)

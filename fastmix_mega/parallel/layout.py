@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     Under torchrun the environment says who we are; without it this is a world of one process.
     """
     _world_of_one()
+    # megatron-core says once per process what it does without these optional packages.
+    warnings.filterwarnings("ignore", message=".*(Apex|Transformer Engine).*")
     data_size = data_parallel_size(parallel, world_size_from_environment())
     from megatron.core import parallel_state, tensor_parallel
 

@@ -1,0 +1,101 @@
+"""The whole search against an independent reference, in real processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastmix_mega.config import parse_config
+from fastmix_mega.files import read_jsonl
+from fastmix_mega.mixture.file import read_mixture
+from tests.launch import column, run_config
+from tests.reference import Trajectory, reference_search
+
+REFERENCES: dict[tuple[str, bool], Trajectory] = {}
+
+pytestmark = pytest.mark.distributed
+
+
+def relative(found: np.ndarray, wanted: Any) -> float:
+    wanted = np.asarray(wanted, np.float64)
+    assert found.shape == wanted.shape
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("processes", "zero", "scores", "tied"),
+    [
+        (1, 1, "head", False),
+        (2, 1, "head", True),
+        (2, 2, "head", False),
+        (1, 2, "hooks:head", False),
+        (2, 1, "all", False),
+        (2, 2, "all", True),
+    ],
+)
+def test_search_equals_explicit_gradients(
+    settings: dict[str, Any],
+    tmp_path: Path,
+    processes: int,
+    zero: int,
+    scores: str,
+    tied: bool,
+) -> None:
+    """Losses, scores and mixtures, with accumulation (4 or 2 micro-batches a step) and clipping."""
+    settings["model"]["tie_embeddings"] = tied
+    settings["parallel"] = {"zero": zero}
+    settings["search"]["scores"] = scores
+    if (scores, tied) not in REFERENCES:
+        REFERENCES[scores, tied] = reference_search(parse_config(settings))
+    reference = REFERENCES[scores, tied]
+    run_dir = run_config("search", settings, tmp_path, processes)
+    assert relative(column(run_dir, "metrics.jsonl", "loss"), reference.loss) < 1e-5
+    assert relative(column(run_dir, "history.jsonl", "scores"), reference.scores) < 1e-5
+    assert relative(column(run_dir, "history.jsonl", "mixture"), reference.mixture) < 1e-5
+    losses = [list(row["target_loss"].values()) for row in read_jsonl(run_dir / "history.jsonl")]
+    assert relative(np.array(losses), reference.target_loss) < 1e-5
+    assert len(reference.mixture) == 5
+
+
+def test_measuring_never_disturbs_training(settings: dict[str, Any], tmp_path: Path) -> None:
+    """A search that never moves is bit for bit the training with that mixture."""
+    mixture = {"alpha": 0.4, "beta": 0.3, "gamma": 0.2, "delta": 0.1}
+    search = settings | {
+        "search": settings["search"] | {"step": 0, "exploration": 0, "initial": mixture}
+    }
+    train = settings | {"mixture": mixture}
+    searched = run_config("search", search, tmp_path / "search", processes=2)
+    trained = run_config("train", train, tmp_path / "train", processes=2)
+    for key in ("loss", "grad_norm", "source_count"):
+        assert np.array_equal(
+            column(searched, "metrics.jsonl", key), column(trained, "metrics.jsonl", key)
+        )
+    assert len(column(searched, "history.jsonl", "scores")) == 5
+    weights = [source.weight for source in read_mixture(searched / "mixture.json").sources]
+    assert weights == pytest.approx(list(mixture.values()), abs=1e-15)
+
+
+def test_resumed_search_equals_uninterrupted(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Stopped in the middle of a window of scores, on two processes, bit for bit."""
+    whole = run_config("search", settings, tmp_path / "whole", processes=2)
+    settings["checkpoint"] = {"every": 5, "keep": 9}
+    again = run_config("search", settings, tmp_path / "keep", processes=2)
+    for step in (20, 24):
+        (again / "checkpoints" / f"step_{step}").rename(again / f"later_{step}")
+    assert sorted(path.name for path in (again / "checkpoints").glob("step_*")) == [
+        "step_10",
+        "step_15",
+        "step_5",
+    ]
+    run_config("search", settings, tmp_path / "keep", processes=2)
+    for file, key in (
+        ("metrics.jsonl", "loss"),
+        ("metrics.jsonl", "grad_norm"),
+        ("history.jsonl", "scores"),
+        ("history.jsonl", "mixture"),
+    ):
+        assert np.array_equal(column(again, file, key), column(whole, file, key))
+    assert (again / "mixture.json").read_text() == (whole / "mixture.json").read_text()

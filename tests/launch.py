@@ -1,0 +1,60 @@
+"""Run the real command in real processes, and keep the whole log when something fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from fastmix_mega.files import read_jsonl
+
+LOGS = Path(__file__).parent.parent / "test-logs"
+
+
+def fastmix(*arguments: str, timeout: float = 300, expect: int = 0) -> str:
+    """`python -m fastmix_mega ARGUMENTS`; returns its whole output.
+
+    On another exit code than expected the log goes to test-logs/ and the test fails.
+    """
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "CI")}
+    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    for name in ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastmix_mega", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+    if done.returncode != expect:
+        LOGS.mkdir(exist_ok=True)
+        test = environment.get("PYTEST_CURRENT_TEST", "run").split("::")[-1].split(" ")[0]
+        log = LOGS / f"{''.join(c if c.isalnum() else '_' for c in test)}.log"
+        log.write_text(f"{arguments}\nexit code {done.returncode}\n\n{done.stdout}")
+        raise AssertionError(f"exit code {done.returncode}, log in {log}:\n{done.stdout[-3000:]}")
+    return done.stdout
+
+
+def run_config(
+    verb: str, settings: dict[str, Any], directory: Path, processes: int = 1, expect: int = 0
+) -> Path:
+    """Write `settings` to a file in `directory` and run a verb on it; returns the run folder."""
+    directory.mkdir(parents=True, exist_ok=True)
+    run_dir = directory / "run"
+    path = directory / "config.yaml"
+    path.write_text(yaml.safe_dump(settings | {"run_dir": str(run_dir)}))
+    fastmix(verb, str(path), "--nproc", str(processes), expect=expect)
+    return run_dir
+
+
+def column(run_dir: Path, file: str, key: str) -> np.ndarray:
+    """One field of all lines of a run folder's JSONL file that have it."""
+    rows = [row[key] for row in read_jsonl(run_dir / file) if key in row]
+    return np.array(rows, np.float64)
