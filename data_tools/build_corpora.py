@@ -1,0 +1,212 @@
+"""Split corpora into training, target and judge documents, without leakage between them.
+
+    python -m data_tools.build_corpora configs/corpora_demo.yaml --output data/demo
+
+reads every corpus that the YAML names, drops copies and near-copies (one document of each cluster
+stays, over all corpora and targets together), and writes JSONL:
+
+    text/sources/NAME.jsonl   what a model may be trained on
+    text/targets/NAME.jsonl   what a search may look at
+    text/judge/NAME.jsonl     what no search ever sees: mixtures are judged on it
+    text/heldout/NAME.jsonl   the judge's part of each source, to evaluate sources one by one
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+from datasketch import MinHash, MinHashLSH
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_tools.commands import run_command, tool_parser
+from data_tools.texts import Corpus, Document, ShuffledCorpus, read_documents
+from fastmix_mega.config import read_yaml
+from fastmix_mega.errors import UserError
+from fastmix_mega.files import write_atomic
+
+
+class CorporaConfig(BaseModel):
+    """The YAML of `build_corpora` and `prepare`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sources: Annotated[list[Corpus], Field(min_length=1)]
+    targets: list[Corpus] = []
+    """Domains that are no source; half of the documents are for the search, half for judging."""
+    average_target: bool = True
+    """Adds the target `average`: equal parts, in characters, of every source but the junk."""
+    vocab_size: Annotated[int, Field(ge=300)] = 32000
+    """Of the tokenizer that `prepare` trains."""
+    heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Share of a source's documents for the search's targets, and the same again for judging."""
+    min_document: Annotated[int, Field(ge=1)] = 200
+    """Shorter documents are left out (characters)."""
+    max_document: Annotated[int, Field(ge=1)] = 12_000
+    """Longer documents are cut here, so that no single file makes up a corpus (characters)."""
+    near_copy: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Jaccard similarity of word 5-grams from which two documents are near-copies."""
+
+
+class CopyFilter:
+    """Recognises copies and near-copies of every document it has accepted (MinHash, LSH)."""
+
+    PERMUTATIONS = 64
+
+    def __init__(self, similarity: float) -> None:
+        self._exact: set[bytes] = set()
+        self._near = MinHashLSH(threshold=similarity, num_perm=self.PERMUTATIONS)
+
+    def is_new(self, identifier: str, text: str) -> bool:
+        """Whether the document copies none before it; if so it is remembered."""
+        words = text.split()
+        exact = hashlib.sha256(" ".join(words).encode()).digest()
+        if exact in self._exact:
+            return False
+        self._exact.add(exact)
+        shingles = {" ".join(words[i : i + 5]).encode() for i in range(max(1, len(words) - 4))}
+        sketch = MinHash(num_perm=self.PERMUTATIONS, hashfunc=zlib.crc32)
+        sketch.update_batch(sorted(shingles))
+        if self._near.query(sketch):
+            return False
+        self._near.insert(identifier, sketch)
+        return True
+
+
+def load_corpora_config(path: Path) -> CorporaConfig:
+    """Read and validate the YAML; UserError says what is wrong where."""
+    try:
+        content = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        config = CorporaConfig.model_validate(content)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise UserError("\n".join([f"{path}: {len(lines)} mistake(s)", *lines])) from None
+    names = [corpus.name for corpus in (*config.sources, *config.targets)]
+    if len(set(names)) < len(names) or (config.average_target and "average" in names):
+        raise UserError(f"{path}: every corpus and target needs a name of its own")
+    for corpus in config.sources:
+        if isinstance(corpus, ShuffledCorpus) and corpus.of not in names:
+            raise UserError(f"{path}: {corpus.name} shuffles {corpus.of!r}, which is no source")
+    return config
+
+
+def build_corpora(config: CorporaConfig, output: Path, base: Path) -> None:
+    """Write the JSONL files below `output`/text.
+
+    Args:
+        config: which corpora.
+        output: made if it is missing; each file appears whole.
+        base: relative folders of the configuration start here.
+    """
+    copies = CopyFilter(config.near_copy)
+    # Targets come first: a document that a source shares with a target belongs to the target.
+    targets = {
+        corpus.name: _take(corpus, read_documents(corpus, base), config, copies)
+        for corpus in config.targets
+    }
+    sources = {
+        corpus.name: _take(corpus, read_documents(corpus, base), config, copies)
+        for corpus in config.sources
+        if not isinstance(corpus, ShuffledCorpus)
+    }
+    searched, judged = {}, {}
+    for name, documents in targets.items():
+        half = len(documents) // 2
+        searched[name], judged[name] = documents[:half], documents[half:]
+    training, search_part, judge_part = {}, {}, {}
+    for name, documents in sources.items():
+        held = max(1, round(config.heldout * len(documents)))
+        if len(documents) < 3:
+            raise UserError(
+                f"corpus {name} has only {len(documents)} different documents; it needs at least 3"
+            )
+        search_part[name], judge_part[name] = documents[:held], documents[held : 2 * held]
+        training[name] = documents[2 * held :]
+    for corpus in config.sources:
+        if isinstance(corpus, ShuffledCorpus):
+            training[corpus.name] = _shuffle(corpus, training[corpus.of])
+    if config.average_target:
+        searched["average"] = _equal_parts(search_part)
+        judged["average"] = _equal_parts(judge_part)
+    for folder, parts in (
+        ("sources", training),
+        ("heldout", judge_part),
+        ("targets", searched),
+        ("judge", judged),
+    ):
+        for name, documents in parts.items():
+            write_jsonl(output / "text" / folder / f"{name}.jsonl", documents)
+
+
+def write_jsonl(path: Path, documents: Iterable[Document]) -> None:
+    lines = [orjson.dumps({"id": name, "text": text}) + b"\n" for name, text in documents]
+    write_atomic(path, b"".join(lines))
+
+
+def _take(
+    corpus: Corpus, documents: Iterable[Document], config: CorporaConfig, copies: CopyFilter
+) -> list[Document]:
+    """New documents in their order, until the corpus is full."""
+    taken: list[Document] = []
+    size = 0
+    for identifier, text in documents:
+        text = text.strip()[: config.max_document]
+        if len(text) < config.min_document or not copies.is_new(identifier, text):
+            continue
+        taken.append((identifier, text))
+        size += len(text)
+        if size >= corpus.max_bytes:
+            break
+    return taken
+
+
+def _shuffle(corpus: ShuffledCorpus, documents: Sequence[Document]) -> list[Document]:
+    shuffled: list[Document] = []
+    size = 0
+    for identifier, text in documents:
+        characters = list(text)
+        random.Random(f"{corpus.name}/{identifier}").shuffle(characters)
+        shuffled.append((f"shuffled/{identifier}", "".join(characters)))
+        size += len(text)
+        if size >= corpus.max_bytes:
+            break
+    return shuffled
+
+
+def _equal_parts(parts: dict[str, list[Document]]) -> list[Document]:
+    """As many characters of each part as the smallest has."""
+    budget = min(sum(len(text) for _, text in documents) for documents in parts.values())
+    chosen: list[Document] = []
+    for documents in parts.values():
+        left = budget
+        for identifier, text in documents:
+            if left <= 0:
+                break
+            chosen.append((identifier, text[:left]))
+            left -= len(text)
+    return chosen
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = tool_parser("build_corpora", __doc__ or "")
+    parser.add_argument("config", type=Path, help="YAML that names the corpora")
+    parser.add_argument("--output", type=Path, required=True, help="folder for text/")
+
+    def work(options: argparse.Namespace) -> None:
+        config = load_corpora_config(options.config)
+        build_corpora(config, options.output, options.config.parent)
+
+    return run_command(parser, work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

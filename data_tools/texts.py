@@ -1,0 +1,167 @@
+"""Where text comes from: a folder of files, or what every Python installation holds.
+
+Each reader yields (identifier, text) pairs; identifiers do not depend on where things are
+installed, so that the same files give the same corpora on every machine.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from email.parser import BytesParser
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fastmix_mega.errors import UserError
+
+Document = tuple[str, str]
+
+
+class _Corpus(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
+    max_bytes: Annotated[int, Field(gt=0)] = 2_000_000
+    """Characters to take at most; files are taken in an order that a hash decides."""
+
+
+class FilesCorpus(_Corpus):
+    """Whole files: any folder of text."""
+
+    kind: Literal["files"]
+    root: str
+    """A folder, or `python:stdlib`, `package:NAME`, `site-packages`."""
+    patterns: list[str]
+    """Globs below the root, for example `**/*.py`."""
+    exclude: list[str] = []
+    """Files whose path holds one of these pieces are left out."""
+
+
+class DocstringsCorpus(FilesCorpus):
+    """The docstrings of Python files, a document a file."""
+
+    kind: Literal["docstrings"]  # type: ignore[assignment]
+
+
+class MetadataCorpus(_Corpus):
+    """The READMEs that installed packages carry in their metadata."""
+
+    kind: Literal["metadata"]
+
+
+class TopicsCorpus(_Corpus):
+    """The language reference that Python's help() shows."""
+
+    kind: Literal["pydoc_topics"]
+
+
+class ShuffledCorpus(_Corpus):
+    """Junk: the characters of another corpus's documents in random order."""
+
+    kind: Literal["shuffled"]
+    of: str
+
+
+Corpus = Annotated[
+    FilesCorpus | DocstringsCorpus | MetadataCorpus | TopicsCorpus | ShuffledCorpus,
+    Field(discriminator="kind"),
+]
+
+
+def read_documents(corpus: Corpus, base: Path) -> Iterator[Document]:
+    """All documents of a corpus, in a fixed pseudo-random order.
+
+    Args:
+        corpus: anything but `shuffled`, which is made from another corpus's documents.
+        base: relative roots start here.
+
+    Raises:
+        UserError: if a folder or package is missing or holds no text.
+    """
+    if isinstance(corpus, FilesCorpus):
+        extract = _docstrings if isinstance(corpus, DocstringsCorpus) else str
+        documents = _files(corpus, base, extract)
+    elif isinstance(corpus, MetadataCorpus):
+        documents = _metadata()
+    elif isinstance(corpus, TopicsCorpus):
+        documents = _topics()
+    else:
+        raise AssertionError("junk is made from documents, not read")
+    return documents
+
+
+def _files(corpus: FilesCorpus, base: Path, extract: Callable[[str], str]) -> Iterator[Document]:
+    root = _resolve_root(corpus.root, base, corpus.name)
+    paths = {path for pattern in corpus.patterns for path in root.glob(pattern)}
+    names = [path.relative_to(root).as_posix() for path in paths if path.is_file()]
+    # A package's own tests and caches are excluded by pieces of the path below the root.
+    kept = [name for name in names if not any(piece in f"/{name}" for piece in corpus.exclude)]
+    if not kept:
+        raise UserError(
+            f"corpus {corpus.name}: no file below {root} matches {', '.join(corpus.patterns)}"
+        )
+    for name in _hash_order(kept):
+        text = _read_text(root / name)
+        if text is not None:
+            yield f"{corpus.root}/{name}", extract(text)
+
+
+def _resolve_root(root: str, base: Path, corpus: str) -> Path:
+    if root == "python:stdlib":
+        return Path(sysconfig.get_paths()["stdlib"])
+    if root == "site-packages":
+        return Path(sysconfig.get_paths()["purelib"])
+    if root.startswith("package:"):
+        package = root.removeprefix("package:")
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise UserError(f"corpus {corpus}: the Python package {package} is not installed")
+        return Path(spec.origin).parent
+    directory = base / root
+    if not directory.is_dir():
+        raise UserError(f"corpus {corpus}: {directory} is not a folder")
+    return directory
+
+
+def _read_text(path: Path) -> str | None:
+    """The file's text, or None if it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError):
+        return None
+
+
+def _docstrings(code: str) -> str:
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError):
+        return ""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented))
+    return "\n\n".join(text for text in found if text)
+
+
+def _metadata() -> Iterator[Document]:
+    site = Path(sysconfig.get_paths()["purelib"])
+    folders = {path.parent.name: path for path in site.glob("*.dist-info/METADATA")}
+    for name in _hash_order(folders):
+        message = BytesParser().parsebytes(folders[name].read_bytes())
+        body = message.get_payload(decode=True)
+        assert isinstance(body, bytes)
+        yield f"metadata/{name.split('-')[0]}", body.decode("utf-8", "replace")
+
+
+def _topics() -> Iterator[Document]:
+    from pydoc_data.topics import topics
+
+    for name in _hash_order(topics):
+        yield f"pydoc/{name}", topics[name]
+
+
+def _hash_order(names: Sequence[str] | dict[str, Path] | dict[str, str]) -> list[str]:
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
