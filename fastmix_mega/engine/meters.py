@@ -7,7 +7,7 @@ is taken outside of DeepSpeed's backward.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,8 +41,39 @@ class GradientAccess:
         group = self.layout.tensor_group if self.layout.tensor_size > 1 else None
         return VocabularyShard(rows * self.layout.tensor_rank, group)
 
-    def link_moments(self) -> None:
-        """Let DeepSpeed find Adam's moments; before `precondition`.
+    def precondition(
+        self, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor], step: int
+    ) -> list[Tensor]:
+        """v = P^-1 g in the parameters' dtype; the gradients themselves if that is asked for.
+
+        Args:
+            parameters: whose second moments make P.
+            gradients: of the target, summed over data parallelism, fp32.
+            step: optimizer steps done.
+
+        Collective over data parallelism.
+        """
+        if self.config.search.precondition:
+            self._link_moments()
+            pairs = zip(parameters, gradients, strict=True)
+            gradients = [self._precondition(parameter, g, step) for parameter, g in pairs]
+        return [g.to(p.dtype) for p, g in zip(parameters, gradients, strict=True)]
+
+    def _precondition(self, parameter: nn.Parameter, gradient: Tensor, step: int) -> Tensor:
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        second_moment = safe_get_full_optimizer_state(parameter, "exp_avg_sq")
+        assert second_moment is not None, "Adam's moments exist after the first step"
+        correction = 1 - self.config.train.optimizer.beta2**step
+        corrected = second_moment.view_as(gradient).to(gradient.dtype) / correction
+        split = self.layout.tensor_size > 1 and parameter.dim() > 1
+        shard = VocabularyShard(0, self.layout.tensor_group if split else None)
+        return head_scores.precondition(
+            gradient, corrected, self.config.search.damping, shard
+        )
+
+    def _link_moments(self) -> None:
+        """Let DeepSpeed find Adam's moments.
 
         DeepSpeed 0.19 links parameters to their moments once, after the first parameter group's
         first step: those of later groups, and those of a loaded checkpoint, are never linked.
@@ -54,21 +85,6 @@ class GradientAccess:
             optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True
         ):
             lazy_init_hp_params_optimizer_state(parameters, partition, optimizer.optimizer.state)
-
-    def precondition(self, parameter: nn.Parameter, gradient: Tensor, step: int) -> Tensor:
-        """v of one parameter from the target's gradient; collective over data parallelism."""
-        search = self.config.search
-        if not search.precondition:
-            return gradient
-        from deepspeed.utils import safe_get_full_optimizer_state
-
-        second_moment = safe_get_full_optimizer_state(parameter, "exp_avg_sq")
-        assert second_moment is not None, "Adam's moments exist after the first step"
-        correction = 1 - self.config.train.optimizer.beta2**step
-        corrected = second_moment.view_as(gradient).to(gradient.dtype) / correction
-        split = self.layout.tensor_size > 1 and parameter.dim() > 1
-        shard = VocabularyShard(0, self.layout.tensor_group if split else None)
-        return head_scores.precondition(gradient, corrected, search.damping, shard)
 
 
 class ScoreMeter(Protocol):
@@ -161,9 +177,7 @@ class HeadMeter:
         access = self._access
         gradient = access.layout.sum_over_data(self._gradient)
         self._gradient = None
-        access.link_moments()
-        direction = access.precondition(access.model.head_weight, gradient, step)
-        self._direction = direction.to(access.model.head_weight.dtype)
+        (self._direction,) = access.precondition([access.model.head_weight], [gradient], step)
 
     def before_forward(self, batch: MicroBatch) -> None:
         if self._direction is None or not _takes_next(self):
@@ -235,12 +249,11 @@ class HookMeter:
         return per_sequence.detach()
 
     def end_target(self, step: int) -> None:
-        self._directions = []
-        self._access.link_moments()
-        for parameter, gradient in zip(self._products.parameters, self._gradients, strict=True):
-            total = self._access.layout.sum_over_data(gradient)
-            direction = self._access.precondition(parameter, total, step)
-            self._directions.append(direction.to(parameter.dtype))
+        for gradient in self._gradients:
+            self._access.layout.sum_over_data(gradient)
+        self._directions = self._access.precondition(
+            self._products.parameters, self._gradients, step
+        )
         self._gradients = []
 
     def before_forward(self, batch: MicroBatch) -> None:

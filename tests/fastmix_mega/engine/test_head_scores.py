@@ -1,0 +1,186 @@
+"""The closed form at the head against explicit gradients, in fp64, through a real model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from fastmix_mega.config import Config, ParallelSection, parse_config
+from fastmix_mega.data.batches import MicroBatch
+from fastmix_mega.engine import head_scores
+from fastmix_mega.engine.head_scores import VocabularyShard
+from fastmix_mega.engine.meters import GradientAccess, HeadMeter, HookMeter
+from fastmix_mega.model.gpt import ProxyModel, build_model
+from fastmix_mega.model.presets import resolve_shape
+from fastmix_mega.parallel import layout as parallel_layout
+from fastmix_mega.parallel.layout import Layout
+
+WHOLE = VocabularyShard(0, None)
+
+
+@pytest.fixture(scope="module")
+def layout() -> Iterator[Layout]:
+    with parallel_layout.start(ParallelSection()) as started:
+        yield started
+
+
+def double_model(settings: dict[str, Any], layout: Layout, tied: bool) -> tuple[Config, ProxyModel]:
+    settings["model"]["tie_embeddings"] = tied
+    settings["search"]["precondition"] = False
+    config = parse_config(settings)
+    model = build_model(config, resolve_shape(config.model, 300), layout).double()
+    return config, model
+
+
+def random_batch(config: Config, seed: int, source: int = 0) -> MicroBatch:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (config.train.micro_batch, config.train.seq_length + 1)
+    return MicroBatch(
+        tokens=torch.randint(300, shape, generator=generator),
+        sources=torch.full((shape[0],), source),
+        weights=torch.tensor([0.7, 1.3])[: shape[0]],
+    )
+
+
+def exact_losses(model: ProxyModel, batch: MicroBatch) -> torch.Tensor:
+    """[b] from the logits, in fp64 (megatron's own loss rounds to fp32)."""
+    positions = torch.arange(batch.inputs.size(1)).expand_as(batch.inputs)
+    logits = model(batch.inputs, positions, None)
+    per_token = functional.cross_entropy(
+        logits.flatten(0, 1), batch.labels.flatten(), reduction="none"
+    )
+    return per_token.view(batch.labels.shape).mean(1)
+
+
+def megatron_losses(model: Any, batch: MicroBatch) -> torch.Tensor:
+    positions = torch.arange(batch.inputs.size(1)).expand_as(batch.inputs)
+    return model(batch.inputs, positions, None, labels=batch.labels).mean(1)
+
+
+def explicit(model: ProxyModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    named = dict(model.named_parameters())
+    found = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
+    return dict(zip(named, found, strict=True))
+
+
+def test_closed_form_equals_explicit_gradients(settings: dict[str, Any], layout: Layout) -> None:
+    """Target gradient and per-sequence scores at an untied head, 1e-6 relative."""
+    config, model = double_model(settings, layout, tied=False)
+    access = GradientAccess(model, None, config, layout)
+    meter = HeadMeter(access, source_count=4)
+    target = random_batch(config, 1)
+    weights = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    meter.begin_target()
+    meter.add_target(target, weights, megatron_losses)
+    gradient = meter._gradient
+    assert gradient is not None
+    wanted = explicit(model, (exact_losses(model, target) * weights).sum())["output_layer.weight"]
+    # The target's gradient is accumulated in fp32, whatever the model's precision.
+    torch.testing.assert_close(gradient.double(), wanted, rtol=1e-5, atol=1e-8)
+
+    direction = torch.randn(wanted.shape, dtype=torch.float64)
+    meter._direction = direction
+    for number, source in enumerate((2, 0, 2)):
+        batch = random_batch(config, 10 + number, source)
+        meter.before_forward(batch)
+        loss = (megatron_losses(model, batch) * batch.weights).sum()
+        loss.backward()
+        meter.after_backward(batch, 1.0)
+    total, square, count = meter.sums.take(lambda sums: sums)
+    products = {0: [], 2: []}
+    for number, source in enumerate((2, 0, 2)):
+        batch = random_batch(config, 10 + number, source)
+        for k in range(len(batch.sources)):
+            own = explicit(model, exact_losses(model, batch)[k])["output_layer.weight"]
+            products[source].append(float((own * direction).sum()))
+    for source, values in products.items():
+        assert total[source] == pytest.approx(sum(values), rel=1e-6)
+        assert square[source] == pytest.approx(sum(v * v for v in values), rel=1e-6)
+        assert count[source] == len(values)
+    assert count[1] == count[3] == 0
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("scores", ["all", "body", "hooks:head", "layers.1.*linear_fc"])
+def test_hooks_equal_explicit_gradients(
+    settings: dict[str, Any], layout: Layout, tied: bool, scores: str
+) -> None:
+    """Any set of parameters, with accumulation and unequal weights, 1e-6 relative."""
+    config, model = double_model(settings, layout, tied)
+    meter = HookMeter(GradientAccess(model, None, config, layout), 4, scores)
+    parameters = meter._products.parameters
+    assert parameters
+    generator = torch.Generator().manual_seed(3)
+    directions = [
+        torch.randn(p.shape, dtype=torch.float64, generator=generator) for p in parameters
+    ]
+    meter._directions = directions
+    wanted = {1: 0.0, 3: 0.0}
+    for number, source in enumerate((1, 3, 1)):
+        batch = random_batch(config, 20 + number, source)
+        weight = 0.5 + number
+        batch = MicroBatch(batch.tokens, batch.sources, torch.full((2,), weight))
+        meter.before_forward(batch)
+        scale = 1 / 6
+        # A backward through fp64 losses: megatron's own would round the gradient to fp32.
+        ((exact_losses(model, batch) * weight).sum() * scale).backward()
+        meter.after_backward(batch, scale)
+        own = torch.autograd.grad(
+            exact_losses(model, batch).mean(), parameters, materialize_grads=True
+        )
+        wanted[source] += sum(
+            float((v * g).sum()) for v, g in zip(directions, own, strict=True)
+        )
+    total, _, count = meter.sums.take(lambda sums: sums)
+    assert total[1] == pytest.approx(wanted[1], rel=1e-6)
+    assert total[3] == pytest.approx(wanted[3], rel=1e-6)
+    assert count.tolist() == [0, 2, 0, 1]
+
+
+def test_target_gradient_of_hooks(settings: dict[str, Any], layout: Layout) -> None:
+    """It equals the explicit one, and leaves no trace in `.grad`."""
+    config, model = double_model(settings, layout, tied=True)
+    meter = HookMeter(GradientAccess(model, None, config, layout), 4, "all")
+    target = random_batch(config, 5)
+    weights = torch.tensor([0.4, 0.6], dtype=torch.float64)
+    meter.begin_target()
+    meter.add_target(target, weights, exact_losses)
+    meter.end_target(step=0)
+    wanted = explicit(model, (exact_losses(model, target) * weights).sum())
+    assert meter._directions is not None
+    for direction, gradient in zip(meter._directions, wanted.values(), strict=True):
+        torch.testing.assert_close(direction, gradient, rtol=1e-4, atol=1e-7)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_vocabulary_shards_add_up() -> None:
+    """Sums over shards of the vocabulary equal the whole, computed shard by shard."""
+    torch.manual_seed(0)
+    logits = torch.randn(6, 10, dtype=torch.float64)
+    labels = torch.randint(10, (6,))
+    whole = head_scores.logit_gradient(logits, labels, WHOLE)
+    probabilities = logits.softmax(-1)
+    torch.testing.assert_close(whole, probabilities - functional.one_hot(labels, 10))
+
+
+def test_precondition_formula() -> None:
+    gradient = torch.tensor([[1.0, -2.0], [3.0, 0.0]], dtype=torch.float64)
+    moment = torch.tensor([[4.0, 0.0], [1.0, 11.0]], dtype=torch.float64)
+    found = head_scores.precondition(gradient, moment, 0.5, WHOLE)
+    root = 2.0  # of the mean 4
+    wanted = gradient / (moment.sqrt() + 0.5 * root + 1e-8)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_scored_tokens_are_a_share(settings: dict[str, Any], layout: Layout) -> None:
+    """Every token is looked at equally often as the start moves on."""
+    settings["search"]["score_tokens"] = 0.25
+    config, model = double_model(settings, layout, tied=False)
+    meter = HeadMeter(GradientAccess(model, None, config, layout), 4)
+    seen = [token for offset in range(4) for token in range(16)[meter._tokens(16, offset)]]
+    assert sorted(seen) == list(range(16))
+    assert len(range(16)[meter._tokens(16, 0)]) == 4

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from fastmix_mega.config import SearchSection
+from fastmix_mega.mixture.controller import (
+    Controller,
+    FastMixController,
+    ReferenceController,
+    build_controller,
+)
+
+
+def window(random: np.random.Generator, means: np.ndarray, count: int = 20) -> np.ndarray:
+    """[3, S] sums of `count` noisy scores per source."""
+    values = means[:, None] + random.standard_normal((len(means), count))
+    return np.stack((values.sum(1), (values**2).sum(1), np.full(len(means), count)))
+
+
+@pytest.mark.parametrize("method", ["fastmix", "reference"])
+def test_state_round_trip(method: str) -> None:
+    """A controller restored in the middle goes on bit for bit."""
+    random = np.random.default_rng(0)
+    means = np.array([1.0, 0.0, -1.0])
+    uniform = np.full(3, 1 / 3)
+    windows = [window(random, means) for _ in range(10)]
+    whole: Controller = build_controller(method, SearchSection(), uniform)
+    first: Controller = build_controller(method, SearchSection(), uniform)
+    for sums in windows:
+        whole.update(sums)
+    for sums in windows[:4]:
+        first.update(sums)
+    second: Controller = build_controller(method, SearchSection(), uniform)
+    second.load(pickle.loads(pickle.dumps(first.state())))
+    for sums in windows[4:]:
+        second.update(sums)
+    assert second.outer_step == 10
+    assert np.array_equal(second.mixture, whole.mixture)
+    assert np.array_equal(second.result().weights, whole.result().weights)
+    assert np.array_equal(second.result().standard_errors, whole.result().standard_errors)
+
+
+def test_better_sources_gain() -> None:
+    random = np.random.default_rng(1)
+    controller = FastMixController(np.full(3, 1 / 3), step=0.2, decay=0.7)
+    for _ in range(30):
+        controller.update(window(random, np.array([0.5, 0.0, -2.0])))
+    weights = controller.result().weights
+    assert weights[0] > weights[1] > weights[2]
+    assert weights[2] < 0.03
+    assert weights.sum() == pytest.approx(1)
+
+
+def test_step_of_zero_keeps_the_mixture_to_the_last_bit() -> None:
+    initial = np.array([0.4, 0.3, 0.2, 0.1])
+    controller = FastMixController(initial, step=0.0, decay=0.7)
+    for _ in range(3):
+        controller.update(window(np.random.default_rng(0), np.arange(4.0)))
+        assert np.array_equal(controller.mixture, initial)
+    assert np.array_equal(controller.result().weights, initial)
+
+
+def test_unseen_source_moves_with_the_average() -> None:
+    controller = FastMixController(np.full(3, 1 / 3), step=0.2, decay=0.7)
+    controller.update(np.array([[10.0, 0, -10.0], [20.0, 0, 20.0], [10, 0, 10]]))
+    weights = controller.mixture
+    assert weights[0] > weights[1] > weights[2]
+
+
+def test_standard_errors_match_the_spread_over_repetitions() -> None:
+    """The same truth searched 200 times: the stated errors are the spread found, or a bit more.
+
+    They are conservative for small weights: the scale of the update shares the scores' noise.
+    """
+    means = np.array([0.05, 0.0, -0.05])
+    weights, errors = [], []
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        controller = FastMixController(np.full(3, 1 / 3), step=0.05, decay=0.7, scale_decay=0.9)
+        for _ in range(40):
+            controller.update(window(random, means, count=400))
+        result = controller.result()
+        weights.append(result.weights)
+        errors.append(result.standard_errors)
+    spread, stated = np.std(weights, axis=0), np.mean(errors, axis=0)
+    assert (stated > 0.8 * spread).all()
+    assert (stated < 2 * spread).all()
+
+
+def test_reference_recipe_is_adam_on_the_logits() -> None:
+    """Against torch's Adam with the gradient -lambda (s - lambda . s); absent sources score 0."""
+    import torch
+
+    controller = ReferenceController(np.full(3, 1 / 3), rate=0.1)
+    logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([logits], lr=0.1, betas=(0.9, 0.95))
+    random = np.random.default_rng(4)
+    for _ in range(5):
+        count = np.array([2.0, 0.0, 1.0])
+        scores = np.where(count > 0, random.standard_normal(3), 0)
+        controller.update(np.stack((scores * count, scores**2 * count, count)))
+        mixture = logits.detach().softmax(0).numpy()
+        logits.grad = torch.from_numpy(-mixture * (scores - mixture @ scores))
+        adam.step()
+        np.testing.assert_allclose(controller.mixture, logits.detach().softmax(0), rtol=1e-9)

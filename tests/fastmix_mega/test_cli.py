@@ -1,0 +1,97 @@
+"""The command as a user types it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fastmix_mega import cli
+from tests.launch import fastmix, run_config
+
+
+def config_file(settings: dict[str, Any], tmp_path: Path) -> str:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return str(path)
+
+
+def test_check_says_ready(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", config_file(settings, tmp_path), "--nproc", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "ready" in shown
+    assert "0.2M parameters" in shown or "0.1M parameters" in shown
+
+
+def test_check_lists_mistakes(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config_file(settings, tmp_path)
+    assert cli.main(["check", path, "train.global_batch=7"]) == 2
+    assert "must be a multiple" in capsys.readouterr().out
+
+
+def test_overrides_on_both_sides_of_options(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config_file(settings, tmp_path)
+    assert cli.main(["check", path, "seed=2", "--nproc", "2", "train.global_batch=7"]) == 2
+    assert "2 x 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--colour"], ["--nproc", "0"]])
+def test_unknown_words_are_refused(
+    settings: dict[str, Any], tmp_path: Path, words: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["check", config_file(settings, tmp_path), *words])
+    assert stopped.value.code == 2
+
+
+def test_an_override_must_look_like_one(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", config_file(settings, tmp_path), "wrong"]) == 2
+    assert "must look like train.steps=100" in capsys.readouterr().err
+
+
+def test_unknown_data_tool(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "nothing"]) == 2
+    assert "preprocess" in capsys.readouterr().err
+
+
+def test_a_mistake_has_no_stack_trace(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["sources"][0]["prefix"] = "nowhere/alpha"
+    path = config_file(settings, tmp_path)
+    shown = fastmix("search", path, "--nproc", "2", expect=2)
+    assert "nowhere/alpha.bin is missing" in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.distributed
+def test_bf16_and_wandb_offline(settings: dict[str, Any], tmp_path: Path) -> None:
+    """A run in bf16 with ZeRO 2 learns, and leaves an offline wandb run behind."""
+    settings |= {"precision": "bf16", "parallel": {"zero": 2}}
+    settings["log"] = {"every": 1, "wandb": "offline"}
+    run_dir = run_config("search", settings, tmp_path, processes=2)
+    assert list((run_dir / "wandb").glob("offline-run-*"))
+    assert (run_dir / "report.html").is_file()
+    assert (run_dir / "history.jsonl").is_file()
+
+
+@pytest.mark.distributed
+def test_reference_method(settings: dict[str, Any], tmp_path: Path) -> None:
+    """The authors' recipe runs in the same loop: one micro-batch is scored per outer step."""
+    from fastmix_mega.files import read_jsonl
+
+    settings["method"] = "reference"
+    settings["search"] |= {"precondition": False, "exploration": 1.0, "target_batch": 2}
+    run_dir = run_config("search", settings, tmp_path, processes=2)
+    rows = read_jsonl(run_dir / "history.jsonl")
+    assert len(rows) == 5
+    assert all(sum(row["counts"]) == settings["train"]["micro_batch"] for row in rows)
+    assert rows[-1]["mixture"] != rows[0]["mixture"]
