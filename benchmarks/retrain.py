@@ -58,7 +58,9 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
             losses = [run[target] for run in runs]
             pairs = zip(losses, (run[target] for run in results[first]), strict=True)
             gaps = [mine - theirs for mine, theirs in pairs]
-            line = f"| {name} | {target} | {statistics.mean(losses):.4f} | {_deviation(losses):.4f} "
+            line = (
+                f"| {name} | {target} | {statistics.mean(losses):.4f} | {_deviation(losses):.4f} "
+            )
             if name != first:
                 error = _deviation(gaps) / len(gaps) ** 0.5
                 sigmas = statistics.mean(gaps) / error if error else float("nan")

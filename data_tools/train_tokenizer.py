@@ -75,9 +75,7 @@ def read_texts(path: Path) -> Iterator[str]:
                 try:
                     yield str(orjson.loads(line)["text"])
                 except (orjson.JSONDecodeError, KeyError, TypeError):
-                    raise UserError(
-                        f'{path}:{number}: not a JSON object with a "text"'
-                    ) from None
+                    raise UserError(f'{path}:{number}: not a JSON object with a "text"') from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 

@@ -16,6 +16,7 @@ from fastmix_mega.data.overlap import shared_documents
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
+from fastmix_mega.identity import differences
 from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.mixture.policy import OuterSchedule
 from fastmix_mega.model.presets import ModelShape, resolve_shape
@@ -48,7 +49,7 @@ def check(config: Config, processes: int, mode: str = "search") -> Findings:
     found = Findings()
     steps = [
         _sizes(config, processes),
-        _run_folder(config),
+        _run_folder(config, mode),
         _inputs(config, mode, found),
         _search(config) if mode == "search" else iter(()),
         _parallel(config, mode),
@@ -90,13 +91,19 @@ def _sizes(config: Config, processes: int) -> Iterator[str]:
         )
 
 
-def _run_folder(config: Config) -> Iterator[str]:
+def _run_folder(config: Config, mode: str) -> Iterator[str]:
     directory = Path(config.run_dir)
     existing = next(path for path in (directory, *directory.parents, Path(".")) if path.exists())
     if not existing.is_dir():
         yield f"run_dir: {existing} is a file; name a folder"
     elif not os.access(existing, os.W_OK):
         yield f"run_dir: cannot write to {existing}"
+    else:
+        for difference in differences(config, mode):
+            yield (
+                f"run_dir: {directory} holds another run: {difference}; name another run_dir, or "
+                "move that one away"
+            )
 
 
 def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
@@ -164,9 +171,7 @@ def _mixtures(config: Config, mode: str, opened: dict[str, TokenSource]) -> Iter
         yield f"{where}: a weight of 0 could never recover; give it a small one, or drop the source"
 
 
-def _enough(
-    config: Config, opened: dict[str, TokenSource], found: Findings
-) -> Iterator[str]:
+def _enough(config: Config, opened: dict[str, TokenSource], found: Findings) -> Iterator[str]:
     budget = config.train.steps * config.train.global_batch * config.train.seq_length
     fair_share = budget / len(config.sources)
     for where, source in opened.items():

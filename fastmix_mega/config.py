@@ -248,7 +248,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def read_yaml(text: str, where: str) -> Any:
     """Parse YAML that may be wrong; UserError names `where` and the line."""
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader=_UniqueKeyLoader)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
 """ONE training loop for `search` and `train`: they differ only in who sets the mixture.
 
-    fastmix search CONFIG [--nproc N] [key.path=value ...]
-    fastmix train  CONFIG [--nproc N] [key.path=value ...]
+fastmix search CONFIG [--nproc N] [key.path=value ...]
+fastmix train  CONFIG [--nproc N] [key.path=value ...]
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.engine.meters import needs_single_source
 from fastmix_mega.engine.schedule import learning_rate
+from fastmix_mega.identity import record_run
 from fastmix_mega.mixture.controller import MixtureEstimate
 from fastmix_mega.mixture.cost import cost_in_proxy_runs
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, resolve_mixture
@@ -32,7 +33,7 @@ from fastmix_mega.mixture.rule import effective_sources, entropy
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
-from fastmix_mega.telemetry import RunLog, start_run_folder
+from fastmix_mega.telemetry import RunLog
 
 Mode = Literal["search", "train"]
 
@@ -79,7 +80,7 @@ class TrainingLoop:
         self.start_step = self._resume()
         self.log: RunLog | None = None
         if layout.is_main:
-            start_run_folder(config)
+            record_run(config, mode)
             self.log = RunLog(config, self.start_step)
             if self.start_step:
                 self.log.say(f"continuing after step {self.start_step}")

@@ -104,11 +104,6 @@ class RunLog:
             self._wandb.log(numbers, step=step)
 
 
-def start_run_folder(config: Config) -> None:
-    """Make the run folder and write the resolved configuration."""
-    write_atomic(Path(config.run_dir) / "config.yaml", config.to_yaml())
-
-
 def _cut(path: Path, last_step: int) -> None:
     if path.exists():
         import json

@@ -68,9 +68,7 @@ class GradientAccess:
         corrected = second_moment.view_as(gradient).to(gradient.dtype) / correction
         split = self.layout.tensor_size > 1 and parameter.dim() > 1
         shard = VocabularyShard(0, self.layout.tensor_group if split else None)
-        return head_scores.precondition(
-            gradient, corrected, self.config.search.damping, shard
-        )
+        return head_scores.precondition(gradient, corrected, self.config.search.damping, shard)
 
     def _link_moments(self) -> None:
         """Let DeepSpeed find Adam's moments.

@@ -132,9 +132,7 @@ def test_hooks_equal_explicit_gradients(
         own = torch.autograd.grad(
             exact_losses(model, batch).mean(), parameters, materialize_grads=True
         )
-        wanted[source] += sum(
-            float((v * g).sum()) for v, g in zip(directions, own, strict=True)
-        )
+        wanted[source] += sum(float((v * g).sum()) for v, g in zip(directions, own, strict=True))
     total, _, count = meter.sums.take(lambda sums: sums)
     assert total[1] == pytest.approx(wanted[1], rel=1e-6)
     assert total[3] == pytest.approx(wanted[3], rel=1e-6)

@@ -1,0 +1,39 @@
+# Everything a user or CI does. Each target sets up what it needs.
+#
+#   make demo    find a mixture with one proxy model on real text, on this machine's CPU
+#   make test    lint, type-check and run all tests
+#   make bench   the short benchmarks (docs/performance.md holds their figures)
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench clean
+
+demo: $(READY)
+	$(BIN)/python -m data_tools.prepare configs/corpora_demo.yaml --output data/demo
+	$(BIN)/fastmix search configs/demo.yaml --nproc 2
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/shellcheck slurm/*.sbatch slurm/*.sh .ci/run
+
+bench: $(READY)
+	$(BIN)/python -m data_tools.prepare configs/corpora_demo.yaml --output data/demo
+	$(BIN)/python -m benchmarks.search_cost configs/demo.yaml
+
+# The stamp is written last: an interrupted set-up starts again from a clean folder.
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt setuptools
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) data/demo runs/demo

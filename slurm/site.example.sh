@@ -1,0 +1,18 @@
+# What differs from cluster to cluster: copy to slurm/site.sh and change it. Every script here reads
+# slurm/site.sh if it is there.
+#
+# sbatch itself is told of account and partition by its own variables or on its command line:
+#   sbatch --account=ACCOUNT --partition=PARTITION --gpus-per-node=8 slurm/pretrain_proxy.sbatch CONFIG
+# shellcheck shell=bash
+
+# Loads what the cluster needs, for example: module load cuda/12.8
+load_modules() {
+    :
+}
+
+# Where this repository's .venv was made with `make`.
+export FASTMIX_VENV=${FASTMIX_VENV:-.venv}
+
+# Put before the command on every node, for example: (apptainer exec --nv image.sif)
+# shellcheck disable=SC2034
+CONTAINER=()
