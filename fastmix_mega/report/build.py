@@ -1,4 +1,115 @@
-"""placeholder until the report lands"""
+"""`fastmix report RUN_DIR`: one self-contained HTML page that explains a run.
+
+Works on a finished search, on one that is still running, and on a training run. The page loads
+nothing: style, script and numbers are in it, and its content security policy forbids the rest.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
 from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from fastmix_mega import __version__
+from fastmix_mega.files import write_atomic
+from fastmix_mega.report import findings, words
+from fastmix_mega.report.bars import mixture_bars, score_rows
+from fastmix_mega.report.charts import LineChart
+from fastmix_mega.report.figures import heat_map, line_charts
+from fastmix_mega.report.read import Run, read_run
+from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, view_mixture
+
+
 def build_report(run_dir: Path) -> Path:
-    return run_dir
+    """Write run_dir/report.html from the folder's other files; returns its path.
+
+    Raises:
+        UserError: if the folder is no run folder or one of its files is broken.
+    """
+    run = read_run(Path(run_dir))
+    path = run.directory / "report.html"
+    write_atomic(path, render(run))
+    return path
+
+
+def render(run: Run) -> str:
+    """The page."""
+    mixture = view_mixture(run)
+    charts = line_charts(run, mixture) if mixture else {}
+    script = Markup(_text("report.js"))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": words.percent,
+        "exact_percent": words.exact_percent,
+        "quantity": words.quantity,
+        "signed": words.signed,
+        "shorten": words.shorten,
+    }
+    return environment.get_template("template.html").render(
+        run=run,
+        mixture=mixture,
+        title=run.directory.resolve().name,
+        headline=findings.headline(mixture),
+        lead=findings.lead(run, mixture),
+        confidence=findings.confidence(mixture),
+        key_figures=findings.key_figures(run, mixture),
+        warnings=findings.warnings(run, mixture),
+        facts=findings.facts(run),
+        bars=mixture_bars(mixture) if mixture else None,
+        charts=charts,
+        scores=score_rows(run, mixture) if mixture else None,
+        heat=heat_map(run, mixture) if mixture else None,
+        evaluation=run.evaluations[-1] if run.evaluations else None,
+        maximum_epochs=MAXIMUM_EPOCHS,
+        # jinja2's tojson writes <, >, & and ' as \uXXXX: no name can end the script element.
+        data=page_data(run, mixture, charts),
+        style=Markup(_text("style.css")),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        version=__version__,
+    )
+
+
+def page_data(run: Run, mixture: Mixture | None, charts: dict[str, LineChart]) -> dict[str, Any]:
+    """What the page's script reads: the drawn lines, rounded to what can be seen."""
+    return {
+        "run": run.directory.resolve().name,
+        "sources": [
+            {"name": source.name, "weight": source.weight, "stderr": source.stderr}
+            for source in (mixture.sources if mixture else [])
+        ],
+        "charts": {
+            name: {
+                "kind": chart.kind,
+                "x_title": chart.x_title,
+                "x": chart.x,
+                "series": [
+                    {
+                        "name": line.series.name,
+                        "colour": line.series.colour,
+                        "values": [_rounded(value) for value in line.series.values],
+                    }
+                    for line in chart.lines
+                ],
+            }
+            for name, chart in charts.items()
+        },
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
+
+
+def _text(file: str) -> str:
+    return (Path(__file__).parent / file).read_text(encoding="utf-8")

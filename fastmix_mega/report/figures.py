@@ -1,0 +1,218 @@
+"""The line charts and the heat map of a run, from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastmix_mega.report.charts import (
+    LineChart,
+    Series,
+    bins,
+    heat_paths,
+    line_chart,
+    thin,
+    weighted_mean,
+)
+from fastmix_mega.report.read import Run
+from fastmix_mega.report.sources import (
+    COLOURS,
+    Mixture,
+    SourceView,
+    initial_weights,
+    signal_to_noise,
+)
+from fastmix_mega.report.words import plural
+
+POINTS = 160
+"""Points of a smooth line; more would not be seen."""
+NOISY_POINTS = 60
+"""Points of a noisy line, each a mean."""
+HEAT_ROWS, HEAT_COLUMNS = 30, 60
+HEAT_LIMIT = 5.0
+"""Standard errors at which the strongest shade begins."""
+
+
+def line_charts(run: Run, mixture: Mixture) -> dict[str, LineChart]:
+    """The charts that the run has numbers for, by name."""
+    made = {
+        "trajectory": trajectory(run, mixture),
+        "effective": effective_sources(run),
+        "target": target_losses(run),
+        "source": source_losses(run, mixture),
+        "evaluation": evaluation_losses(run),
+    }
+    return {name: chart for name, chart in made.items() if chart is not None}
+
+
+def trajectory(run: Run, mixture: Mixture) -> LineChart | None:
+    """The mixture over training steps, with its start where that is known."""
+    if not run.history:
+        return None
+    rows = [run.history[index] for index in thin(len(run.history), POINTS)]
+    steps = [float(row.step) for row in rows]
+    weights = [row.mixture for row in rows]
+    start = initial_weights(run)
+    if start is not None:
+        window = run.setting("search", "every")
+        first = max(0.0, steps[0] - (window if isinstance(window, int) else 0))
+        steps = [0.0, first, *steps] if first > 0 else [0.0, *steps]
+        weights = [start] * (len(steps) - len(weights)) + weights
+    averaged = run.history[len(run.history) // 2 :]
+    # The geometric mean over the last half is the result of this method only.
+    method = run.mixture.search.get("method") if run.mixture else None
+    is_mean = method == "fastmix" and len(averaged) > 1
+    return line_chart(
+        name="trajectory",
+        title="How the mixture moved",
+        description="Weight of every source after each outer step, over training steps.",
+        note="The result is the geometric mean over the shaded half. " * is_mean
+        + _grey_note(mixture),
+        x=steps,
+        series=[
+            _series(source, [weight[source.index] for weight in weights])
+            for source in mixture.ranked
+        ],
+        kind="percent",
+        x_title="training step",
+        y_title="share of tokens",
+        height=340,
+        from_zero=True,
+        spans=[(averaged[0].step, averaged[-1].step, "averaged")] if is_mean else [],
+    )
+
+
+def effective_sources(run: Run) -> LineChart | None:
+    rows = [run.history[index] for index in thin(len(run.history), POINTS)]
+    count = len(run.names)
+    return line_chart(
+        name="effective",
+        title="How spread out it is",
+        description="Effective number of sources, exp(entropy), after each outer step.",
+        note="exp(entropy): how many equally weighted sources would be as spread out. Close to 1, "
+        "the mixture has collapsed.",
+        x=[float(row.step) for row in rows],
+        series=[Series("effective", [row.effective_sources for row in rows], colour=0)],
+        kind="number",
+        x_title="training step",
+        y_title="effective sources",
+        height=220,
+        from_zero=True,
+        reference=(float(count), f"even split: {count}"),
+    )
+
+
+def target_losses(run: Run) -> LineChart | None:
+    parts = bins(len(run.history), NOISY_POINTS)
+    targets = sorted({name for row in run.history for name in row.target_loss})
+    series = []
+    for number, target in enumerate(targets):
+        losses = [row.target_loss.get(target) for row in run.history]
+        means = [weighted_mean([losses[i] for i in part], [1.0] * len(part)) for part in parts]
+        series.append(Series(target, means, colour=number if number < COLOURS else None))
+    return line_chart(
+        name="target",
+        title="Loss on the target",
+        description="Loss of the proxy on the target text at each outer step, nats per token.",
+        note="On the few target sequences that each outer step looked at, so it is noisy."
+        + _mean_note(parts, "outer step"),
+        x=[float(run.history[part[-1]].outer_step) for part in parts],
+        series=series,
+        kind="loss",
+        x_title="outer step",
+        y_title="nats per token",
+        height=220,
+        clip_start=True,
+    )
+
+
+def source_losses(run: Run, mixture: Mixture) -> LineChart | None:
+    """Means over bins of logged lines, weighted by the sequences behind each."""
+    parts = bins(len(run.steps), NOISY_POINTS)
+    series = []
+    for source in mixture.ranked:
+        drawn = [line.source_count[source.index] for line in run.steps]
+        fresh = [now - before for now, before in zip(drawn, [0, *drawn], strict=False)]
+        losses = [line.source_loss[source.index] for line in run.steps]
+        means = [weighted_mean([losses[i] for i in p], [fresh[i] for i in p]) for p in parts]
+        series.append(_series(source, means))
+    return line_chart(
+        name="source",
+        title="Training loss of every source",
+        description="Training loss of every source over training tokens, nats per token.",
+        note=f"{_grey_note(mixture)}{_mean_note(parts, 'logged line')}".strip(),
+        x=[float(run.steps[part[-1]].tokens) for part in parts],
+        series=series,
+        kind="loss",
+        x_title="training tokens",
+        y_title="nats per token",
+        height=340,
+        clip_start=True,
+    )
+
+
+def evaluation_losses(run: Run) -> LineChart | None:
+    """Held-out losses over steps; a single evaluation is left to the table."""
+    if len(run.evaluations) < 2:
+        return None
+    sets = list(run.evaluations[-1].eval)
+    return line_chart(
+        name="evaluation",
+        title="Loss on held-out text",
+        description="Loss on every evaluation set over training steps, nats per token.",
+        x=[float(row.step) for row in run.evaluations],
+        series=[
+            Series(
+                each,
+                [row.eval.get(each) for row in run.evaluations],
+                colour=number if number < COLOURS else None,
+            )
+            for number, each in enumerate(sets)
+        ],
+        kind="loss",
+        x_title="training step",
+        y_title="nats per token",
+    )
+
+
+def _series(source: SourceView, values: Sequence[float | None]) -> Series:
+    return Series(source.name, values, source.colour, source.index)
+
+
+def _grey_note(mixture: Mixture) -> str:
+    grey = len(mixture.sources) - COLOURS
+    return f"In grey: the {plural(grey, 'source')} of lower weight. " if grey > 0 else ""
+
+
+def _mean_note(parts: Sequence[range], what: str) -> str:
+    size = len(parts[0]) if parts else 1
+    return f" Each point is the mean of {plural(size, what)}." if size > 1 else ""
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Rows are sources by weight, columns outer steps."""
+
+    sources: list[SourceView]
+    columns: int
+    paths: dict[int, str]
+    first_step: int
+    last_step: int
+    left_out: int
+
+
+def heat_map(run: Run, mixture: Mixture) -> HeatMap | None:
+    """Signal-to-noise of every source's score over outer steps."""
+    if len(run.history) < 2:
+        return None
+    rows = [run.history[index] for index in thin(len(run.history), HEAT_COLUMNS)]
+    ratios = [signal_to_noise(row) for row in rows]
+    shown = mixture.ranked[:HEAT_ROWS]
+    return HeatMap(
+        sources=shown,
+        columns=len(rows),
+        paths=heat_paths([[ratio[s.index] for ratio in ratios] for s in shown], HEAT_LIMIT),
+        first_step=rows[0].outer_step,
+        last_step=rows[-1].outer_step,
+        left_out=len(mixture.sources) - len(shown),
+    )

@@ -1,0 +1,249 @@
+"""The report's sentences: headline, confidence, key figures, warnings, facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastmix_mega.mixture.rule import effective_sources
+from fastmix_mega.report.read import Run
+from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, SourceView, names, told_apart
+from fastmix_mega.report.words import duration, listing, percent, plural, quantity
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    label: str
+    value: str
+    detail: str
+
+
+def headline(mixture: Mixture | None) -> str:
+    if mixture is None:
+        return "Run in progress: nothing to show yet"
+    above, below, _ = told_apart(mixture)
+    if mixture.final and not mixture.is_training and mixture.has_errors and not above + below:
+        return f"No clear preference among the {plural(len(mixture.sources), 'source')}"
+    start = "Train" if mixture.final else "Search in progress; so far: train"
+    if mixture.is_training:
+        start = "Trained" if mixture.final else "Training in progress"
+    leaders = _leaders(mixture)
+    share = sum(source.weight for source in leaders)
+    mostly = "mostly on" if share >= 0.5 else "most on"
+    if len(leaders) == len(mixture.sources) or (mixture.is_training and not mixture.final):
+        mostly = "on"
+    sentence = f"{start} {mostly} {listing([f'{s.name} ({percent(s.weight)})' for s in leaders])}"
+    least = mixture.ranked[-1]
+    if least not in leaders and least.weight < 0.25 * mixture.uniform:
+        sentence += f"; only {percent(least.weight)} on {least.name}"
+    return sentence
+
+
+def _leaders(mixture: Mixture) -> list[SourceView]:
+    """The heaviest sources that make up half of the mixture, three at most."""
+    leaders: list[SourceView] = []
+    for source in mixture.ranked[:3]:
+        if sum(each.weight for each in leaders) >= 0.5:
+            break
+        leaders.append(source)
+    return leaders
+
+
+def lead(run: Run, mixture: Mixture | None) -> str:
+    """How the mixture came about, in one or two sentences."""
+    last_step = run.steps[-1].step if run.steps else 0
+    planned = run.setting("train", "steps")
+    if run.mixture is None:
+        done = f"step {last_step:,} of {planned:,}" if isinstance(planned, int) else "its start"
+        updates = plural(len(run.history), "outer step")
+        return f"This run has no result yet. It was at {done} ({updates}) when this page was made."
+    search = run.mixture.search
+    tokens = search.get("train_tokens")
+    budget = f"{search.get('steps', last_step):,} steps"
+    budget += f" ({quantity(tokens)} tokens)" if tokens else ""
+    if mixture is not None and mixture.is_training:
+        return f"A training run of {budget} with a fixed mixture; nothing was searched."
+    targets = [str(target.get("name")) for target in run.mixture.targets]
+    sentence = "Found"
+    if targets:
+        sentence += f" for the {'target' if len(targets) == 1 else 'targets'} {listing(targets)}"
+    sentence += f" with one proxy run of {budget}"
+    cost = search.get("cost_in_proxy_runs")
+    return f"{sentence}, which cost {cost:.3g} proxy runs." if cost else f"{sentence}."
+
+
+def confidence(mixture: Mixture | None) -> list[str]:
+    """Which differences from an even split are real, by two standard errors."""
+    if mixture is None or mixture.is_training or not mixture.final:
+        return []
+    if not mixture.has_errors:
+        return ["This method gives no standard errors: the weights may be off by any amount."]
+    above, below, unclear = told_apart(mixture)
+    even = percent(mixture.uniform)
+    sentences = []
+    if above:
+        sentences.append(f"Clearly above an even share of {even}: {listing(names(above))}.")
+    if below:
+        sentences.append(f"Clearly below it: {listing(names(below))}.")
+    if unclear:
+        sentences.append(f"Not told apart from an even share: {listing(names(unclear))}.")
+    sentences.append(
+        "“Clearly” means by more than two standard errors. They hold the noise of this run's "
+        "measurements, and not what another seed would have found."
+    )
+    return sentences
+
+
+def key_figures(run: Run, mixture: Mixture | None) -> list[KeyFigure]:
+    figures = []
+    search = run.mixture.search if run.mixture else {}
+    searched = mixture is not None and not mixture.is_training
+    cost = search.get("cost_in_proxy_runs")
+    if cost and searched:
+        detail = f"{plural(search.get('outer_steps', len(run.history)), 'outer step')}"
+        seconds = sum(row.seconds for row in run.history)
+        figures.append(
+            KeyFigure("Cost", f"{cost:.3g} proxy runs", f"{detail}, {duration(seconds)} in all")
+        )
+    if mixture is not None:
+        import numpy as np
+
+        spread = effective_sources(np.array([source.weight for source in mixture.sources]))
+        figures.append(
+            KeyFigure(
+                "Spread",
+                f"{spread:.3g} of {len(mixture.sources)}",
+                "effective sources: how many equal shares would be as spread out",
+            )
+        )
+        limits = [(source.lasts, source.name) for source in mixture.sources if source.lasts]
+        if limits:
+            tokens, name = min(limits)
+            figures.append(
+                KeyFigure(
+                    "Data lasts for",
+                    f"{quantity(tokens)} tokens",
+                    f"then {name} has been read {MAXIMUM_EPOCHS} times",
+                )
+            )
+    if len(run.history) > 1:
+        first, last = (_mean_loss(run, part) for part in (slice(0, 1), slice(-1, None)))
+        figures.append(
+            KeyFigure("Target loss", f"{last:.3f}", f"nats per token, from {first:.3f} at first")
+        )
+    elif run.steps:
+        line = run.steps[-1]
+        figures.append(
+            KeyFigure("Training loss", f"{line.loss:.3f}", f"nats per token at step {line.step:,}")
+        )
+    return figures
+
+
+def _mean_loss(run: Run, part: slice) -> float:
+    """Weighted over the targets."""
+    weights = {str(t.get("name")): float(t.get("weight", 1)) for t in _targets(run)}
+    losses = run.history[part][0].target_loss
+    total = sum(weights.get(name, 1.0) for name in losses)
+    return sum(weights.get(name, 1.0) * loss for name, loss in losses.items()) / total
+
+
+def _targets(run: Run) -> Sequence[dict[str, Any]]:
+    given = run.mixture.targets if run.mixture else run.setting("targets")
+    return given if isinstance(given, list) else []
+
+
+def warnings(run: Run, mixture: Mixture | None) -> list[str]:
+    """The search's own warnings, then what the numbers in the folder show."""
+    found = (
+        [str(text) for text in (run.mixture.search.get("warnings") or [])] if run.mixture else []
+    )
+    if mixture is None or not mixture.final:
+        return found
+    repeated = [s for s in mixture.ranked if s.epochs is not None and s.epochs > MAXIMUM_EPOCHS]
+    if repeated:
+        shown = [f"{source.name} ({source.epochs:.3g} times)" for source in repeated]
+        found.append(
+            f"Already within this run's own budget, some sources are read more than "
+            f"{MAXIMUM_EPOCHS} times: {listing(shown)}. Weights found on repeated text often do "
+            "not carry over to a larger run; get more of it or use a smaller proxy budget."
+        )
+    if not mixture.is_training:
+        found += _still_moving(run, mixture)
+        found += _never_scored(run)
+    return found
+
+
+def _still_moving(run: Run, mixture: Mixture) -> list[str]:
+    """Compares the last two quarters of the trajectory."""
+    count = len(run.history)
+    if count < 8:
+        return []
+    third, fourth = run.history[count // 2 : 3 * count // 4], run.history[3 * count // 4 :]
+    moving = []
+    for source in mixture.ranked:
+        before = sum(row.mixture[source.index] for row in third) / len(third)
+        after = sum(row.mixture[source.index] for row in fourth) / len(fourth)
+        if abs(after - before) > max(0.03, 2 * (source.stderr or 0)):
+            moving.append(f"{source.name} ({percent(before)} to {percent(after)})")
+    if not moving:
+        return []
+    return [
+        "The mixture was still moving in the last quarter of the search: "
+        f"{listing(moving)}. A longer search may go further in the same direction."
+    ]
+
+
+def _never_scored(run: Run) -> list[str]:
+    if not run.history:
+        return []
+    counts = [sum(row.counts[index] for row in run.history) for index in range(len(run.names))]
+    unseen = [name for name, count in zip(run.names, counts, strict=True) if count == 0]
+    if not unseen:
+        return []
+    return [
+        f"Never scored, since no sequence was drawn from it in any window: {listing(unseen)}. "
+        "Search for more steps, with larger batches, or with more exploration."
+    ]
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """Label and value pairs that identify the run."""
+    search = run.mixture.search if run.mixture else {}
+    versions = run.mixture.versions if run.mixture else {}
+    tokenizer = run.mixture.tokenizer if run.mixture else {}
+    layout = search.get("layout") or {}
+    speeds = sorted(line.tokens_per_second for line in run.steps if line.tokens_per_second)
+    model = run.setting("model") or {}
+    rows = [
+        ("Run folder", run.directory.resolve().name),
+        ("Method", search.get("method") or run.setting("method")),
+        ("Proxy model", model.get("preset")),
+        ("Seed", search.get("seed", run.setting("seed"))),
+        ("Steps", _grouped(search.get("steps", run.setting("train", "steps")))),
+        ("Tokens", _grouped(search.get("train_tokens"))),
+        ("Outer steps", search.get("outer_steps", len(run.history))),
+        ("Cost, in proxy runs", search.get("cost_in_proxy_runs")),
+        ("Tokens per second", _grouped(round(speeds[len(speeds) // 2])) if speeds else None),
+        ("Processes", search.get("world_size")),
+        ("Layout", ", ".join(f"{key} {value}" for key, value in layout.items())),
+        ("Targets", ", ".join(str(target.get("name")) for target in _targets(run))),
+        ("Tokenizer", _tokenizer(tokenizer)),
+        ("Configuration", _short(search.get("config_sha256"))),
+        ("Versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
+    ]
+    return [(label, str(value)) for label, value in rows if value not in (None, "")]
+
+
+def _grouped(value: object) -> str | None:
+    return f"{value:,}" if isinstance(value, int) else None
+
+
+def _short(digest: object) -> str | None:
+    return f"SHA-256 {str(digest)[:12]}" if digest else None
+
+
+def _tokenizer(tokenizer: dict[str, object]) -> str | None:
+    size, digest = tokenizer.get("vocab_size"), _short(tokenizer.get("sha256"))
+    parts = [f"{size:,} pieces" if isinstance(size, int) else None, digest]
+    return ", ".join(part for part in parts if part) or None

@@ -1,0 +1,171 @@
+"""Reads a run folder for the report. Everything is checked here, so that drawing cannot fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fastmix_mega.errors import UserError
+from fastmix_mega.files import read_jsonl
+from fastmix_mega.mixture.file import MixtureFile, read_mixture
+
+
+class _Row(BaseModel):
+    # A newer version may add fields.
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, frozen=True)
+
+
+class OuterStep(_Row):
+    """A line of history.jsonl; lists are [S]."""
+
+    outer_step: int
+    step: int
+    tokens: int
+    mixture: list[float]
+    scores: list[float]
+    score_stderr: list[float]
+    counts: list[int]
+    target_loss: dict[str, float]
+    effective_sources: float
+    seconds: float = 0.0
+
+
+class LoggedStep(_Row):
+    """A training line of metrics.jsonl; lists are [S]."""
+
+    step: int
+    tokens: int
+    loss: float
+    source_loss: list[float | None]
+    source_count: list[int]
+    """Sequences drawn since the start of the run."""
+    tokens_per_second: float | None = None
+
+
+class Evaluation(_Row):
+    """An evaluation line of metrics.jsonl."""
+
+    step: int
+    eval: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder's content. `mixture` is None while the run is in progress."""
+
+    directory: Path
+    config: dict[str, Any]
+    config_text: str
+    names: list[str]
+    """[S] the sources, in the order of every list."""
+    mixture: MixtureFile | None
+    history: list[OuterStep]
+    steps: list[LoggedStep]
+    evaluations: list[Evaluation]
+
+    def setting(self, *keys: str) -> Any:
+        """A value of the configuration, None where there is none."""
+        node: Any = self.config
+        for key in keys:
+            node = node.get(key) if isinstance(node, dict) else None
+        return node
+
+
+def read_run(directory: Path) -> Run:
+    """Read and check a run folder.
+
+    Raises:
+        UserError: if the folder is no run folder or a file in it is broken; names the file.
+    """
+    config_path = directory / "config.yaml"
+    if not config_path.is_file():
+        raise UserError(
+            f"{directory} is not a run folder: it has no config.yaml. Give the folder that a "
+            "search or a training run wrote (its run_dir)"
+        )
+    text = config_path.read_text(encoding="utf-8", errors="replace")
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(
+            f"{config_path} is not valid YAML: {' '.join(str(error).split())}"
+        ) from None
+    path = directory / "mixture.json"
+    mixture = read_mixture(path) if path.is_file() else None
+    names = _source_names(config, mixture, config_path)
+    metrics = _read_rows(directory / "metrics.jsonl")
+    run = Run(
+        directory=directory,
+        config=config,
+        config_text=text,
+        names=names,
+        mixture=mixture,
+        history=_parse(OuterStep, _read_rows(directory / "history.jsonl"), "history.jsonl"),
+        steps=_parse(LoggedStep, [row for row in metrics if "eval" not in row], "metrics.jsonl"),
+        evaluations=_parse(Evaluation, [row for row in metrics if "eval" in row], "metrics.jsonl"),
+    )
+    _check_lengths(run)
+    return run
+
+
+def _source_names(config: Any, mixture: MixtureFile | None, path: Path) -> list[str]:
+    if mixture is not None:
+        return [source.name for source in mixture.sources]
+    try:
+        names = [str(source["name"]) for source in config["sources"]]
+    except (KeyError, TypeError):
+        names = []
+    if not names:
+        raise UserError(f"{path} names no sources; it is not the configuration of a run")
+    return names
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    try:
+        rows = read_jsonl(path)
+    except ValueError as error:
+        raise UserError(f"{path} holds a line that is not JSON: {error}") from None
+    broken = [row for row in rows if not isinstance(row, dict)]
+    if broken:
+        raise UserError(f"{path} holds a line that is no JSON object: {json.dumps(broken[0])[:80]}")
+    return rows
+
+
+RowType = TypeVar("RowType", bound=_Row)
+
+
+def _parse(kind: type[RowType], rows: Sequence[dict[str, Any]], file: str) -> list[RowType]:
+    parsed = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            parsed.append(kind.model_validate(row))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"{file}, row {number} of its kind: {where}: {first['msg']}") from None
+    return parsed
+
+
+def _check_lengths(run: Run) -> None:
+    expected = len(run.names)
+    for row in run.history:
+        for values in (row.mixture, row.scores, row.score_stderr, row.counts):
+            if len(values) != expected:
+                raise UserError(
+                    f"history.jsonl, outer step {row.outer_step}: {len(values)} values for "
+                    f"{expected} sources; does the folder mix two runs?"
+                )
+    for line in run.steps:
+        if not len(line.source_loss) == len(line.source_count) == expected:
+            raise UserError(
+                f"metrics.jsonl, step {line.step}: {len(line.source_loss)} losses for "
+                f"{expected} sources; does the folder mix two runs?"
+            )
