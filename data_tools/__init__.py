@@ -1,1 +1,1 @@
-"""Prepare data: raw corpora to indexed token files. Every module is a command: python -m data_tools.NAME."""
+"""From raw corpora to indexed token files; each module is a command, python -m data_tools.NAME."""

@@ -91,8 +91,8 @@ def preprocess(
             if len(bad) > max_bad:
                 worst = bad[max_bad]
                 raise UserError(
-                    f"{worst['file']}:{worst['line']}: {worst['reason']} ({len(bad)} bad line(s) so "
-                    f"far, --max-bad is {max_bad}); mend it or raise --max-bad"
+                    f"{worst['file']}:{worst['line']}: {worst['reason']} ({len(bad)} bad line(s) "
+                    f"so far, --max-bad is {max_bad}); mend it or raise --max-bad"
                 )
             for array in arrays:
                 writer.add_document(array)

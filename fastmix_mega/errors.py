@@ -1,4 +1,4 @@
-"""The errors that a user can cause. Everything else is our own mistake and keeps its stack trace."""
+"""The errors that a user can cause; everything else is our mistake and keeps its stack trace."""
 
 
 class UserError(ValueError):

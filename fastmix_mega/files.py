@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: atomic writes, and line-wise JSON that survives a torn end."""
+"""Files that appear whole or not at all: atomic writes, and JSON lines that survive a torn end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An independent search in plain PyTorch: explicit gradients, torch's AdamW, no DeepSpeed, no hooks.
+"""An independent search in plain PyTorch: explicit gradients, torch's AdamW, no DeepSpeed.
 
 It shares with the product only the data path, the initial weights and the megatron-core layers.
 Every gradient is `torch.autograd.grad` of a loss written here; every formula of the rule is

@@ -38,7 +38,6 @@ DTYPES: dict[int, np.dtype[Any]] = {
     8: np.dtype(np.uint16),
 }
 """Megatron's codes of token types; 6 and 7 are floats, which hold no tokens."""
-MANIFEST_FORMAT = "fastmix-tokens/1"
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -52,7 +51,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    format: Literal["fastmix-tokens/1"] = MANIFEST_FORMAT
+    format: Literal["fastmix-tokens/1"] = "fastmix-tokens/1"
     documents: Count
     tokens: Count
     dtype: str

@@ -1,4 +1,4 @@
-"""One optimizer step of a DeepSpeed ZeRO engine over a megatron-core model, and what it measures."""
+"""One optimizer step of a DeepSpeed engine over a megatron-core model, and what it measures."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_json
 from fastmix_mega.mixture.rule import FloatArray
 
-SCHEMA = "fastmix-mixture/1"
 Weight = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -35,7 +34,7 @@ class MixtureSource(_Part):
 
 
 class MixtureFile(_Part):
-    schema_: Annotated[Literal["fastmix-mixture/1"], Field(alias="schema")] = SCHEMA
+    schema_: Annotated[Literal["fastmix-mixture/1"], Field(alias="schema")] = "fastmix-mixture/1"
     unit: Literal["tokens"] = "tokens"
     sources: Annotated[list[MixtureSource], Field(min_length=1)]
     targets: list[dict[str, Any]] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import Any
 
 import torch
 from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
@@ -45,8 +46,8 @@ def global_parameter_name(model: nn.Module, name: str) -> str:
     if not name.startswith(prefix):
         return name
     local, rest = name.removeprefix(prefix).split(".", 1)
-    layer = model.get_submodule(f"{prefix}{local}")
-    return f"{prefix}{int(layer.layer_number) - 1}.{rest}"
+    layer: Any = model.get_submodule(f"{prefix}{local}")
+    return f"{prefix}{layer.layer_number - 1}.{rest}"
 
 
 def shard(name: str, full: Tensor, rank: int, size: int) -> Tensor:

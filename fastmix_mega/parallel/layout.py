@@ -1,4 +1,4 @@
-"""Which process does what: the processes, the device, and megatron-core's groups behind one type."""
+"""Which process does what: processes, device and megatron-core's groups behind one type."""
 
 from __future__ import annotations
 

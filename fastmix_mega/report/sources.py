@@ -8,7 +8,7 @@ from functools import cached_property
 
 from fastmix_mega.report.read import OuterStep, Run
 
-COLOURS = 8
+COLOURS = 10
 """Sources that get a colour of their own; the others stay grey."""
 CONFIDENCE = 1.96
 """Standard errors on either side of a 95% interval."""
