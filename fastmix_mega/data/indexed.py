@@ -132,8 +132,8 @@ class IndexedTokens:
                 raise self._broken("it has no document boundaries")
         if end != bin_size:
             raise UserError(
-                f"{self.bin_path} has {bin_size} bytes, but {self.idx_path} ends at byte {end}: one "
-                "of them was truncated or belongs to other data; preprocess it again"
+                f"{self.bin_path} has {bin_size} bytes, but {self.idx_path} ends at byte {end}: "
+                "one of them was truncated or belongs to other data; preprocess it again"
             )
         self.num_sequences = int(sequences)
         self.num_documents = int(boundaries) - 1
@@ -175,8 +175,8 @@ class IndexedTokens:
         ):
             if said != found:
                 raise UserError(
-                    f"{self.prefix}.json says {what} = {said}, but {self.idx_path} has {found}: the "
-                    "files do not belong together; preprocess the data again"
+                    f"{self.prefix}.json says {what} = {said}, but {self.idx_path} has {found}: "
+                    "the files do not belong together; preprocess the data again"
                 )
 
 

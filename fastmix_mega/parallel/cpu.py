@@ -23,8 +23,8 @@ def install() -> None:
     cpu = torch.device("cpu")
     # Modules hand the "current device" on as `device=`, which takes a torch.device as well.
     torch.cuda.current_device = lambda: cpu  # type: ignore[assignment,return-value]
-    torch.cuda.synchronize = lambda _device=None: None
-    torch.cuda.get_rng_state = lambda _device=None: torch.get_rng_state()
+    torch.cuda.synchronize = lambda device=None: None  # noqa: ARG005
+    torch.cuda.get_rng_state = lambda device=None: torch.get_rng_state()  # noqa: ARG005
     torch.cuda.manual_seed = torch.manual_seed  # type: ignore[assignment]
 
     def get_state(device: Any = None, clone: bool = False, graph_safe: bool = False) -> Any:
