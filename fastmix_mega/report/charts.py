@@ -76,6 +76,8 @@ class Line:
     path: str
     end: str
     """A dot at the last point, as a path."""
+    trail: str
+    """From the last point to the right edge, where the label is; empty if they meet."""
     label: str
     top: float
     """Of the last point, in CSS pixels."""
@@ -155,11 +157,11 @@ def line_chart(
     shown = settled if clip_start and len(settled) >= len(points) / 2 else [v for _, v in points]
     extra = [*include, *([0.0] if from_zero else []), *([reference[0]] if reference else [])]
     tight = Scale.around([*shown, *extra])
-    room = 0.06 * (tight.high - tight.low)
+    room = (0.1 if spans else 0.06) * (tight.high - tight.low)
     y_scale = Scale(tight.low if from_zero else tight.low - room, tight.high + room)
     placed = [(each, *_draw(each, x, x_scale, y_scale, height)) for each in series]
     labelled = [item for item in placed if item[0].colour is not None]
-    tops = spread_labels([item[3] for item in labelled], height, LABEL_HEIGHT)
+    tops = spread_labels([item[4] for item in labelled], height, LABEL_HEIGHT)
     return LineChart(
         name=name,
         title=title,
@@ -170,11 +172,13 @@ def line_chart(
         x_title=x_title,
         y_title=y_title,
         x_ticks=_whole_ticks(x_scale),
-        y_ticks=[Tick(100 - y_scale.percent(v), tick_text(kind, v)) for v in ticks(y_scale, 5)],
-        quiet="".join(path for each, path, _, _ in placed if each.colour is None),
+        y_ticks=[
+            Tick(100 - y_scale.percent(v), tick_text(kind, v)) for v in ticks(y_scale, height // 50)
+        ],
+        quiet="".join(path for each, path, *_ in placed if each.colour is None),
         lines=[
-            Line(each, path, end, value_text(kind, _last(each.values)), top, label_top)
-            for (each, path, end, top), label_top in zip(labelled, tops, strict=True)
+            Line(each, path, end, trail, value_text(kind, _last(each.values)), top, label_top)
+            for (each, path, end, trail, top), label_top in zip(labelled, tops, strict=True)
         ],
         x=list(x),
         x_range=(x_scale.low, x_scale.high),
@@ -207,8 +211,8 @@ def value_text(kind: str, value: float) -> str:
 
 def _draw(
     series: Series, x: Sequence[float], x_scale: Scale, y_scale: Scale, height: int
-) -> tuple[str, str, float]:
-    """A path, a dot at its end, and the end's height in CSS pixels."""
+) -> tuple[str, str, str, float]:
+    """A path, a dot at its end, what is missing to the right edge, and the end's CSS pixels."""
     points = [
         (WIDTH * x_scale(a), height * (1 - y_scale(value)))
         for a, value in zip(x, series.values, strict=True)
@@ -216,7 +220,9 @@ def _draw(
     ]
     path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
     last_x, last_y = points[-1]
-    return path, f"M{last_x:.1f} {last_y:.1f}h.01", min(float(height), max(0.0, last_y))
+    end = f"M{last_x:.1f} {last_y:.1f}"
+    trail = f"{end}H{WIDTH}" if last_x < WIDTH - 1 else ""
+    return path, f"{end}h.01", trail, min(float(height), max(0.0, last_y))
 
 
 def _last(values: Values) -> float:

@@ -172,6 +172,7 @@ def evaluation_losses(run: Run) -> LineChart | None:
         kind="loss",
         x_title="training step",
         y_title="nats per token",
+        height=220,
     )
 
 

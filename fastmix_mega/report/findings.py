@@ -8,8 +8,8 @@ from typing import Any
 
 from fastmix_mega.mixture.rule import effective_sources
 from fastmix_mega.report.read import Run
-from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, SourceView, names, told_apart
-from fastmix_mega.report.words import duration, listing, percent, plural, quantity
+from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, SourceView, told_apart
+from fastmix_mega.report.words import duration, listing, percent, plural, quantity, shorten
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,13 @@ def headline(mixture: Mixture | None) -> str:
     mostly = "mostly on" if share >= 0.5 else "most on"
     if len(leaders) == len(mixture.sources) or (mixture.is_training and not mixture.final):
         mostly = "on"
-    sentence = f"{start} {mostly} {listing([f'{s.name} ({percent(s.weight)})' for s in leaders])}"
+    shares = [f"{shorten(each.name, 30)} ({percent(each.weight)})" for each in leaders]
+    sentence = f"{start} {mostly} {listing(shares)}"
     least = mixture.ranked[-1]
     if least not in leaders and least.weight < 0.25 * mixture.uniform:
-        sentence += f"; only {percent(least.weight)} on {least.name}"
+        share_of_least = percent(least.weight)
+        little = "less than " if "<" in share_of_least else "only "
+        sentence += f"; {little}{share_of_least.lstrip('<')} on {shorten(least.name, 30)}"
     return sentence
 
 
@@ -73,6 +76,10 @@ def lead(run: Run, mixture: Mixture | None) -> str:
     return f"{sentence}, which cost {cost:.3g} proxy runs." if cost else f"{sentence}."
 
 
+def short_names(sources: Sequence[SourceView]) -> list[str]:
+    return [shorten(source.name, 36) for source in sources]
+
+
 def confidence(mixture: Mixture | None) -> list[str]:
     """Which differences from an even split are real, by two standard errors."""
     if mixture is None or mixture.is_training or not mixture.final:
@@ -80,19 +87,19 @@ def confidence(mixture: Mixture | None) -> list[str]:
     if not mixture.has_errors:
         return ["This method gives no standard errors: the weights may be off by any amount."]
     above, below, unclear = told_apart(mixture)
-    even = percent(mixture.uniform)
-    sentences = []
-    if above:
-        sentences.append(f"Clearly above an even share of {even}: {listing(names(above))}.")
-    if below:
-        sentences.append(f"Clearly below it: {listing(names(below))}.")
-    if unclear:
-        sentences.append(f"Not told apart from an even share: {listing(names(unclear))}.")
-    sentences.append(
-        "“Clearly” means by more than two standard errors. They hold the noise of this run's "
-        "measurements, and not what another seed would have found."
+    parts = (
+        ("Clearly above it", above),
+        ("clearly below", below[::-1]),
+        ("not told apart", unclear),
     )
-    return sentences
+    found = [f"{words}: {listing(short_names(group))}" for words, group in parts if group]
+    findings = "; ".join(found)
+    return [
+        f"An even share would be {100 * mixture.uniform:.3g}%.",
+        f"{findings[0].upper()}{findings[1:]}.",
+        "“Clearly” means by more than two standard errors. They hold the noise of this run's "
+        "measurements, and not what another seed would have found.",
+    ]
 
 
 def key_figures(run: Run, mixture: Mixture | None) -> list[KeyFigure]:
@@ -124,7 +131,7 @@ def key_figures(run: Run, mixture: Mixture | None) -> list[KeyFigure]:
                 KeyFigure(
                     "Data lasts for",
                     f"{quantity(tokens)} tokens",
-                    f"then {name} has been read {MAXIMUM_EPOCHS} times",
+                    f"then {shorten(name, 30)} has been read {MAXIMUM_EPOCHS} times",
                 )
             )
     if len(run.history) > 1:
@@ -162,16 +169,28 @@ def warnings(run: Run, mixture: Mixture | None) -> list[str]:
         return found
     repeated = [s for s in mixture.ranked if s.epochs is not None and s.epochs > MAXIMUM_EPOCHS]
     if repeated:
-        shown = [f"{source.name} ({source.epochs:.3g} times)" for source in repeated]
+        shown = [f"{shorten(source.name, 36)} ({source.epochs:.3g} times)" for source in repeated]
         found.append(
             f"Already within this run's own budget, some sources are read more than "
             f"{MAXIMUM_EPOCHS} times: {listing(shown)}. Weights found on repeated text often do "
             "not carry over to a larger run; get more of it or use a smaller proxy budget."
         )
     if not mixture.is_training:
+        found += _unclear_leaders(mixture)
         found += _still_moving(run, mixture)
         found += _never_scored(run)
     return found
+
+
+def _unclear_leaders(mixture: Mixture) -> list[str]:
+    above, below, unclear = told_apart(mixture)
+    leaders = short_names([source for source in _leaders(mixture) if source in unclear])
+    if not mixture.has_errors or not leaders or not above + below:
+        return []
+    return [
+        f"By two standard errors, this run does not tell {listing(leaders)} apart from an even "
+        "share: take the order of the leading sources with care, or search for more steps."
+    ]
 
 
 def _still_moving(run: Run, mixture: Mixture) -> list[str]:
@@ -185,12 +204,12 @@ def _still_moving(run: Run, mixture: Mixture) -> list[str]:
         before = sum(row.mixture[source.index] for row in third) / len(third)
         after = sum(row.mixture[source.index] for row in fourth) / len(fourth)
         if abs(after - before) > max(0.03, 2 * (source.stderr or 0)):
-            moving.append(f"{source.name} ({percent(before)} to {percent(after)})")
+            moving.append(f"{shorten(source.name, 36)} ({percent(before)} to {percent(after)})")
     if not moving:
         return []
     return [
         "The mixture was still moving in the last quarter of the search: "
-        f"{listing(moving)}. A longer search may go further in the same direction."
+        f"{listing(moving)}. A longer search may end with other weights."
     ]
 
 
@@ -198,7 +217,9 @@ def _never_scored(run: Run) -> list[str]:
     if not run.history:
         return []
     counts = [sum(row.counts[index] for row in run.history) for index in range(len(run.names))]
-    unseen = [name for name, count in zip(run.names, counts, strict=True) if count == 0]
+    unseen = [
+        shorten(name, 36) for name, count in zip(run.names, counts, strict=True) if count == 0
+    ]
     if not unseen:
         return []
     return [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -182,7 +181,3 @@ def told_apart(mixture: Mixture) -> tuple[list[SourceView], list[SourceView], li
         clear = source.stderr is not None and abs(distance) > 2 * source.stderr
         groups[2 if not clear else 0 if distance > 0 else 1].append(source)
     return groups
-
-
-def names(sources: Sequence[SourceView]) -> list[str]:
-    return [source.name for source in sources]

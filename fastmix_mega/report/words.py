@@ -35,7 +35,7 @@ def signed(value: float) -> str:
     if value == 0:
         return "0"
     text = f"{value:+.3g}" if 1e-3 <= abs(value) < 1e5 else f"{value:+.1e}"
-    return text.replace("-", "−")
+    return text.replace("e+0", "e").replace("e-0", "e-").replace("-", "−")
 
 
 def plural(count: int, noun: str) -> str:

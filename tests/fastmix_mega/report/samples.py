@@ -1,0 +1,221 @@
+"""Run folders as a search or a training run writes them, of any size, for the report's tests.
+
+python -m tests.fastmix_mega.report.samples DIRECTORY      writes one folder a case, to look at
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from fastmix_mega.files import write_json
+from fastmix_mega.mixture.rule import effective_sources, entropy, geometric_mean, softmax
+
+NAMES = ("docs", "headers", "code", "web", "markdown", "stubs", "licences", "junk")
+HOSTILE = (
+    "</script><script>document.title='owned'</script>",
+    '"><img src=x onerror=document.title="owned">',
+    "<!--",
+    "a&amp;b 'quoted' \u2028 {{ 7 * 7 }}",
+)
+LONG = tuple(
+    f"commoncrawl_2023_{n:02d}_english_filtered_deduplicated_part_{n:03d}" for n in range(8)
+)
+
+
+def write_run(
+    directory: Path,
+    names: tuple[str, ...] = NAMES,
+    *,
+    outer_steps: int = 47,
+    every: int = 8,
+    finished: bool = True,
+    training: bool = False,
+    absent: float = 0.0,
+    estimates_errors: bool = True,
+    tokens_per_source: int = 400_000,
+    seed: int = 0,
+) -> Path:
+    """Write a run folder: a search with `outer_steps`, or a training run of as many steps.
+
+    Args:
+        directory: the run folder.
+        names: of the sources.
+        finished: whether mixture.json is there.
+        training: a training run: no history.
+        absent: the share of source losses that are null.
+        estimates_errors: False writes zeros as the mixture's standard errors.
+        tokens_per_source: the sources' mean size.
+    """
+    directory.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    count, batch, length, warmup = len(names), 16, 128, 24
+    steps = warmup + every * outer_steps
+    pull = np.sort(random.normal(0, 1, count))[::-1]
+    pull[-1] -= 1.5
+    rows: list[dict[str, Any]] = []
+    logits = np.zeros(count)
+    for number in range(outer_steps):
+        before = softmax(logits)
+        error = 0.25 * (1 + random.random(count))
+        scores = (
+            6
+            * np.exp(-number / 30)
+            * (0.5 + pull - 0.7 * logits + error * random.normal(size=count))
+        )
+        logits = logits + 0.2 * (scores - before @ scores) / max(
+            np.abs(scores - scores.mean()).max(), 1e-9
+        )
+        mixture = softmax(logits)
+        step = warmup + every * (number + 1)
+        rows.append(
+            {
+                "outer_step": number + 1,
+                "step": step,
+                "tokens": step * batch * length,
+                "mixture": mixture.tolist(),
+                "sampling": (0.5 * before + 0.5 / count).tolist(),
+                "scores": scores.tolist(),
+                "score_stderr": (6 * np.exp(-number / 30) * error).tolist(),
+                "counts": random.multinomial(every * batch, 0.5 * before + 0.5 / count).tolist(),
+                "target_loss": {
+                    "unseen": 4.9 + 2 * np.exp(-step / 120) + random.normal(0, 0.1),
+                    "average": 4.4 + 2.3 * np.exp(-step / 110) + random.normal(0, 0.07),
+                },
+                "entropy": entropy(mixture),
+                "effective_sources": effective_sources(mixture),
+                "seconds": 0.05,
+            }
+        )
+    weights = softmax(pull) if training else np.full(count, 1 / count)
+    if rows and not training:
+        half = np.log([row["mixture"] for row in rows[len(rows) // 2 :]])
+        weights = geometric_mean(half)
+    _write_lines(directory / "history.jsonl", [] if training else rows)
+    if training:
+        (directory / "history.jsonl").unlink()
+    metrics = _metrics(random, count, steps, batch, length, absent)
+    _write_lines(directory / "metrics.jsonl", metrics)
+    sizes = (tokens_per_source * random.lognormal(0, 0.8, count)).astype(int) + 1
+    sources = [{"name": name, "prefix": f"data/{index}"} for index, name in enumerate(names)]
+    targets = [
+        {"name": name, "prefix": f"data/{name}", "weight": 1.0} for name in ("unseen", "average")
+    ]
+    config = {
+        "run_dir": str(directory),
+        "seed": seed,
+        "method": "fastmix",
+        "mixture": "uniform",
+        "sources": sources,
+        "targets": targets,
+        "model": {"preset": "1M"},
+        "train": {"steps": steps, "global_batch": batch, "seq_length": length},
+        "search": {"every": every, "warmup": warmup, "initial": "uniform"},
+    }
+    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    if not finished:
+        return directory
+    budget = steps * batch * length
+    errors = 0.12 * weights * (1 - weights) * (1 + random.random(count))
+    if training or not estimates_errors:
+        errors = np.zeros(count)
+    write_json(
+        directory / "mixture.json",
+        {
+            "schema": "fastmix-mixture/1",
+            "unit": "tokens",
+            "sources": [
+                source
+                | {
+                    "weight": float(weight),
+                    "stderr": float(error),
+                    "tokens": int(size),
+                    "epochs_at_budget": float(weight * budget / size),
+                }
+                for source, weight, error, size in zip(sources, weights, errors, sizes, strict=True)
+            ],
+            "targets": targets,
+            "tokenizer": {"path": "tokenizer.model", "sha256": "5f" * 32, "vocab_size": 4096},
+            "search": {
+                "method": "fixed" if training else "fastmix",
+                "config_sha256": "ab" * 32,
+                "seed": seed,
+                "steps": steps,
+                "outer_steps": 0 if training else outer_steps,
+                "train_tokens": budget,
+                "cost_in_proxy_runs": 1.0 if training else 1.0832,
+                "world_size": 2,
+                "layout": {"data": 2, "tensor": 1, "pipeline": 1, "context": 1, "zero": 1},
+                "entropy": entropy(weights),
+                "effective_sources": effective_sources(weights),
+                "warnings": ["The search was short."] if outer_steps < 10 else [],
+            },
+            "versions": {"fastmix-mega": "0.1.0", "torch": "2.13.0", "python": "3.11.2"},
+        },
+    )
+    return directory
+
+
+def _metrics(
+    random: np.random.Generator, count: int, steps: int, batch: int, length: int, absent: float
+) -> list[dict[str, Any]]:
+    drawn = np.zeros(count, int)
+    floor = 4 + random.random(count)
+    lines: list[dict[str, Any]] = []
+    for step in range(10, steps + 1, 10):
+        drawn += random.multinomial(10 * batch, np.full(count, 1 / count))
+        losses = floor + 5 * np.exp(-step / 60) + random.normal(0, 0.15, count)
+        gone = random.random(count) < absent
+        lines.append(
+            {
+                "step": step,
+                "tokens": step * batch * length,
+                "loss": float(losses.mean()),
+                "learning_rate": 3e-3,
+                "grad_norm": 1.0,
+                "tokens_per_second": 14000.0 + float(random.normal(0, 300)),
+                "source_loss": [
+                    None if out else float(loss) for out, loss in zip(gone, losses, strict=True)
+                ],
+                "source_count": drawn.tolist(),
+            }
+        )
+    lines.append({"step": steps, "eval": {"unseen": 5.0123, "average": 4.4567}})
+    return lines
+
+
+def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "one_outer_step": {"outer_steps": 1, "every": 1, "names": NAMES[:3]},
+    "many_sources": {
+        "names": tuple(f"source_{n:03d}" for n in range(200)),
+        "outer_steps": 300,
+        "absent": 0.9,
+    },
+    "one_source": {"names": ("only",)},
+    "long_names": {"names": LONG},
+    "hostile_names": {"names": HOSTILE},
+    "null_losses": {"absent": 1.0},
+    "running": {"finished": False},
+    "started": {"finished": False, "outer_steps": 0},
+    "training": {"training": True},
+    "training_running": {"training": True, "finished": False},
+    "no_errors": {"estimates_errors": False},
+    "repeated": {"tokens_per_source": 20_000},
+}
+
+
+if __name__ == "__main__":
+    from fastmix_mega.report.build import build_report
+
+    for case, settings in CASES.items():
+        print(build_report(write_run(Path(sys.argv[1]) / case, **settings)))
