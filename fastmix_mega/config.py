@@ -149,6 +149,9 @@ class SearchSection(Section):
     """Added to Adam's second moment as a share of its root mean square."""
     precondition: bool = True
     """False compares raw gradients."""
+    prior_strength: Share = 0.0
+    """How far the log-weights go back to the initial mixture at every outer step (entropic
+    regularisation): it keeps noise and a short horizon from starving a source."""
     decay: Share = 0.7
     """What remains of the scores' sums after an outer step."""
     initial: str | dict[str, float] = "uniform"

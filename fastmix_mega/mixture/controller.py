@@ -60,8 +60,10 @@ class FastMixController:
     initial: FloatArray
     step: float
     decay: float
+    prior_strength: float = 0.0
     scale_decay: float = 0.9
     outer_step: int = 0
+    _home: FloatArray = field(init=False)
     _logits: FloatArray = field(init=False)
     _sums: DecayedSums = field(init=False)
     _scale: float = 0.0
@@ -69,7 +71,8 @@ class FastMixController:
     _noise: list[FloatArray] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._logits = np.log(self.initial) - np.log(self.initial).mean()
+        self._home = np.log(self.initial) - np.log(self.initial).mean()
+        self._logits = self._home
         self._sums = DecayedSums.zeros(len(self.initial))
 
     @property
@@ -90,7 +93,8 @@ class FastMixController:
         self._scale = self.scale_decay * self._scale + (1 - self.scale_decay) * spread
         scale = self._scale / (1 - self.scale_decay**self.outer_step)
         if scale > 0:
-            self._logits = exponentiated_gradient(self._logits, scores, scale, self.step)
+            pulled = self._logits + self.prior_strength * (self._home - self._logits)
+            self._logits = exponentiated_gradient(pulled, scores, scale, self.step)
         self._log_mixtures.append(np.log(self.mixture))
         # Every window's noise reaches the logits once in full, spread by the decay.
         per_window = self._sums.observation_variance() / np.maximum(sums[2], 1)
@@ -192,4 +196,4 @@ def build_controller(method: str, search: SearchSection, initial: FloatArray) ->
     if method == "reference":
         return ReferenceController(initial, search.reference_rate)
     assert method == "fastmix"
-    return FastMixController(initial, search.step, search.decay)
+    return FastMixController(initial, search.step, search.decay, search.prior_strength)
