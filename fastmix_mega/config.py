@@ -69,7 +69,9 @@ class ModelSection(Section):
     """Rows of the embedding; by default the tokenizer's size, rounded up to a multiple of 128."""
     rotary_base: PositiveFloat = 10000.0
     norm_epsilon: PositiveFloat = 1e-5
-    init_std: PositiveFloat = 0.02
+    init_std: PositiveFloat | None = None
+    """Of the matrices; by default sqrt(2 / (5 * hidden_size)), which is 0.02 at a width of 1,000
+    and lets narrow proxies learn from the first steps (Nguyen and Salazar, 2019)."""
 
 
 class ParallelSection(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -112,7 +113,8 @@ def build_model(config: Config, shape: ModelShape, layout: Layout) -> ProxyModel
         rotary_base=config.model.rotary_base,
     )
     model.to(layout.device)
-    initialize_weights(model, shape, config.model.init_std, config.seed, layout)
+    std = config.model.init_std or math.sqrt(2 / (5 * shape.hidden_size))
+    initialize_weights(model, shape, std, config.seed, layout)
     return model
 
 
