@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from fastmix_mega.files import append_jsonl, read_jsonl, write_atomic, write_json
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"x": 1})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"x": float("nan")})
+    assert path.read_text() == '{\n  "x": 1\n}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_results_are_readable_by_the_team_and_writable_by_the_owner(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "deep" / "a", "text")
+    assert stat.S_IMODE((tmp_path / "deep" / "a").stat().st_mode) == 0o644
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    append_jsonl(path, {"step": 1})
+    append_jsonl(path, {"step": 2})
+    path.write_bytes(path.read_bytes() + b'{"step": 3')
+    assert read_jsonl(path) == [{"step": 1}, {"step": 2}]
