@@ -47,7 +47,7 @@ def ticks(scale: Scale, count: int) -> list[float]:
     """At most about `count` round values inside the scale."""
     rough = (scale.high - scale.low) / max(1, count)
     magnitude = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * (1 - 1e-9))
+    step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= rough * (1 - 1e-9))
     first = math.ceil(scale.low / step - 1e-9)
     last = math.floor(scale.high / step + 1e-9)
     return [round(n * step, 12) + 0.0 for n in range(first, last + 1)]

@@ -73,7 +73,9 @@ def lead(run: Run, mixture: Mixture | None) -> str:
         sentence += f" for the {'target' if len(targets) == 1 else 'targets'} {listing(targets)}"
     sentence += f" with one proxy run of {budget}"
     cost = search.get("cost_in_proxy_runs")
-    return f"{sentence}, which cost {cost:.3g} proxy runs." if cost else f"{sentence}."
+    if not cost:
+        return f"{sentence}."
+    return f"{sentence}. That cost as much as {cost:.2f} plain training runs of the proxy."
 
 
 def short_names(sources: Sequence[SourceView]) -> list[str]:
@@ -111,7 +113,7 @@ def key_figures(run: Run, mixture: Mixture | None) -> list[KeyFigure]:
         detail = f"{plural(search.get('outer_steps', len(run.history)), 'outer step')}"
         seconds = sum(row.seconds for row in run.history)
         figures.append(
-            KeyFigure("Cost", f"{cost:.3g} proxy runs", f"{detail}, {duration(seconds)} in all")
+            KeyFigure("Cost", f"{cost:.2f} proxy runs", f"{detail}, {duration(seconds)} in all")
         )
     if mixture is not None:
         import numpy as np

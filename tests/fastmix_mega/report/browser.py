@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -20,14 +21,22 @@ FLAGS = [
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
-    "--mute-audio",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
     "--remote-debugging-pipe",
 ]
-COMMANDS_FROM, ANSWERS_TO = 3, 4
-"""The file descriptors on which --remote-debugging-pipe speaks."""
+START = """
+import fcntl, os, sys
+# Out of the way first: one of the pipes may already have one of the wanted numbers.
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for end, number in zip(ends, (3, 4)):
+    os.dup2(end, number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Becomes the browser, with the pipes at the numbers on which --remote-debugging-pipe speaks."""
+PATIENCE = 120.0
+"""Seconds without a word after which the browser counts as hung."""
 
 
 def find_browser() -> str | None:
@@ -43,18 +52,12 @@ class Browser:
         commands_read, self._commands = os.pipe()
         self._answers, answers_write = os.pipe()
 
-        def place() -> None:
-            # Out of the way first: one of the pipes may already have one of the wanted numbers.
-            ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (commands_read, answers_write)]
-            for end, number in zip(ends, (COMMANDS_FROM, ANSWERS_TO), strict=True):
-                os.dup2(end, number)
-
         self._process = subprocess.Popen(
-            [executable, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
+            [sys.executable, "-c", START, str(commands_read), str(answers_write), executable]
+            + [*FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            close_fds=False,
-            preexec_fn=place,
+            pass_fds=(commands_read, answers_write),
             start_new_session=True,
         )
         os.close(commands_read)
@@ -132,6 +135,8 @@ class Browser:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            if not select.select([self._answers], [], [], PATIENCE)[0]:
+                raise RuntimeError(f"the browser said nothing for {PATIENCE:.0f} s")
             part = os.read(self._answers, 1 << 20)
             if not part:
                 raise RuntimeError("the browser ended")

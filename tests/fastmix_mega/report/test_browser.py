@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def test_no_complaints_no_requests_no_sideways_scrolling(
         assert browser.complaints == []
         assert browser.requests == [page.resolve().as_uri()]
         assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        shares = browser.evaluate(
+            "[...document.querySelectorAll('.plot')].map(plot =>"
+            " plot.querySelector('.canvas').offsetWidth / plot.offsetWidth)"
+        )
+        assert all(share > 0.45 for share in shares)
 
 
 def test_hostile_names_stay_text(browser: Browser, tmp_path: Path) -> None:
@@ -50,9 +56,7 @@ def test_labels_at_the_lines_ends_do_not_overlap(browser: Browser, tmp_path: Pat
     assert max(len(chart) for chart in boxes) == 8
     for chart in boxes:
         chart.sort()
-        assert all(
-            lower[0] >= upper[1] - 0.6 for upper, lower in zip(chart, chart[1:], strict=False)
-        )
+        assert all(lower[0] >= upper[1] - 0.6 for upper, lower in itertools.pairwise(chart))
 
 
 def test_the_line_under_the_pointer_is_read_out(browser: Browser, tmp_path: Path) -> None:

@@ -85,6 +85,9 @@ def test_every_kind_of_run_makes_a_whole_self_contained_page(case: str, tmp_path
         # A formatting slip would show as one of these in coordinates and styles.
         shape = " ".join(attributes.get(name) or "" for name in ("d", "style", "x", "width"))
         assert not re.search(r"nan|inf|None", shape)
+    colours = {c for _, a in page.elements for c in (a.get("class") or "").split() if c[0] in "ch"}
+    for colour in {name for name in colours if re.fullmatch(r"[ch]-?\d+", name)}:
+        assert f".{colour} {{" in page.texts["style"]
     assert "@import" not in page.texts["style"]
     assert "url(" not in page.texts["style"]
     assert page.data["run"] == "run"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,7 +32,7 @@ def test_ticks_are_few_round_and_inside(low: float, extent: float, count: int) -
     found = ticks(scale, count)
     assert len(found) <= count + 1
     assert all(-0.001 <= scale(value) <= 1.001 for value in found)
-    steps = [b - a for a, b in zip(found, found[1:], strict=False)]
+    steps = [b - a for a, b in itertools.pairwise(found)]
     assert all(step == pytest.approx(steps[0], rel=1e-3) for step in steps)
 
 
@@ -40,7 +42,7 @@ def test_labels_never_overlap_and_keep_their_order(tops: list[float]) -> None:
     gap = min(17.0, 300 / max(1, len(tops)))
     order = sorted(range(len(tops)), key=lambda index: tops[index])
     in_order = [placed[index] for index in order]
-    assert all(b - a >= gap - 0.11 for a, b in zip(in_order, in_order[1:], strict=False))
+    assert all(b - a >= gap - 0.11 for a, b in itertools.pairwise(in_order))
     assert all(gap / 2 - 0.2 <= top <= 300 - gap / 2 + 0.2 for top in placed)
 
 
@@ -89,7 +91,7 @@ def test_a_line_is_drawn_to_scale_and_bridges_gaps() -> None:
 
 
 def test_nothing_to_draw_is_no_chart() -> None:
-    settings = {"name": "n", "title": "", "description": "", "kind": "loss"}
+    settings: dict[str, Any] = {"name": "n", "title": "", "description": "", "kind": "loss"}
     chart = line_chart(
         **settings, x=[1.0], series=[Series("a", [None], colour=0)], x_title="", y_title=""
     )
@@ -99,7 +101,13 @@ def test_nothing_to_draw_is_no_chart() -> None:
 def test_a_steep_start_may_leave_the_plot() -> None:
     values = [100.0, *[5.0 - n / 100 for n in range(99)]]
     series = [Series("a", values, colour=0)]
-    shared = {"name": "n", "title": "", "description": "", "x_title": "", "y_title": ""}
+    shared: dict[str, Any] = {
+        "name": "n",
+        "title": "",
+        "description": "",
+        "x_title": "",
+        "y_title": "",
+    }
     x = [float(n) for n in range(100)]
     clipped = line_chart(**shared, x=x, series=series, kind="loss", clip_start=True)
     whole = line_chart(**shared, x=x, series=series, kind="loss")
