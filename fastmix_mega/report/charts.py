@@ -154,7 +154,9 @@ def line_chart(
         (a, v) for each in series for a, v in zip(x, each.values, strict=True) if v is not None
     ]
     settled = [v for a, v in points if x_scale(a) >= 0.05]
-    shown = settled if clip_start and len(settled) >= len(points) / 2 else [v for _, v in points]
+    # On a short line the start is no small part.
+    clips = clip_start and len(x) >= 10 and len(settled) >= len(points) / 2
+    shown = settled if clips else [value for _, value in points]
     extra = [*include, *([0.0] if from_zero else []), *([reference[0]] if reference else [])]
     tight = Scale.around([*shown, *extra])
     room = (0.1 if spans else 0.06) * (tight.high - tight.low)
@@ -173,7 +175,7 @@ def line_chart(
         y_title=y_title,
         x_ticks=_whole_ticks(x_scale),
         y_ticks=[
-            Tick(100 - y_scale.percent(v), tick_text(kind, v)) for v in ticks(y_scale, height // 50)
+            Tick(100 - y_scale.percent(v), tick_text(kind, v)) for v in ticks(y_scale, height // 40)
         ],
         quiet="".join(path for each, path, *_ in placed if each.colour is None),
         lines=[

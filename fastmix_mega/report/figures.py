@@ -83,6 +83,8 @@ def trajectory(run: Run, mixture: Mixture) -> LineChart | None:
 
 
 def effective_sources(run: Run) -> LineChart | None:
+    if len(run.history) < 2:
+        return None
     rows = [run.history[index] for index in thin(len(run.history), POINTS)]
     count = len(run.names)
     return line_chart(
@@ -92,7 +94,7 @@ def effective_sources(run: Run) -> LineChart | None:
         note="exp(entropy): how many equally weighted sources would be as spread out. Close to 1, "
         "the mixture has collapsed.",
         x=[float(row.step) for row in rows],
-        series=[Series("effective", [row.effective_sources for row in rows], colour=0)],
+        series=[Series("sources", [row.effective_sources for row in rows], colour=0)],
         kind="number",
         x_title="training step",
         y_title="effective sources",

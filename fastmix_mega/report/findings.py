@@ -238,15 +238,16 @@ def facts(run: Run) -> list[tuple[str, str]]:
     layout = search.get("layout") or {}
     speeds = sorted(line.tokens_per_second for line in run.steps if line.tokens_per_second)
     model = run.setting("model") or {}
+    trained = search.get("method") == "fixed"
     rows = [
         ("Run folder", run.directory.resolve().name),
         ("Method", search.get("method") or run.setting("method")),
-        ("Proxy model", model.get("preset")),
+        ("Model", model.get("preset")),
         ("Seed", search.get("seed", run.setting("seed"))),
         ("Steps", _grouped(search.get("steps", run.setting("train", "steps")))),
         ("Tokens", _grouped(search.get("train_tokens"))),
-        ("Outer steps", search.get("outer_steps", len(run.history))),
-        ("Cost, in proxy runs", search.get("cost_in_proxy_runs")),
+        ("Outer steps", None if trained else search.get("outer_steps", len(run.history))),
+        ("Cost, in proxy runs", None if trained else search.get("cost_in_proxy_runs")),
         ("Tokens per second", _grouped(round(speeds[len(speeds) // 2])) if speeds else None),
         ("Processes", search.get("world_size")),
         ("Layout", ", ".join(f"{key} {value}" for key, value in layout.items())),

@@ -52,9 +52,9 @@ class Browser:
         commands_read, self._commands = os.pipe()
         self._answers, answers_write = os.pipe()
 
+        start = [sys.executable, "-c", START, str(commands_read), str(answers_write)]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", START, str(commands_read), str(answers_write), executable]
-            + [*FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
+            [*start, executable, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=(commands_read, answers_write),
