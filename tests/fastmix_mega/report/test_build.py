@@ -116,7 +116,7 @@ def test_the_table_holds_the_files_numbers(tmp_path: Path) -> None:
     expect("Epochs in this run", [source["epochs_at_budget"] for source in sources], "{:.3g}")
     expect("Drawn", [count / sum(drawn) for count in drawn], "{:.2%}")
     expect("Last score", last["scores"], "")
-    expect("Standard error", last["score_stderr"], "{:.2g}", occurrence=1)
+    expect("Standard error", last["score_stderr"], "{:.3g}", occurrence=1)
     average = sum(w * s for w, s in zip(last["mixture"], last["scores"], strict=True))
     ratios = zip(last["scores"], last["score_stderr"], strict=True)
     expect("Signal to noise", [(score - average) / error for score, error in ratios], "")
