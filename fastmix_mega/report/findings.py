@@ -28,6 +28,8 @@ def headline(mixture: Mixture | None) -> str:
     start = "Train" if mixture.final else "Search in progress; so far: train"
     if mixture.is_training:
         start = "Trained" if mixture.final else "Training in progress"
+    if all(abs(each.weight - mixture.uniform) < 1e-6 for each in mixture.sources):
+        return f"{start} evenly on {plural(len(mixture.sources), 'source')}"
     leaders = _leaders(mixture)
     share = sum(source.weight for source in leaders)
     mostly = "mostly on" if share >= 0.5 else "most on"

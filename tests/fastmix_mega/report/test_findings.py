@@ -57,6 +57,12 @@ def test_a_search_that_tells_nothing_apart_says_so(four: Path) -> None:
     assert headline(view(four)) == "No clear preference among the 4 sources"
 
 
+def test_an_even_mixture_has_no_leaders(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "run", ("docs", "code", "web", "junk"), training=True)
+    set_weights(directory, [0.25] * 4, stderr=0)
+    assert headline(view(directory)) == "Trained evenly on 4 sources"
+
+
 def test_leaders_within_their_noise_are_warned_about(four: Path) -> None:
     set_weights(four, [0.4, 0.35, 0.24, 0.01], stderr=0.09)
     found = " ".join(warnings(read_run(four), view(four)))
