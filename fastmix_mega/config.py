@@ -151,7 +151,7 @@ class SearchSection(Section):
     """Added to Adam's second moment as a share of its root mean square."""
     precondition: bool = True
     """False compares raw gradients."""
-    prior_strength: Share = 0.0
+    prior_strength: Share = 0.05
     """How far the log-weights go back to the initial mixture at every outer step (entropic
     regularisation): it keeps noise and a short horizon from starving a source."""
     decay: Share = 0.7

@@ -80,7 +80,7 @@ class RunLog:
 
     def close(self) -> None:
         if self._wandb is not None:
-            self._wandb.finish(quiet=True)
+            self._wandb.finish()
 
     def _progress(self, values: dict[str, Any], now: float) -> None:
         done, total = values["step"], self.config.train.steps

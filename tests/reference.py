@@ -170,6 +170,8 @@ def _search(config: Config, layout: Layout) -> Trajectory:
             scores = totals / counts
             scale = 0.9 * scale + 0.1 * np.abs(scores - scores.mean()).max()
             unbiased = scale / (1 - 0.9**outer_step)
+            # The prior is the initial mixture: uniform, so log-weights of 0.
+            logits = (1 - search.prior_strength) * logits
             logits = logits + search.step * (scores - mixture @ scores) / unbiased
             result.scores.append(scores.tolist())
             result.mixture.append((np.exp(logits) / np.exp(logits).sum()).tolist())

@@ -106,3 +106,14 @@ def test_reference_recipe_is_adam_on_the_logits() -> None:
         logits.grad = torch.from_numpy(-mixture * (scores - mixture @ scores))
         adam.step()
         np.testing.assert_allclose(controller.mixture, logits.detach().softmax(0), rtol=1e-9)
+
+
+def test_a_prior_bounds_what_constant_scores_can_do() -> None:
+    """At rest the pull equals the push: log-weights settle at step / strength times the scores."""
+    initial = np.array([0.6, 0.3, 0.1])
+    controller = FastMixController(initial, step=0.2, decay=0.0, prior_strength=0.1)
+    sums = np.array([[10.0, 0.0, -10.0], [10.0, 0.0, 10.0], [10, 10, 10]])
+    for _ in range(200):
+        controller.update(sums)
+    moved = np.log(controller.mixture) - np.log(initial)
+    np.testing.assert_allclose(moved - moved.mean(), [2.0, 0.0, -2.0], atol=1e-6)
