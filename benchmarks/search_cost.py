@@ -71,8 +71,8 @@ def _print(
     print(
         f"search / train: median {median:.3f}, quartiles {low:.3f} to {high:.3f} ({len(ratios)} "
         f"pairs of windows); of it outer steps {outer:.3f}, scores in training steps "
-        f"{median - 1 - outer:.3f}; window {statistics.median(plain) * 1e3:.0f} ms; layout {sizes}, "
-        f"{os.cpu_count()} cores",
+        f"{median - 1 - outer:.3f}; window {statistics.median(plain) * 1e3:.0f} ms; layout "
+        f"{sizes}, {os.cpu_count()} cores",
         flush=True,
     )
 

@@ -118,7 +118,7 @@ def _search(config: Config, layout: Layout) -> Trajectory:
                 for target in inputs.targets
             ]
             result.target_loss.append(
-                [float(sequence_losses(model, batch).mean()) for batch in batches]
+                [sequence_losses(model, batch).mean().item() for batch in batches]
             )
 
             def target_loss(batches: list[Tensor] = batches) -> Tensor:
