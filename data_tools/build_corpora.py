@@ -63,7 +63,7 @@ class CopyFilter:
         self._exact: set[bytes] = set()
         self._near = MinHashLSH(threshold=similarity, num_perm=self.PERMUTATIONS)
 
-    def is_new(self, identifier: str, text: str) -> bool:
+    def is_new(self, text: str) -> bool:
         """Whether the document copies none before it; if so it is remembered."""
         words = text.split()
         exact = hashlib.sha256(" ".join(words).encode()).digest()
@@ -75,7 +75,8 @@ class CopyFilter:
         sketch.update_batch(sorted(shingles))
         if self._near.query(sketch):
             return False
-        self._near.insert(identifier, sketch)
+        # Two corpora may read one file (code, and its docstrings), so names are no keys.
+        self._near.insert(len(self._exact), sketch)
         return True
 
 
@@ -93,19 +94,28 @@ def load_corpora_config(path: Path) -> CorporaConfig:
     names = [corpus.name for corpus in (*config.sources, *config.targets)]
     if len(set(names)) < len(names) or (config.average_target and "average" in names):
         raise UserError(f"{path}: every corpus and target needs a name of its own")
+    real = {corpus.name for corpus in config.sources if not isinstance(corpus, ShuffledCorpus)}
     for corpus in config.sources:
-        if isinstance(corpus, ShuffledCorpus) and corpus.of not in names:
+        if isinstance(corpus, ShuffledCorpus) and corpus.of not in real:
             raise UserError(f"{path}: {corpus.name} shuffles {corpus.of!r}, which is no source")
+    if any(isinstance(corpus, ShuffledCorpus) for corpus in config.targets):
+        raise UserError(f"{path}: junk (kind: shuffled) can be a source, never a target")
     return config
 
 
-def build_corpora(config: CorporaConfig, output: Path, base: Path) -> None:
+def build_corpora(config: CorporaConfig, output: Path, base: Path) -> list[Path]:
     """Write the JSONL files below `output`/text.
+
+    What an earlier configuration left there is removed, its token files too: a corpus that was
+    renamed would otherwise stay, with documents that now are held out under another name.
 
     Args:
         config: which corpora.
         output: made if it is missing; each file appears whole.
         base: relative folders of the configuration start here.
+
+    Returns:
+        The files written: sources, held-out parts, targets, judges.
     """
     copies = CopyFilter(config.near_copy)
     # Targets come first: a document that a source shares with a target belongs to the target.
@@ -121,6 +131,10 @@ def build_corpora(config: CorporaConfig, output: Path, base: Path) -> None:
     searched, judged = {}, {}
     for name, documents in targets.items():
         half = len(documents) // 2
+        if half == 0:
+            raise UserError(
+                f"target {name} has only {len(documents)} different documents; it needs at least 2"
+            )
         searched[name], judged[name] = documents[:half], documents[half:]
     training, search_part, judge_part = {}, {}, {}
     for name, documents in sources.items():
@@ -137,14 +151,29 @@ def build_corpora(config: CorporaConfig, output: Path, base: Path) -> None:
     if config.average_target:
         searched["average"] = _equal_parts(search_part)
         judged["average"] = _equal_parts(judge_part)
-    for folder, parts in (
-        ("sources", training),
-        ("heldout", judge_part),
-        ("targets", searched),
-        ("judge", judged),
-    ):
-        for name, documents in parts.items():
-            write_jsonl(output / "text" / folder / f"{name}.jsonl", documents)
+    parts = {
+        output / "text" / folder / f"{name}.jsonl": documents
+        for folder, named in (
+            ("sources", training),
+            ("heldout", judge_part),
+            ("targets", searched),
+            ("judge", judged),
+        )
+        for name, documents in named.items()
+    }
+    _remove_others(output, set(parts))
+    for path, documents in parts.items():
+        write_jsonl(path, documents)
+    return list(parts)
+
+
+def _remove_others(output: Path, kept: set[Path]) -> None:
+    for path in sorted((output / "text").glob("*/*.jsonl")):
+        if path in kept:
+            continue
+        for suffix in (".json", ".idx", ".bin", ".bad.jsonl"):
+            (output / path.parent.name / (path.stem + suffix)).unlink(missing_ok=True)
+        path.unlink()
 
 
 def write_jsonl(path: Path, documents: Iterable[Document]) -> None:
@@ -160,7 +189,7 @@ def _take(
     size = 0
     for identifier, text in documents:
         text = text.strip()[: config.max_document]
-        if len(text) < config.min_document or not copies.is_new(identifier, text):
+        if len(text) < config.min_document or not copies.is_new(text):
             continue
         taken.append((identifier, text))
         size += len(text)

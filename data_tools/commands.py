@@ -1,4 +1,7 @@
-"""What every data tool's command line shares: a user's mistake is one line and exit code 2."""
+"""What every data tool's command line shares: a user's mistake is one line and exit code 2.
+
+A disk that is full or a folder that may not be written is one line too.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,10 @@ def run_command(
         work(options)
     except UserError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{parser.prog}: {where}{error.strerror or error}", file=sys.stderr)
         return 2
     return 0
 

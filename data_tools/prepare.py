@@ -6,6 +6,8 @@ builds the corpora, trains the tokenizer and indexes every part. What is finishe
 an interrupted run can be started again without harm. Afterwards the folder holds
 
     tokenizer.model, sources/, targets/, judge/, heldout/ (token files), text/ (JSONL)
+
+and `prepared`: what it was made from, and its parts.
 """
 
 from __future__ import annotations
@@ -17,48 +19,74 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import data_tools
-from data_tools.build_corpora import build_corpora, load_corpora_config
+from data_tools.build_corpora import CorporaConfig, build_corpora, load_corpora_config
 from data_tools.commands import run_command, tool_parser
 from data_tools.preprocess import preprocess
+from data_tools.texts import FilesCorpus, is_installed, list_files
 from data_tools.train_tokenizer import train_tokenizer
 from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic
-
-FOLDERS = ("sources", "heldout", "targets", "judge")
 
 
 def prepare(config_path: Path, output: Path) -> None:
-    """Make the folder, unless the same configuration and code already made it."""
+    """Make the folder, unless it is whole and the same configuration, code and files made it."""
+    config = load_corpora_config(config_path)
     finished = output / "prepared"
-    fingerprint = _fingerprint(config_path)
-    if finished.is_file() and finished.read_text() == fingerprint:
+    fingerprint = _fingerprint(config, config_path)
+    if _is_whole(output, fingerprint):
         print(f"{output} is ready (delete it to build it anew)")
         return
     finished.unlink(missing_ok=True)
-    config = load_corpora_config(config_path)
     print("reading text, dropping copies ...", flush=True)
-    build_corpora(config, output, config_path.parent)
-    texts = output / "text"
-    sources = [texts / "sources" / f"{corpus.name}.jsonl" for corpus in config.sources]
+    texts = build_corpora(config, output, config_path.parent)
+    sources = [output / "text" / "sources" / f"{corpus.name}.jsonl" for corpus in config.sources]
     print("training the tokenizer ...", flush=True)
     tokenizer = output / "tokenizer.model"
     train_tokenizer(sources, config.vocab_size, 400_000, tokenizer)
     print(f"{'':>10}  {'documents':>9}  {'tokens':>9}")
-    for folder in FOLDERS:
-        for path in sorted((texts / folder).glob("*.jsonl")):
-            documents, tokens = preprocess([path], tokenizer, output / folder / path.stem)
-            print(f"{path.stem:>10}  {documents:>9,}  {tokens:>9,}  {folder}", flush=True)
-            IndexedTokens(output / folder / path.stem)
-    write_atomic(finished, fingerprint)
+    parts = []
+    for path in texts:
+        part = f"{path.parent.name}/{path.stem}"
+        documents, tokens = preprocess([path], tokenizer, output / part)
+        print(f"{path.stem:>10}  {documents:>9,}  {tokens:>9,}  {path.parent.name}", flush=True)
+        parts.append(part)
+    write_atomic(finished, "\n".join([fingerprint, *parts]) + "\n")
 
 
-def _fingerprint(config_path: Path) -> str:
-    """What the result depends on, but for the installed text itself."""
+def _is_whole(output: Path, fingerprint: str) -> bool:
+    """Whether `prepared` names this fingerprint and every part of it opens, by one tokenizer."""
+    try:
+        made_from, *parts = (output / "prepared").read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, ValueError):
+        return False
+    if made_from != fingerprint:
+        return False
+    try:
+        sha256 = Tokenizer(output / "tokenizer.model").sha256
+        manifests = [IndexedTokens(output / part).manifest for part in parts]
+    except UserError:
+        return False
+    return all(manifest and manifest.tokenizer_sha256 == sha256 for manifest in manifests)
+
+
+def _fingerprint(config: CorporaConfig, config_path: Path) -> str:
+    """What the result depends on, but for the installed text itself.
+
+    A user's own files count by name, size and time of change. Installed text does not: a new
+    package in the environment is no reason to change a tokenizer that runs depend on.
+    """
     digest = hashlib.sha256(config_path.read_bytes())
     for path in sorted(Path(data_tools.__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     digest.update(platform.python_version().encode())
-    return digest.hexdigest() + "\n"
+    for corpus in (*config.sources, *config.targets):
+        if isinstance(corpus, FilesCorpus) and not is_installed(corpus.root):
+            for name, path in list_files(corpus, config_path.parent):
+                status = path.stat()
+                digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return digest.hexdigest()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for the result")
 
     def work(options: argparse.Namespace) -> None:
-        load_corpora_config(options.config)
         prepare(options.config, options.output)
 
     return run_command(parser, work, arguments)

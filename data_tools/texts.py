@@ -49,7 +49,10 @@ class DocstringsCorpus(FilesCorpus):
 
 
 class MetadataCorpus(_Corpus):
-    """The READMEs that installed packages carry in their metadata."""
+    """The READMEs that installed packages carry in their metadata.
+
+    This project's own is left out: an edit of it must not change the demo's tokenizer.
+    """
 
     kind: Literal["metadata"]
 
@@ -96,8 +99,29 @@ def read_documents(corpus: Corpus, base: Path) -> Iterator[Document]:
 
 
 def _files(corpus: FilesCorpus, base: Path, extract: Callable[[str], str]) -> Iterator[Document]:
+    names = [name for name, _ in list_files(corpus, base)]
     root = _resolve_root(corpus.root, base, corpus.name)
-    paths = {path for pattern in corpus.patterns for path in root.glob(pattern)}
+    label = corpus.root if is_installed(corpus.root) else corpus.name
+    for name in _hash_order(names):
+        text = _read_text(root / name)
+        if text is not None:
+            yield f"{label}/{name}", extract(text)
+
+
+def list_files(corpus: FilesCorpus, base: Path) -> list[tuple[str, Path]]:
+    """The files of a corpus: their names below its root, sorted, and their paths.
+
+    Raises:
+        UserError: if the root is missing, a pattern is no pattern, or nothing matches.
+    """
+    root = _resolve_root(corpus.root, base, corpus.name)
+    try:
+        paths = {path for pattern in corpus.patterns for path in root.glob(pattern)}
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(
+            f"corpus {corpus.name}: {', '.join(corpus.patterns)}: {error}; patterns are relative "
+            "to the root, for example **/*.txt"
+        ) from None
     names = [path.relative_to(root).as_posix() for path in paths if path.is_file()]
     # A package's own tests and caches are excluded by pieces of the path below the root.
     kept = [name for name in names if not any(piece in f"/{name}" for piece in corpus.exclude)]
@@ -105,10 +129,12 @@ def _files(corpus: FilesCorpus, base: Path, extract: Callable[[str], str]) -> It
         raise UserError(
             f"corpus {corpus.name}: no file below {root} matches {', '.join(corpus.patterns)}"
         )
-    for name in _hash_order(kept):
-        text = _read_text(root / name)
-        if text is not None:
-            yield f"{corpus.root}/{name}", extract(text)
+    return [(name, root / name) for name in sorted(kept)]
+
+
+def is_installed(root: str) -> bool:
+    """Whether a root names a part of this installation rather than a folder of the user's."""
+    return root in ("python:stdlib", "site-packages") or root.startswith("package:")
 
 
 def _resolve_root(root: str, base: Path, corpus: str) -> Path:
@@ -118,7 +144,10 @@ def _resolve_root(root: str, base: Path, corpus: str) -> Path:
         return Path(sysconfig.get_paths()["purelib"])
     if root.startswith("package:"):
         package = root.removeprefix("package:")
-        spec = importlib.util.find_spec(package)
+        try:
+            spec = importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            spec = None
         if spec is None or spec.origin is None:
             raise UserError(f"corpus {corpus}: the Python package {package} is not installed")
         return Path(spec.origin).parent
@@ -148,7 +177,11 @@ def _docstrings(code: str) -> str:
 
 def _metadata() -> Iterator[Document]:
     site = Path(sysconfig.get_paths()["purelib"])
-    folders = {path.parent.name: path for path in site.glob("*.dist-info/METADATA")}
+    folders = {
+        path.parent.name: path
+        for path in site.glob("*.dist-info/METADATA")
+        if not path.parent.name.startswith("fastmix_mega-")
+    }
     for name in _hash_order(folders):
         message = BytesParser().parsebytes(folders[name].read_bytes())
         body = message.get_payload(decode=True)

@@ -73,9 +73,12 @@ def read_texts(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield str(orjson.loads(line)["text"])
+                    text = orjson.loads(line)["text"]
                 except (orjson.JSONDecodeError, KeyError, TypeError):
-                    raise UserError(f'{path}:{number}: not a JSON object with a "text"') from None
+                    text = None
+                if not isinstance(text, str):
+                    raise UserError(f'{path}:{number}: not a JSON object with a "text"')
+                yield text
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 

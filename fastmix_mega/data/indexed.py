@@ -206,8 +206,15 @@ class IndexedWriter:
         return self
 
     def add_document(self, tokens: Sequence[int] | NDArray[np.integer]) -> None:
-        """Append one document (with its end-of-document token, where it has one)."""
-        content = np.asarray(tokens).astype(self.dtype).tobytes()
+        """Append one document (with its end-of-document token, where it has one).
+
+        Raises:
+            OverflowError: if a token does not fit the type on disk, where it would wrap around.
+        """
+        values, limits = np.asarray(tokens), np.iinfo(self.dtype)
+        if values.size and not limits.min <= values.min() <= values.max() <= limits.max:
+            raise OverflowError(f"{self.prefix}: a token does not fit into {self.dtype.name}")
+        content = values.astype(self.dtype).tobytes()
         self._bin.write(content)
         self._digest.update(content)
         self._lengths.append(len(content) // self.dtype.itemsize)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from data_tools import build_corpora, prepare, preprocess, train_tokenizer
+from data_tools.texts import MetadataCorpus, read_documents
 from fastmix_mega.data.indexed import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 
@@ -193,6 +195,27 @@ def test_any_unicode_text_survives(prepared: Path, tmp_path: Path, text: str) ->
             "is not a folder",
         ),
         ("vocab: 3\nsources: [{name: a, kind: metadata}]", "Extra inputs"),
+        ("sources: [{name: a, kind: metadata}, {name: b, kind: shuffled, of: b}]", "no source"),
+        (
+            "sources: [{name: a, kind: metadata}]\ntargets: [{name: t, kind: shuffled, of: a}]",
+            "never a target",
+        ),
+        (
+            "sources: [{name: a, kind: metadata}, {name: b, kind: shuffled, of: t}]\n"
+            "targets: [{name: t, kind: pydoc_topics}]",
+            "which is no source",
+        ),
+        ("sources: [{name: a, kind: files, root: ., patterns: [/x]}]", "relative to the root"),
+        ("sources: [{name: a, kind: files, root: ., patterns: ['']}]", "relative to the root"),
+        (
+            "sources: [{name: a, kind: files, root: 'package:no.such', patterns: ['*']}]",
+            "no.such is not installed",
+        ),
+        (
+            "sources: [{name: a, kind: metadata}]\n"
+            "targets: [{name: t, kind: files, root: ., patterns: ['c.yaml']}]\nmin_document: 1",
+            "needs at least 2",
+        ),
     ],
 )
 def test_mistakes_in_the_corpora_file(
@@ -202,3 +225,122 @@ def test_mistakes_in_the_corpora_file(
     path.write_text(yaml)
     assert build_corpora.main([str(path), "--output", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A folder of its own, to change: two sources, prepared."""
+    for name, first in (("tales", 0), ("notes", 1000)):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            (tmp_path / name / f"{number:02}.txt").write_text(story(first + number))
+    (tmp_path / "c.yaml").write_text(
+        """
+        vocab_size: 400
+        sources:
+          - {name: tales, kind: files, root: tales, patterns: ["*.txt"]}
+          - {name: notes, kind: files, root: notes, patterns: ["*.txt"]}
+        """
+    )
+    assert prepare.main([str(tmp_path / "c.yaml"), "--output", str(tmp_path / "out")]) == 0
+    return tmp_path
+
+
+def again(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert prepare.main([str(folder / "c.yaml"), "--output", str(folder / "out")]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lost", ["tokenizer.model", "sources/tales.bin", "judge/average.json"])
+def test_a_lost_file_is_made_again(
+    small: Path, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = (small / "out" / lost).read_bytes()
+    (small / "out" / lost).unlink()
+    assert "is ready" not in again(small, capsys)
+    assert (small / "out" / lost).read_bytes() == content
+    assert "is ready" in again(small, capsys)
+
+
+def test_a_changed_input_is_read_again(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (small / "tales" / "00.txt").write_text("another beginning " + story(5000))
+    assert "is ready" not in again(small, capsys)
+    assert any("another beginning" in t for part in texts(small / "out").values() for t in part)
+
+
+def test_a_renamed_source_leaves_nothing_behind(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = small / "out" / "sources" / "mine.bin"
+    mine.write_bytes(b"a user's own file")
+    config = small / "c.yaml"
+    config.write_text(config.read_text().replace("name: tales", "name: fables"))
+    again(small, capsys)
+    left = {path.stem for path in (small / "out" / "sources").glob("*.bin")}
+    assert left == {"fables", "notes", "mine"}
+    assert not any("tales" in path.stem for path in (small / "out").rglob("*.*"))
+
+
+def test_code_and_its_docstrings_may_share_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    for number in range(9):
+        words = story(number, 120).replace('"', "").replace("\\", "")
+        numbers = ", ".join(str(number * 1000 + each) for each in range(200))
+        (tmp_path / "code" / f"{number}.py").write_text(f'"""{words}"""\nx = [{numbers}]\n')
+    (tmp_path / "c.yaml").write_text(
+        """
+        sources:
+          - {name: code, kind: files, root: code, patterns: ["*.py"]}
+          - {name: documentation, kind: docstrings, root: code, patterns: ["*.py"]}
+        """
+    )
+    assert build_corpora.main([str(tmp_path / "c.yaml"), "--output", str(tmp_path / "out")]) == 0
+    for name in ("code", "documentation"):
+        assert texts(tmp_path / "out")[f"sources/{name}"]
+
+
+def test_the_place_of_a_folder_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    """Junk too is the same when the same files lie elsewhere."""
+    made = []
+    for place in (tmp_path / "here", tmp_path / "there" / "deeper"):
+        shutil.copytree(folder / "tales", place / "tales")
+        (place / "c.yaml").write_text(
+            f"""
+            sources:
+              - {{name: tales, kind: files, root: "{place / "tales"}", patterns: ["*.txt"]}}
+              - {{name: junk, kind: shuffled, of: tales}}
+            """
+        )
+        assert build_corpora.main([str(place / "c.yaml"), "--output", str(place / "out")]) == 0
+        files = sorted((place / "out").rglob("*.jsonl"))
+        made.append({path.relative_to(place): path.read_bytes() for path in files})
+    assert made[0] == made[1]
+
+
+def test_our_own_readme_is_no_training_text() -> None:
+    names = [name for name, _ in read_documents(MetadataCorpus(name="m", kind="metadata"), Path())]
+    assert "metadata/torch" in names
+    assert "metadata/fastmix_mega" not in names
+
+
+@pytest.mark.parametrize("line", ["{", "3", '{"other": "x"}', '{"text": 3}', '{"text": null}'])
+def test_the_tokenizer_learns_from_text_alone(
+    tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "good"}\n' + line + "\n")
+    output = tmp_path / "t.model"
+    assert train_tokenizer.main([str(tmp_path / "in.jsonl"), "--output", str(output)]) == 2
+    assert "in.jsonl:2: not a JSON object" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("a file where a folder must be")
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"text": "good"}\n')
+    arguments = [str(source), "--tokenizer", str(prepared / "tokenizer.model")]
+    assert preprocess.main([*arguments, "--output-prefix", str(tmp_path / "out" / "x")]) == 2
+    assert "out" in capsys.readouterr().err

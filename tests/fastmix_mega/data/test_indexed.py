@@ -133,6 +133,16 @@ def test_nothing_is_left_of_a_failed_write(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("token", [-1, 65536, 70000])
+def test_a_token_never_wraps_around(tmp_path: Path, token: int) -> None:
+    with (
+        pytest.raises(OverflowError, match="does not fit into uint16"),
+        IndexedWriter(tmp_path / "d", DTYPES[0]) as writer,
+    ):
+        writer.add_document([1, token])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_manifest_holds_true_checksums(tmp_path: Path) -> None:
     import hashlib
 
