@@ -16,13 +16,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import random
-import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import orjson
-from datasketch import MinHash, MinHashLSH
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_tools.commands import run_command, tool_parser
@@ -55,28 +54,34 @@ class CorporaConfig(BaseModel):
 
 
 class CopyFilter:
-    """Recognises copies and near-copies of every document it has accepted (MinHash, LSH)."""
+    """Recognises copies and near-copies of every document it has accepted.
 
-    PERMUTATIONS = 64
+    Exact: two documents are near-copies if they share this part of the smaller one's distinct word
+    5-grams, so that a document inside a longer one is found too. Memory is about 100 bytes per
+    word, so this is for corpora up to some hundred megabytes.
+    """
 
     def __init__(self, similarity: float) -> None:
-        self._exact: set[bytes] = set()
-        self._near = MinHashLSH(threshold=similarity, num_perm=self.PERMUTATIONS)
+        self._similarity = similarity
+        self._sizes: list[int] = []
+        self._holders: dict[bytes, list[int]] = {}
 
     def is_new(self, text: str) -> bool:
         """Whether the document copies none before it; if so it is remembered."""
         words = text.split()
-        exact = hashlib.sha256(" ".join(words).encode()).digest()
-        if exact in self._exact:
-            return False
-        self._exact.add(exact)
-        shingles = {" ".join(words[i : i + 5]).encode() for i in range(max(1, len(words) - 4))}
-        sketch = MinHash(num_perm=self.PERMUTATIONS, hashfunc=zlib.crc32)
-        sketch.update_batch(sorted(shingles))
-        if self._near.query(sketch):
-            return False
-        # Two corpora may read one file (code, and its docstrings), so names are no keys.
-        self._near.insert(len(self._exact), sketch)
+        shingles = {
+            hashlib.blake2b(" ".join(words[i : i + 5]).encode(), digest_size=8).digest()
+            for i in range(max(1, len(words) - 4))
+        }
+        shared = Counter(
+            holder for shingle in shingles for holder in self._holders.get(shingle, ())
+        )
+        for holder, count in shared.items():
+            if count >= self._similarity * min(len(shingles), self._sizes[holder]):
+                return False
+        for shingle in shingles:
+            self._holders.setdefault(shingle, []).append(len(self._sizes))
+        self._sizes.append(len(shingles))
         return True
 
 
@@ -141,7 +146,8 @@ def build_corpora(config: CorporaConfig, output: Path, base: Path) -> list[Path]
         held = max(1, round(config.heldout * len(documents)))
         if len(documents) < 3:
             raise UserError(
-                f"corpus {name} has only {len(documents)} different documents; it needs at least 3"
+                f"corpus {name} has only {len(documents)} different documents; it needs at least 3 "
+                "(copies of what another corpus holds are dropped)"
             )
         search_part[name], judge_part[name] = documents[:held], documents[held : 2 * held]
         training[name] = documents[2 * held :]

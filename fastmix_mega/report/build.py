@@ -32,7 +32,8 @@ def build_report(run_dir: Path) -> Path:
     """
     run = read_run(Path(run_dir))
     path = run.directory / "report.html"
-    write_atomic(path, render(run))
+    # A lone surrogate, which JSON can hold, has no UTF-8 form.
+    write_atomic(path, render(run).encode("utf-8", "replace"))
     return path
 
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
@@ -31,7 +31,7 @@ class OuterStep(_Row):
     scores: list[float]
     score_stderr: list[float]
     counts: list[int]
-    target_loss: dict[str, float]
+    target_loss: Annotated[dict[str, float], Field(min_length=1)]
     effective_sources: float
     seconds: float = 0.0
 
@@ -53,6 +53,43 @@ class Evaluation(_Row):
 
     step: int
     eval: dict[str, float]
+
+
+class _Target(_Row):
+    name: str
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class _Search(_Row):
+    """What the page says about a search; None is no value here, a field may only be absent."""
+
+    steps: int = 0
+    outer_steps: int = 0
+    train_tokens: int = 0
+    cost_in_proxy_runs: float = 0.0
+    layout: dict[str, int] = {}
+    warnings: list[str] = []
+
+
+class _Result(_Row):
+    targets: list[_Target] = []
+    search: _Search = _Search()
+
+
+class _TrainSettings(_Row):
+    steps: int | None = None
+
+
+class _SearchSettings(_Row):
+    warmup: int | None = None
+    every: int | None = None
+
+
+class _Settings(_Row):
+    model: dict[str, Any] = {}
+    targets: list[_Target] = []
+    train: _TrainSettings = _TrainSettings()
+    search: _SearchSettings = _SearchSettings()
 
 
 @dataclass(frozen=True)
@@ -99,6 +136,9 @@ def read_run(directory: Path) -> Run:
     path = directory / "mixture.json"
     mixture = read_mixture(path) if path.is_file() else None
     names = _source_names(config, mixture, config_path)
+    _check(_Settings, config, config_path)
+    if mixture is not None:
+        _check(_Result, mixture.model_dump(), path)
     metrics = _read_rows(directory / "metrics.jsonl")
     run = Run(
         directory=directory,
@@ -152,6 +192,15 @@ def _parse(kind: type[RowType], rows: Sequence[dict[str, Any]], file: str) -> li
             where = ".".join(map(str, first["loc"]))
             raise UserError(f"{file}, row {number} of its kind: {where}: {first['msg']}") from None
     return parsed
+
+
+def _check(kind: type[_Row], content: Any, path: Path) -> None:
+    try:
+        kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {where}: {first['msg']}") from None
 
 
 def _check_lengths(run: Run) -> None:

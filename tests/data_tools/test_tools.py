@@ -282,7 +282,10 @@ def test_a_renamed_source_leaves_nothing_behind(
     assert not any("tales" in path.stem for path in (small / "out").rglob("*.*"))
 
 
-def test_code_and_its_docstrings_may_share_a_folder(tmp_path: Path) -> None:
+def test_text_inside_another_corpus_is_a_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Docstrings stand in their code: as a corpus beside it they would leak across splits."""
     (tmp_path / "code").mkdir()
     for number in range(9):
         words = story(number, 120).replace('"', "").replace("\\", "")
@@ -295,9 +298,8 @@ def test_code_and_its_docstrings_may_share_a_folder(tmp_path: Path) -> None:
           - {name: documentation, kind: docstrings, root: code, patterns: ["*.py"]}
         """
     )
-    assert build_corpora.main([str(tmp_path / "c.yaml"), "--output", str(tmp_path / "out")]) == 0
-    for name in ("code", "documentation"):
-        assert texts(tmp_path / "out")[f"sources/{name}"]
+    assert build_corpora.main([str(tmp_path / "c.yaml"), "--output", str(tmp_path / "out")]) == 2
+    assert "documentation has only 0 different documents" in capsys.readouterr().err
 
 
 def test_the_place_of_a_folder_changes_nothing(folder: Path, tmp_path: Path) -> None:

@@ -99,3 +99,15 @@ def test_resumed_search_equals_uninterrupted(settings: dict[str, Any], tmp_path:
     ):
         assert np.array_equal(column(again, file, key), column(whole, file, key))
     assert (again / "mixture.json").read_text() == (whole / "mixture.json").read_text()
+
+
+def test_training_is_the_same_under_zero_1_2_and_3(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    losses = []
+    for zero in (1, 2, 3):
+        settings["parallel"] = {"zero": zero}
+        run_dir = run_config("train", settings, tmp_path / str(zero), processes=2)
+        losses.append(column(run_dir, "metrics.jsonl", "loss"))
+    assert relative(losses[1], losses[0]) < 1e-5
+    assert relative(losses[2], losses[0]) < 1e-5

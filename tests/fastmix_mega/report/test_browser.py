@@ -91,3 +91,8 @@ def test_the_table_sorts_by_a_column(browser: Browser, tmp_path: Path) -> None:
 def test_it_prints(browser: Browser, tmp_path: Path) -> None:
     browser.open(build_report(write_run(tmp_path / "run")))
     assert browser.pdf().startswith(b"%PDF-")
+    # Chromium repeats a table's head on every page only if no box in it resists being cut.
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    display = "getComputedStyle(document.querySelector('thead button')).display"
+    assert browser.evaluate(display) == "contents"
+    browser.call("Emulation.setEmulatedMedia", media="")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fastmix_mega.errors import UserError
 from fastmix_mega.report.build import build_report
@@ -240,6 +241,42 @@ def test_a_broken_folder_is_the_users_mistake(
     with pytest.raises(UserError, match=re.escape(message)):
         build_report(directory)
     assert not (directory / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value", "message"),
+    [
+        ("mixture.json", ("search", "steps"), None, "search.steps"),
+        ("mixture.json", ("search", "cost_in_proxy_runs"), "low", "search.cost_in_proxy_runs"),
+        ("mixture.json", ("search", "layout"), "2x1", "search.layout"),
+        ("mixture.json", ("search", "warnings"), 1, "search.warnings"),
+        ("mixture.json", ("targets", 0, "weight"), 0, "targets.0.weight"),
+        ("config.yaml", ("model",), "1M", "model"),
+        ("config.yaml", ("targets", 0), "unseen", "targets.0"),
+        ("config.yaml", ("search", "every"), "often", "search.every"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(
+    file: str, keys: tuple[str | int, ...], value: object, message: str, tmp_path: Path
+) -> None:
+    directory = write_run(tmp_path / "run", NAMES[:3], outer_steps=2)
+    path = directory / file
+    # JSON is YAML, too.
+    content: Any = yaml.safe_load(path.read_text())
+    node = content
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=re.escape(f"{file}: {message}: ")):
+        build_report(directory)
+
+
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "run", ("a", "b"), outer_steps=2)
+    path = directory / "mixture.json"
+    path.write_text(path.read_text().replace('"a"', '"a\\ud800"'))
+    assert "a?" in build_report(directory).read_text(encoding="utf-8")
 
 
 def test_two_runs_in_one_folder_are_found_out(tmp_path: Path) -> None:
