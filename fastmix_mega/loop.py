@@ -17,7 +17,7 @@ import torch
 
 from fastmix_mega.checkpoint import Checkpoints
 from fastmix_mega.config import Config
-from fastmix_mega.data.batches import even_draw, load_micro_batch, rows_of_rank
+from fastmix_mega.data.batches import even_micro_batches, load_micro_batch, rows_of_rank
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.engine.engine import TrainingEngine
@@ -155,12 +155,9 @@ class TrainingLoop:
         sets = self.inputs.evaluation_sets
         if not sets:
             return
-        micro_batch, layout = self.config.train.micro_batch, self.layout
-        draw, weights = even_draw(
-            len(sets), self.config.evaluation.sequences, 0, micro_batch * layout.data_size
+        batches = even_micro_batches(
+            sets, self.config.evaluation.sequences, 0, self.config.train.micro_batch, self.layout
         )
-        rows = rows_of_rank(len(weights), micro_batch, layout.data_rank, layout.data_size)
-        batches = [load_micro_batch(sets, draw, part, weights, layout.device) for part in rows]
         losses = self.engine.evaluate(batches, len(sets))
         if self.log is not None:
             named = zip(sets, losses, strict=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastmix_mega.data.sampler import Draw
 from fastmix_mega.data.source import TokenSource
+from fastmix_mega.parallel.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,12 @@ def even_draw(
         Draw(np.pad(sources, (0, padding), "edge"), np.pad(indices, (0, padding), "edge")),
         np.pad(weights, (0, padding)),
     )
+
+
+def even_micro_batches(
+    sets: Sequence[TokenSource], per_set: int, first_index: int, micro_batch: int, layout: Layout
+) -> list[MicroBatch]:
+    """This process's micro-batches of an even draw; every process has the same number of them."""
+    draw, weights = even_draw(len(sets), per_set, first_index, micro_batch * layout.data_size)
+    rows = rows_of_rank(len(weights), micro_batch, layout.data_rank, layout.data_size)
+    return [load_micro_batch(sets, draw, part, weights, layout.device) for part in rows]

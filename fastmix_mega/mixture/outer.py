@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastmix_mega.config import Config
-from fastmix_mega.data.batches import even_draw, load_micro_batch, rows_of_rank
+from fastmix_mega.data.batches import even_micro_batches
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.mixture.controller import MixtureEstimate, build_controller
@@ -66,24 +66,16 @@ class OuterLoop:
         if not self.schedule.measures_target(step):
             return
         started = time.perf_counter()
-        train, layout = self.config.train, self.layout
         per_target = -(-self.config.search.target_batch // len(self.targets))
-        draw, weights = even_draw(
-            len(self.targets),
-            per_target,
-            first_index=self.outer_step * per_target,
-            multiple=train.micro_batch * layout.data_size,
+        first = self.outer_step * per_target
+        batches = even_micro_batches(
+            self.targets, per_target, first, self.config.train.micro_batch, self.layout
         )
-        rows = rows_of_rank(len(weights), train.micro_batch, layout.data_rank, layout.data_size)
         shares = np.array([target.weight for target in self.config.targets])
-        self.target_losses = self.engine.measure_target(
-            step,
-            [load_micro_batch(self.targets, draw, part, weights, layout.device) for part in rows],
-            shares,
-        )
+        self.target_losses = self.engine.measure_target(step, batches, shares)
         self.meter.enabled = True
         if self.config.method == "reference":
-            self.meter.scores_left = 1 if layout.data_rank == 0 else 0
+            self.meter.scores_left = 1 if self.layout.data_rank == 0 else 0
         self.seconds = time.perf_counter() - started
 
     def after_step(self, step: int) -> dict[str, Any] | None:

@@ -61,12 +61,6 @@ class Layout:
             dist.all_reduce(tensor, group=self.data_group)
         return tensor
 
-    def sum_over_world(self, tensor: torch.Tensor) -> torch.Tensor:
-        """In place: the sum of all processes' tensors."""
-        if self.world_size > 1:
-            dist.all_reduce(tensor)
-        return tensor
-
     def broadcast_from_main(self, tensor: torch.Tensor) -> torch.Tensor:
         """In place: rank 0's tensor, on every process."""
         if self.world_size > 1:
