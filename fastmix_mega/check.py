@@ -228,10 +228,5 @@ def _search(config: Config) -> Iterator[str]:
 
 def _parallel(config: Config, mode: str) -> Iterator[str]:
     parallel = config.parallel
-    for name in ("tensor", "pipeline", "context"):
-        if getattr(parallel, name) > 1:
-            yield (
-                f"parallel.{name}: only data parallelism is supported in this version; set it to 1"
-            )
     if mode == "search" and parallel.zero == 3:
         yield "parallel.zero: a search runs with ZeRO stage 1 or 2 (stage 3 shards the head away)"

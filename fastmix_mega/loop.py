@@ -73,8 +73,8 @@ class TrainingLoop:
         self.rows = rows_of_rank(
             config.train.global_batch,
             config.train.micro_batch,
-            layout.data_rank,
-            layout.data_size,
+            layout.data.rank,
+            layout.data.size,
         )
         self.checkpoints = Checkpoints(config.run_dir, config.checkpoint.keep, layout)
         self.start_step = self._resume()
@@ -127,8 +127,8 @@ class TrainingLoop:
         return steps * self.config.train.global_batch * self.config.train.seq_length
 
     def _log_step(self, step: int) -> None:
-        total, _, count = self.engine.losses.take(self.layout.sum_over_data)
-        objective = self.engine.objective.take(self.layout.sum_over_data)
+        total, _, count = self.engine.losses.take(self.layout.sum_over_reporters)
+        objective = self.engine.objective.take(self.layout.sum_over_reporters)
         loss = float(objective[0, 0] / objective[2, 0])
         if not math.isfinite(loss):
             raise FloatingPointError(
