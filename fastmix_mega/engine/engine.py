@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastmix_mega.config import Config
 from fastmix_mega.data.batches import MicroBatch
 from fastmix_mega.engine.meters import GradientAccess, ScoreMeter, build_meter
+from fastmix_mega.engine.optimizer_access import OptimizerAccess
 from fastmix_mega.engine.passes import Forward, Passes, build_passes
 from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.engine.sums import SourceSums
@@ -48,14 +49,15 @@ class TrainingEngine:
         self.layout = layout
         model = build_model(config, shape, layout)
         self.deepspeed = _initialize_deepspeed(config, model, layout)
-        self.passes: Passes = build_passes(self.deepspeed, config, layout)
+        optimizer = OptimizerAccess(self.deepspeed)
+        self.passes: Passes = build_passes(self.deepspeed, optimizer, config)
         self.losses = SourceSums(source_count, layout.device)
         """Unweighted mean loss per sequence, by source; reduce with `layout.sum_over_reporters`."""
         self.objective = SourceSums(1, layout.device)
         """Weighted loss per sequence: its mean estimates the loss under the mixture."""
         self.meter: ScoreMeter | None = None
         if scores is not None:
-            access = GradientAccess(self.deepspeed, self.passes, config, layout)
+            access = GradientAccess(model, optimizer, self.passes, config, layout)
             self.meter = build_meter(scores, access, source_count)
         positions = positions_of_rank(
             config.train.seq_length, layout.context.rank, layout.context.size
@@ -207,7 +209,8 @@ def _initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> A
         "steps_per_print": math.inf,
     }
     if config.precision == "bf16":
-        settings["bf16"] = {"enabled": True}
+        # Every backward pass adds to fp32 gradients at once, in a pipeline schedule too.
+        settings["bf16"] = {"enabled": True, "immediate_grad_update": True}
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
     engine, *_ = deepspeed.initialize(
         model=model,

@@ -20,6 +20,7 @@ from fastmix_mega.data.batches import MicroBatch
 from fastmix_mega.engine import head_scores
 from fastmix_mega.engine.head_scores import VocabularyShard
 from fastmix_mega.engine.hook_scores import GradientProducts, select_parameters
+from fastmix_mega.engine.optimizer_access import OptimizerAccess
 from fastmix_mega.engine.passes import Forward, Passes
 from fastmix_mega.engine.sums import SourceSums
 from fastmix_mega.errors import UserError
@@ -32,7 +33,9 @@ from fastmix_mega.parallel.layout import Layout
 class GradientAccess:
     """What a meter needs of the engine."""
 
-    deepspeed: Any
+    model: nn.Module
+    """This process's part."""
+    optimizer: OptimizerAccess
     passes: Passes
     config: Config
     layout: Layout
@@ -50,34 +53,17 @@ class GradientAccess:
         Collective over the processes that hold the same stage.
         """
         if self.config.search.precondition:
-            self._link_moments()
+            self.optimizer.link_moments()
             pairs = zip(parameters, gradients, strict=True)
             gradients = [self._precondition(parameter, g, step) for parameter, g in pairs]
         return [g.to(p.dtype) for p, g in zip(parameters, gradients, strict=True)]
 
     def _precondition(self, parameter: nn.Parameter, gradient: Tensor, step: int) -> Tensor:
-        from deepspeed.utils import safe_get_full_optimizer_state
-
-        second_moment = safe_get_full_optimizer_state(parameter, "exp_avg_sq")
-        assert second_moment is not None, "Adam's moments exist after the first step"
+        second_moment = self.optimizer.second_moment(parameter)
         correction = 1 - self.config.train.optimizer.beta2**step
-        corrected = second_moment.view_as(gradient).to(gradient.dtype) / correction
+        corrected = second_moment.to(gradient.dtype) / correction
         shard = VocabularyShard(0, self.layout.tensor.group if is_split(parameter) else None)
         return head_scores.precondition(gradient, corrected, self.config.search.damping, shard)
-
-    def _link_moments(self) -> None:
-        """Let DeepSpeed find Adam's moments.
-
-        DeepSpeed 0.19 links parameters to their moments once, after the first parameter group's
-        first step: those of later groups, and those of a loaded checkpoint, are never linked.
-        """
-        from deepspeed.utils import lazy_init_hp_params_optimizer_state
-
-        optimizer = self.deepspeed.optimizer
-        for parameters, partition in zip(
-            optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True
-        ):
-            lazy_init_hp_params_optimizer_state(parameters, partition, optimizer.optimizer.state)
 
 
 def is_split(parameter: nn.Parameter) -> bool:
@@ -179,7 +165,7 @@ class HeadMeter(_Meter):
 
     def __init__(self, access: GradientAccess, source_count: int) -> None:
         super().__init__(access, source_count)
-        self._head: ProxyModel | None = head_of(access.deepspeed.module)
+        self._head: ProxyModel | None = head_of(access.model)
         self._direction: Tensor | None = None
         layout, length = access.layout, access.config.train.seq_length
         self._positions = positions_of_rank(length, layout.context.rank, layout.context.size)
@@ -283,7 +269,7 @@ class HookMeter(_Meter):
 
     def __init__(self, access: GradientAccess, source_count: int, scores: str) -> None:
         super().__init__(access, source_count)
-        named = named_parts(access.deepspeed.module)
+        named = named_parts(access.model)
         chosen = select_parameters(named, scores, access.config.model.tie_embeddings)
         found = torch.tensor([float(len(chosen))], device=access.layout.device)
         if access.layout.replica.sum(found).item() == 0:

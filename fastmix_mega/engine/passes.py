@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from fastmix_mega.config import Config
 from fastmix_mega.data.batches import MicroBatch
+from fastmix_mega.engine.optimizer_access import OptimizerAccess
 from fastmix_mega.model.gpt import chunks_of
-from fastmix_mega.parallel.layout import Layout
 
 Forward = Callable[[Any, int, MicroBatch], Tensor]
 """(model, number, micro-batch) -> on the last stage the scalar to differentiate (or any tensor if
@@ -41,9 +41,9 @@ class Passes(Protocol):
         """Forward only."""
 
 
-def build_passes(deepspeed_engine: Any, config: Config, layout: Layout) -> Passes:
+def build_passes(deepspeed_engine: Any, optimizer: OptimizerAccess, config: Config) -> Passes:
     if config.parallel.pipeline > 1:
-        return PipelinePasses(deepspeed_engine, config, layout)
+        return PipelinePasses(deepspeed_engine, optimizer, config)
     return WholePasses(deepspeed_engine)
 
 
@@ -92,12 +92,12 @@ class PipelinePasses:
     works under ZeRO stage 1 alone.
     """
 
-    def __init__(self, deepspeed_engine: Any, config: Config, layout: Layout) -> None:
+    def __init__(self, deepspeed_engine: Any, optimizer: OptimizerAccess, config: Config) -> None:
         self._deepspeed = deepspeed_engine
+        self._optimizer = optimizer
         self._chunks = chunks_of(deepspeed_engine.module)
         self._micro_batch = config.train.micro_batch
         self._seq_length = config.train.seq_length
-        self._layout = layout
         self._schedule = get_forward_backward_func()
         self._tied = self._tied_copy()
 
@@ -112,7 +112,7 @@ class PipelinePasses:
     def train(self, micro_batches: Sequence[MicroBatch], forward: Forward) -> None:
         self._run(micro_batches, forward, forward_only=False)
         if self._tied is not None:
-            self._sum_tied(self._gradient(self._tied))
+            self._sum_tied(self._optimizer.gradient(self._tied))
         self._deepspeed.step()
 
     def gradients(
@@ -122,18 +122,16 @@ class PipelinePasses:
         parameters: Sequence[nn.Parameter],
     ) -> list[Tensor]:
         everything = list(self._deepspeed.module.parameters())
-        assert all(self._gradient(parameter) is None for parameter in everything)
+        assert all(self._optimizer.gradient(parameter) is None for parameter in everything)
         self._run(micro_batches, forward, forward_only=False)
         found = []
         for parameter in parameters:
-            gradient = self._gradient(parameter)
+            gradient = self._optimizer.gradient(parameter)
             empty = torch.zeros_like(parameter, dtype=torch.float32)
-            found.append(empty if gradient is None else gradient.to(torch.float32))
+            found.append(empty if gradient is None else empty.copy_(gradient))
             if parameter is self._tied:
                 self._sum_tied(found[-1])
-        for parameter in everything:
-            parameter.grad = None
-            parameter.grad_accum = None
+        self._optimizer.clear_gradients()
         return found
 
     @torch.no_grad()
@@ -158,10 +156,6 @@ class PipelinePasses:
             micro_batch_size=self._micro_batch,
             forward_only=forward_only,
         )
-
-    def _gradient(self, parameter: nn.Parameter) -> Tensor | None:
-        """What the backward passes have added up; DeepSpeed keeps it in fp32 for bf16."""
-        return self._deepspeed.optimizer.get_param_gradient_attribute(parameter)
 
     def _sum_tied(self, gradient: Tensor | None) -> None:
         assert gradient is not None

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from megatron.core import parallel_state
+from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
 from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 
@@ -82,7 +82,9 @@ class CausalAttention(nn.Module):
 def _whole_sequence(part: Tensor, group: Any) -> Tensor:
     """[s / size, ...] zigzag parts of the group's processes -> [s, ...] in the text's order."""
     size = group.size()
-    chunks: list[Tensor] = [part] * (2 * size)
-    for rank, gathered in enumerate(all_gather(part.contiguous(), group=group)):
-        chunks[rank], chunks[2 * size - 1 - rank] = gathered.chunk(2)
-    return torch.cat(chunks)
+    # Made for sequence parallelism: gathers along the first dimension; backward reduce-scatters.
+    gathered = gather_from_sequence_parallel_region(part, group=group)
+    pieces = gathered.chunk(
+        2 * size
+    )  # of rank 0: first, last; of rank 1: second, last but one; ...
+    return torch.cat([*pieces[::2], *pieces[::-1][::2]])
