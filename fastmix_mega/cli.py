@@ -6,7 +6,7 @@
     fastmix report RUN_DIR
     fastmix data TOOL ...            the same as python -m data_tools.TOOL ...
 
-Exit codes: 0 done, 1 failed, 2 the user's mistake.
+Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 stopped as asked: start again to go on.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from fastmix_mega import __version__
 from fastmix_mega.errors import UserError
+from fastmix_mega.stop import EXIT_STOPPED, Stopped, die_with_parent
 
 EXIT_USER_MISTAKE = 2
 
@@ -44,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":
             print(f"fastmix {given[0]}: {error}", file=sys.stderr)
         return EXIT_USER_MISTAKE
+    except Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"fastmix {given[0]}: {stopped}", file=sys.stderr)
+        return EXIT_STOPPED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="fastmix",
         description="Find the best data mixture with one proxy model.",
         epilog="Start with `fastmix check configs/demo.yaml`. "
-        "Exit codes: 0 done, 1 failed, 2 a mistake in the input.",
+        "Exit codes: 0 done, 1 failed, 2 a mistake in the input, 75 stopped as asked (resumable).",
     )
     parser.add_argument("--version", action="version", version=f"fastmix-mega {__version__}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
@@ -123,6 +128,7 @@ def _run(options: argparse.Namespace, mode: str) -> int:
 
     config = load_config(options.config, options.overrides)
     if launch.under_launcher():
+        die_with_parent()
         from fastmix_mega.parallel.layout import world_size_from_environment
 
         if options.nproc is not None:

@@ -185,7 +185,11 @@ class CheckpointSection(Section):
     every: Annotated[int, Field(ge=0)] = 0
     """Steps between checkpoints; 0 keeps only the last step's."""
     keep: PositiveInt = 2
-    """How many checkpoints stay on disk."""
+    """How many of the newest checkpoints stay on disk."""
+    keep_every: Annotated[int, Field(ge=0)] = 0
+    """Checkpoints at multiples of this many steps stay as well; 0 for none."""
+    keep_best: bool = False
+    """Whether the checkpoint with the lowest held-out loss stays as well."""
     final: bool = True
     """Whether the finished run leaves a checkpoint."""
 
