@@ -15,8 +15,8 @@ from fastmix_mega.data.indexed import read_manifest
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic, write_json
 
-FREE_SECTIONS = ("run_dir", "log", "checkpoint")
-"""A continued run may log and save otherwise than before."""
+FREE_SECTIONS = ("run_dir", "log", "checkpoint", "parallel")
+"""A continued run may log, save and be laid out over processes otherwise than before."""
 
 
 def record_run(config: Config, mode: str) -> None:

@@ -85,7 +85,11 @@ class TrainingLoop:
             layout.data.size,
         )
         self.checkpoints = Checkpoints(
-            config.run_dir, config.checkpoint, layout, self.engine.deepspeed
+            config.run_dir,
+            config.checkpoint,
+            layout,
+            self.engine.deepspeed,
+            config.model.tie_embeddings,
         )
         self.agreement = Agreement(layout)
         self.start_step = self._resume()

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from fastmix_mega.checkpoint import relayout
 from fastmix_mega.checkpoint.io import collect_from, load_tensors, write_tensors
 from fastmix_mega.checkpoint.manifest import (
     CheckpointManifest,
@@ -49,6 +50,7 @@ class Checkpoints:
         section: what to keep.
         layout: this process's place.
         deepspeed_engine: weights and optimizer.
+        tied: whether the embedding is the head, which pipeline stages may hold twice.
         say: tells the user something; called on rank 0 only.
     """
 
@@ -58,6 +60,7 @@ class Checkpoints:
         section: CheckpointSection,
         layout: Layout,
         deepspeed_engine: Any,
+        tied: bool = False,
         say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
     ) -> None:
         self.directory = Path(run_dir) / "checkpoints"
@@ -68,6 +71,7 @@ class Checkpoints:
         """In a row."""
         self._deepspeed = deepspeed_engine
         self._collected = collect_from(deepspeed_engine)
+        self._tied = tied
         self._losses: dict[int, float] = {}
 
     def save(self, step: int, state: dict[str, Any], loss: float | None = None) -> bool:
@@ -132,13 +136,13 @@ class Checkpoints:
                         "trying the one before"
                     )
                 continue
-            if manifest.step != step or manifest.world_size != self.layout.world_size:
-                raise UserError(
-                    f"{directory} was saved by {manifest.world_size} process(es) after step "
-                    f"{manifest.step}; this run has {self.layout.world_size}: start as many"
-                )
-            self._deepspeed.load_checkpoint(str(self.directory), tag=directory.name)
-            state = load_tensors(directory / self._own_file(), self.layout.device)
+            if manifest.step != step:
+                raise UserError(f"{directory} was saved after step {manifest.step}, not {step}")
+            if manifest.layout == self.layout.sizes:
+                self._deepspeed.load_checkpoint(str(self.directory), tag=directory.name)
+                state = load_tensors(directory / self._own_file(), self.layout.device)
+            else:
+                state = self._load_at_other_layout(directory, manifest)
             if self.layout.is_main:
                 self._losses = dict(state.get("held_out", {}))
             return step, state
@@ -148,6 +152,21 @@ class Checkpoints:
                 "one, or move the run folder away to start again"
             )
         return None
+
+    def _load_at_other_layout(
+        self, directory: Path, manifest: CheckpointManifest
+    ) -> dict[str, Any]:
+        relayout.require_convertible(manifest.layout, self.layout.sizes)
+        if self.layout.is_main:
+            self.say(f"{directory.name} is of the layout {manifest.layout}: converting it")
+            relayout.convert(directory, self._tied)
+        self._barrier()
+        relayout.load_universal(self._deepspeed, directory)
+        states = [
+            load_tensors(directory / f"fastmix_rank{rank}.pt", self.layout.device)
+            for rank in range(manifest.world_size)
+        ]
+        return relayout.split_state(relayout.merge_states(states, manifest.layout), self.layout)
 
     def held_out(self) -> dict[int, float]:
         """Held-out loss by step of the checkpoints so far (rank 0)."""

@@ -261,7 +261,8 @@ class HeadMeter(_Meter):
         return {} if self._direction is None else {"head": self._direction}
 
     def _load_directions(self, directions: dict[str, Tensor]) -> None:
-        self._direction = directions.get("head")
+        if self._head is not None:
+            self._direction = directions.get("head")
 
 
 class HookMeter(_Meter):

@@ -7,6 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from deepspeed.checkpoint.constants import (
+    ORIGINAL_VOCAB_SIZE,
+    PARAMETER_WITH_2_SUB_PARAMS_CAT_DIM_0,
+    PARAMETER_WITH_ROW_PARALLELISM_PATTERNS,
+    TP_REPLICATED_PARAMETER_PATTERNS,
+    UNIVERSAL_CHECKPOINT_VERSION_KEY,
+    UNIVERSAL_CHECKPOINT_VERSION_VALUE,
+    VOCABULARY_PARAMETER_PATTERNS,
+)
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
@@ -115,6 +124,7 @@ def build_model(config: Config, shape: ModelShape, layout: Layout) -> nn.Module:
     chunks = [_build_chunk(config, shape, transformer, number) for number in numbers]
     model: nn.Module = chunks[0] if interleave == 1 else nn.ModuleList(chunks)
     model.to(layout.device)
+    _describe_for_universal_checkpoints(model, shape)
     std = config.model.init_std or math.sqrt(2 / (5 * shape.hidden_size))
     for chunk in chunks:
         initialize_weights(chunk, shape, std, config.seed, layout)
@@ -206,3 +216,25 @@ def _complete_norm_gradients(model: nn.Module, layout: Layout) -> None:
     for parameter in model.parameters():
         if getattr(parameter, "sequence_parallel", False):
             parameter.register_hook(lambda gradient: layout.tensor.sum(gradient.clone()))
+
+
+def _describe_for_universal_checkpoints(model: nn.Module, shape: ModelShape) -> None:
+    """Tell DeepSpeed's converter how tensor parallelism has cut each parameter."""
+    model.universal_checkpoint_info = {  # type: ignore[assignment]
+        UNIVERSAL_CHECKPOINT_VERSION_KEY: UNIVERSAL_CHECKPOINT_VERSION_VALUE,
+        VOCABULARY_PARAMETER_PATTERNS: [r".*word_embeddings\.weight", r".*output_layer\.weight"],
+        ORIGINAL_VOCAB_SIZE: shape.vocab_size,
+        PARAMETER_WITH_ROW_PARALLELISM_PATTERNS: [
+            r".*linear_proj\.weight",
+            r".*linear_fc2\.weight",
+        ],
+        TP_REPLICATED_PARAMETER_PATTERNS: [r".*norm.*"],
+        PARAMETER_WITH_2_SUB_PARAMS_CAT_DIM_0: [r".*linear_fc1\.weight"],
+    }
+
+    def drop_empty(_module: Any, state: dict[str, Any], *_: Any) -> None:
+        # megatron-core's place-holders for TransformerEngine; the converter wants tensors.
+        for key in [key for key in state if key.endswith("_extra_state")]:
+            del state[key]
+
+    model.register_state_dict_post_hook(drop_empty)

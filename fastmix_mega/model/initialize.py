@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import torch
 from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
@@ -54,8 +55,8 @@ def is_row_parallel(name: str) -> bool:
 
 
 def shard(name: str, full: Tensor, rank: int, size: int) -> Tensor:
-    """This tensor-parallel rank's part of a whole weight matrix."""
-    if size == 1:
+    """This tensor-parallel rank's part of a whole parameter (or of what has its shape)."""
+    if size == 1 or full.dim() == 1:
         return full
     if is_row_parallel(name):
         return full.chunk(size, dim=1)[rank]
@@ -64,6 +65,18 @@ def shard(name: str, full: Tensor, rank: int, size: int) -> Tensor:
         gate, up = full.chunk(2)
         return torch.cat((gate.chunk(size)[rank], up.chunk(size)[rank]))
     return full.chunk(size)[rank]
+
+
+def unshard(name: str, parts: Sequence[Tensor]) -> Tensor:
+    """The whole from all tensor-parallel ranks' parts: the inverse of `shard`."""
+    if len(parts) == 1 or parts[0].dim() == 1:
+        return parts[0]
+    if is_row_parallel(name):
+        return torch.cat(list(parts), dim=1)
+    if "linear_fc1" in name:
+        halves = [part.chunk(2) for part in parts]
+        return torch.cat([gate for gate, _ in halves] + [up for _, up in halves])
+    return torch.cat(list(parts))
 
 
 def _full_shape(name: str, parameter: Tensor, size: int) -> tuple[int, int]:
