@@ -171,6 +171,15 @@ class TrainingEngine:
         return context.sum(per_sequence.detach() / context.size)
 
 
+def reduction_bucket(parameters: int) -> int:
+    """Numbers in DeepSpeed's buffer for one reduction over data parallelism.
+
+    Args:
+        parameters: of this process.
+    """
+    return min(parameters, 200_000_000)
+
+
 def _initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> Any:
     import deepspeed
     from deepspeed.utils import logger
@@ -196,13 +205,19 @@ def _initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> A
     )
     pipelined = config.parallel.pipeline > 1
     accumulation = train.global_batch // (train.micro_batch * layout.data.size)
+    bucket = reduction_bucket(sum(parameter.numel() for parameter in model.parameters()))
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": train.micro_batch,
         # A pipeline schedule accumulates by itself; DeepSpeed's step is then the boundary.
         "gradient_accumulation_steps": 1 if pipelined else accumulation,
         "managed_gradient_accumulation": not pipelined,
         "gradient_clipping": options.clip,
-        "zero_optimization": {"stage": config.parallel.zero},
+        "zero_optimization": {
+            "stage": config.parallel.zero,
+            # DeepSpeed's own default is a buffer of 500 million numbers, whatever the model.
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+        },
         # Any torch optimizer works on ZeRO's flat fp32 partitions; DeepSpeed has to be told.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
