@@ -27,7 +27,7 @@ MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 RENDEZVOUS=$MASTER_ADDR:$((20000 + (SLURM_JOB_ID * 7 + RESTARTS) % 12000))
 PROCESSES=${FASTMIX_PROCESSES_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
 export RENDEZVOUS PROCESSES
-LOGS=fastmix-logs/$SLURM_JOB_ID
+LOGS=${FASTMIX_LOGS:-fastmix-logs}/$SLURM_JOB_ID
 mkdir -p "$LOGS"
 echo "job $SLURM_JOB_ID, start $((RESTARTS + 1)): fastmix ${VERB:?} $1 on $SLURM_JOB_NUM_NODES" \
     "node(s) x $PROCESSES process(es), rendezvous $RENDEZVOUS, logs $LOGS"

@@ -24,7 +24,7 @@ def kept() -> dict[str, Path]:
 
 
 def saving(settings: dict[str, Any], run_dir: Path) -> dict[str, Any]:
-    checkpoint = {"every": 4, "keep": 2, "final": False}
+    checkpoint = {"every": 5, "keep": 2, "final": False}
     return settings | {"checkpoint": checkpoint, "run_dir": str(run_dir)}
 
 
@@ -72,9 +72,9 @@ def test_every_damaged_file_is_noticed(settings: dict[str, Any], tmp_path: Path)
     flip(newest / "fastmix_rank0.pt")
     shown = fastmix("search", config)
     assert "checkpoint of step 20 is damaged (fastmix_rank0.pt has another checksum)" in shown
-    assert "continuing after step 16" in shown
+    assert "continuing after step 15" in shown
     same(tmp_path / "run", whole)
-    for step in (16, 20):
+    for step in (15, 20):
         flip(tmp_path / "run" / "checkpoints" / f"step_{step}" / "fastmix_rank0.pt")
     shown = fastmix("search", config, expect=2)
     assert "none of the checkpoints" in shown
@@ -111,7 +111,6 @@ def test_a_full_disk_ends_neither_run_nor_checkpoints(
         config = write(saving(settings, tmp_path / "run"), tmp_path)
         shown = fastmix("search", config, "--nproc", "2")
         assert "could not be written" in shown
-        assert "No space left" in shown or "space" in shown
         same(tmp_path / "run", whole)
         shown = fastmix("search", config, "--nproc", "2")
         assert "continuing after step" in shown
