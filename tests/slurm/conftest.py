@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "scan
 
 
 @pytest.fixture(scope="session")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def slurm() -> Iterator[dict[str, str]]:
     """The environment for Slurm's commands: two nodes are up."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     reason = f"no {', '.join(missing)}" if missing else "not root" if os.geteuid() else ""
@@ -23,13 +24,13 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         if os.environ.get("FASTMIX_DEMAND_SLURM"):
             pytest.fail(f"these tests are demanded here: {reason}")
         pytest.skip(f"needs a Slurm to start: {reason}")
-    directory = tmp_path_factory.mktemp("slurm")
-    # munged wants no folder above its socket to be writable by others.
-    for folder in (directory, directory.parent):
-        folder.chmod(0o755)
-    environment = os.environ | {"SLURM_CI_DIR": str(directory)}
+    # munged wants no folder above its socket to be private, as pytest's are.
+    directory = tempfile.mkdtemp(prefix="fastmix-slurm-")
+    os.chmod(directory, 0o755)
+    environment = os.environ | {"SLURM_CI_DIR": directory}
     try:
         subprocess.run([SCRIPT, "start"], env=environment, check=True)
-        yield environment | {"SLURM_CONF": str(directory / "etc" / "slurm.conf")}
+        yield environment | {"SLURM_CONF": f"{directory}/etc/slurm.conf"}
     finally:
         subprocess.run([SCRIPT, "stop"], env=environment, check=True)
+        shutil.rmtree(directory, ignore_errors=True)
