@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastmix_mega import __version__
-from fastmix_mega.errors import UserError
+from fastmix_mega.errors import RunFailed, UserError
 from fastmix_mega.launch import Nodes
 from fastmix_mega.stop import EXIT_STOPPED, Stopped, die_with_parent
 
@@ -46,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":
             print(f"fastmix {given[0]}: {error}", file=sys.stderr)
         return EXIT_USER_MISTAKE
+    except RunFailed as failed:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"fastmix {given[0]}: {failed}", file=sys.stderr)
+        return 1
     except Stopped as stopped:
         if os.environ.get("RANK", "0") == "0":
             print(f"fastmix {given[0]}: {stopped}", file=sys.stderr)

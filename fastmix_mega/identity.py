@@ -38,7 +38,7 @@ class Difference:
         return self.text + (hint if self.can_be_allowed else "")
 
 
-FREE_SECTIONS = ("run_dir", "log", "checkpoint")
+FREE_SECTIONS = ("run_dir", "log", "checkpoint", "guards")
 """A continued run may log and save otherwise than before."""
 
 

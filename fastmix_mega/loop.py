@@ -23,7 +23,9 @@ from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.engine.meters import needs_single_source
 from fastmix_mega.engine.schedule import learning_rate
+from fastmix_mega.errors import RunFailed
 from fastmix_mega.guards.agreement import Agreement
+from fastmix_mega.guards.nonfinite import NonFiniteGuard
 from fastmix_mega.identity import record_run
 from fastmix_mega.mixture.controller import MixtureEstimate
 from fastmix_mega.mixture.cost import cost_in_proxy_runs
@@ -88,6 +90,7 @@ class TrainingLoop:
             config.run_dir, config.checkpoint, layout, self.engine.deepspeed
         )
         self.agreement = Agreement(layout)
+        self.skipped = NonFiniteGuard(config.guards.max_skipped, names, layout)
         self.start_step = self._resume()
         self.log: RunLog | None = None
         if layout.is_main:
@@ -122,6 +125,8 @@ class TrainingLoop:
             due = config.checkpoint.every and done % config.checkpoint.every == 0
             if due or (last and config.checkpoint.final):
                 saved = done if self.checkpoints.save(done, self._state(), loss) else saved
+            if self.skipped.too_many:
+                self._give_up(done)
             if not last:
                 self._stop_if_asked(request, done, saved)
         if self.layout.is_main:
@@ -137,6 +142,14 @@ class TrainingLoop:
             request.obeyed()
         raise Stopped(f"stopped after step {done}; start again to go on")
 
+    def _give_up(self, done: int) -> None:
+        self.checkpoints.save(done, self._state())
+        raise RunFailed(
+            f"stopped after step {done}: {self.skipped.count} steps had a gradient that is not "
+            "finite. events.jsonl in the run folder names the sequences. Lower train.schedule.peak "
+            "or mend the sources; then start again, or raise guards.max_skipped to go on"
+        )
+
     def close(self) -> None:
         if self.log is not None:
             self.log.close()
@@ -147,7 +160,10 @@ class TrainingLoop:
         weights = policy.weights[draw.sources]
         sources, device = self.inputs.sources, self.layout.device
         batches = [load_micro_batch(sources, draw, rows, weights, device) for rows in self.rows]
-        self.engine.train_step(step, batches)
+        if not self.engine.train_step(step, batches):
+            event = self.skipped.report(step, draw, self.rows, self.engine.step_losses)
+            if self.log is not None:
+                self.log.event(event, self.skipped.describe(event))
 
     def _tokens(self, steps: int) -> int:
         return steps * self.config.train.global_batch * self.config.train.seq_length
@@ -155,12 +171,9 @@ class TrainingLoop:
     def _log_step(self, step: int) -> None:
         total, _, count = self.engine.losses.take(self.layout.sum_over_data)
         objective = self.engine.objective.take(self.layout.sum_over_data)
+        if objective[2, 0] == 0:
+            return  # Every step since the last line was skipped; events.jsonl tells of them.
         loss = float(objective[0, 0] / objective[2, 0])
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is not finite at step {step + 1}: lower train.schedule.peak, or look "
-                "into the sources for broken text"
-            )
         norm = self.engine.gradient_norm()
         if self.log is not None:
             train = self.config.train
@@ -199,6 +212,7 @@ class TrainingLoop:
             "objective": self.engine.objective.state(),
             "meter": None if meter is None else meter.state(),
             "outer": None if self.outer is None else self.outer.state(),
+            "skipped": self.skipped.count,
             "held_out": self.checkpoints.held_out(),
         }
 
@@ -208,6 +222,7 @@ class TrainingLoop:
             return 0
         step, state = found
         self.sampler.drawn = state["drawn"]
+        self.skipped.count = state["skipped"]
         self.engine.losses.load(state["losses"])
         self.engine.objective.load(state["objective"])
         if self.outer is not None:

@@ -50,6 +50,8 @@ class TrainingEngine:
         """Unweighted mean loss per sequence, by source; reduce with `layout.sum_over_data`."""
         self.objective = SourceSums(1, layout.device)
         """Weighted loss per sequence: its mean estimates the loss under the mixture."""
+        self.step_losses: list[Tensor] = []
+        """Losses of the last step's sequences on this process, [b] per micro-batch."""
         self.meter: ScoreMeter | None = None
         if scores is not None:
             access = GradientAccess(self.model, self.deepspeed, config, layout)
@@ -64,8 +66,13 @@ class TrainingEngine:
         train = self.config.train
         return train.global_batch // (train.micro_batch * self.layout.data_size)
 
-    def train_step(self, step: int, micro_batches: Sequence[MicroBatch]) -> None:
-        """Forward, backward and update. The step's loss is sum_k weight_k * loss_k / B."""
+    def train_step(self, step: int, micro_batches: Sequence[MicroBatch]) -> bool:
+        """Forward, backward and update. The step's loss is sum_k weight_k * loss_k / B.
+
+        Returns:
+            False, on every process alike, if the gradient was not finite: DeepSpeed has skipped
+            the update then, and the step leaves no trace in the sums of losses and scores.
+        """
         assert len(micro_batches) == self.micro_batches_per_step
         train = self.config.train
         rate = learning_rate(train.schedule, step, train.steps)
@@ -73,22 +80,33 @@ class TrainingEngine:
             group["lr"] = rate
         # DeepSpeed averages over data-parallel ranks; the micro-batches are averaged here.
         scale = 1.0 / (train.micro_batch * len(micro_batches))
+        sums = [self.losses, self.objective]
+        if self.meter is not None:
+            sums.append(self.meter.sums)
+        before = [each.state().clone() for each in sums]
+        self.step_losses = []
         for batch in micro_batches:
             if self.meter is not None:
                 self.meter.before_forward(batch)
             per_sequence = self._sequence_losses(self.deepspeed, batch)  # [b]
             weighted = per_sequence * batch.weights
             self.deepspeed.backward(weighted.sum() * scale, scale_wrt_gas=False)
+            self.step_losses.append(per_sequence.detach())
             self.losses.add(batch.sources, per_sequence)
             self.objective.add(torch.zeros_like(batch.sources), weighted)
             if self.meter is not None:
                 self.meter.after_backward(batch, scale)
             self.deepspeed.step()
+        applied = bool(self.deepspeed.was_step_applied())
+        if not applied:
+            for each, state in zip(sums, before, strict=True):
+                each.load(state)
+        return applied
 
     def gradient_norm(self) -> float | None:
-        """Global norm of the last step's gradient before clipping; None if it was not computed."""
+        """Global norm of the last step's gradient before clipping; None if there is none."""
         norm = self.deepspeed.get_global_grad_norm()
-        return None if norm is None else float(norm)
+        return None if norm is None or not math.isfinite(norm) else float(norm)
 
     def measure_target(
         self, step: int, micro_batches: Sequence[MicroBatch], weights: NDArray[np.float64]
