@@ -28,7 +28,7 @@ def test_a_loss_that_is_no_number(settings: dict[str, Any], tmp_path: Path) -> N
     code, shown = fastmix_with_fault("nan:1:10", "search", config)
     assert code == 1
     assert "3 steps had a gradient that is not finite" in shown
-    assert "Traceback (most recent call last)" not in shown
+    assert 'loop.py", line' not in shown
     events = read_jsonl(tmp_path / "run" / "events.jsonl")
     assert [event["step"] for event in events] == [10, 11, 12]
     assert all(len(event["sequences"]) == 1 for event in events)
