@@ -7,7 +7,7 @@ so that the check takes seconds whatever the size of the corpora.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,18 +39,21 @@ def require_no_mistakes(findings: Findings) -> None:
         raise UserError("\n".join(["the configuration cannot run:", *findings.mistakes]))
 
 
-def check(config: Config, processes: int, mode: str = "search") -> Findings:
+def check(
+    config: Config, processes: int, mode: str = "search", allowed: Collection[str] = ()
+) -> Findings:
     """Look for everything that could go wrong.
 
     Args:
         config: already valid by its schema.
         processes: how many the run will have.
         mode: `search` or `train`; each looks only at what it needs.
+        allowed: names of differences to the run in the folder that the user has said yes to.
     """
     found = Findings()
     steps = [
         _warm_up(config),
-        _run_folder(config, mode),
+        _run_folder(config, mode, allowed, found),
         _inputs(config, mode, found),
         _search(config) if mode == "search" else iter(()),
         _layout(config, processes, mode, found),
@@ -80,7 +83,9 @@ def _warm_up(config: Config) -> Iterator[str]:
         )
 
 
-def _run_folder(config: Config, mode: str) -> Iterator[str]:
+def _run_folder(
+    config: Config, mode: str, allowed: Collection[str], found: Findings
+) -> Iterator[str]:
     directory = Path(config.run_dir)
     existing = next(path for path in (directory, *directory.parents, Path(".")) if path.exists())
     if not existing.is_dir():
@@ -88,7 +93,15 @@ def _run_folder(config: Config, mode: str) -> Iterator[str]:
     elif not os.access(existing, os.W_OK):
         yield f"run_dir: cannot write to {existing}"
     else:
-        for difference in differences(config, mode):
+        try:
+            changed = differences(config, mode)
+        except OSError as error:
+            yield f"run_dir: {error.filename}: {error.strerror}"
+            return
+        for difference in changed:
+            if difference.can_be_allowed and difference.name in allowed:
+                found.warnings.append(f"allowed: {difference.text}")
+                continue
             yield (
                 f"run_dir: {directory} holds another run: {difference}; name another run_dir, or "
                 "move that one away"

@@ -194,6 +194,13 @@ class CheckpointSection(Section):
     """Whether the finished run leaves a checkpoint."""
 
 
+class GuardsSection(Section):
+    """When a run that goes wrong is stopped."""
+
+    max_skipped: PositiveInt = 10
+    """Steps with a non-finite gradient (each is skipped) before the run stops."""
+
+
 class LogSection(Section):
     every: PositiveInt = 10
     """Steps between lines in metrics.jsonl."""
@@ -221,6 +228,7 @@ class Config(Section):
     search: SearchSection = SearchSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    guards: GuardsSection = GuardsSection()
     log: LogSection = LogSection()
 
     @field_validator("sources", "targets")
@@ -246,7 +254,7 @@ class Config(Section):
 
     def fingerprint(self) -> str:
         """SHA-256 of all that can change a result (the run's folder and its logging cannot)."""
-        content = self.model_dump(mode="json", exclude={"run_dir", "log", "checkpoint"})
+        content = self.model_dump(mode="json", exclude={"run_dir", "log", "checkpoint", "guards"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:

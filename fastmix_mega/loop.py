@@ -23,7 +23,9 @@ from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.engine.meters import needs_single_source
 from fastmix_mega.engine.schedule import learning_rate
+from fastmix_mega.errors import RunFailed
 from fastmix_mega.guards.agreement import Agreement
+from fastmix_mega.guards.nonfinite import NonFiniteGuard
 from fastmix_mega.identity import record_run
 from fastmix_mega.mixture.controller import MixtureEstimate
 from fastmix_mega.mixture.cost import cost_in_proxy_runs
@@ -92,6 +94,7 @@ class TrainingLoop:
             config.model.tie_embeddings,
         )
         self.agreement = Agreement(layout)
+        self.skipped = NonFiniteGuard(config.guards.max_skipped, names, layout)
         self.start_step = self._resume()
         self.log: RunLog | None = None
         if layout.is_main:
@@ -126,6 +129,8 @@ class TrainingLoop:
             due = config.checkpoint.every and done % config.checkpoint.every == 0
             if due or (last and config.checkpoint.final):
                 saved = done if self.checkpoints.save(done, self._state(), loss) else saved
+            if self.skipped.too_many:
+                self._give_up(done)
             if not last:
                 self._stop_if_asked(request, done, saved)
         if self.layout.is_main:
@@ -141,6 +146,14 @@ class TrainingLoop:
             request.obeyed()
         raise Stopped(f"stopped after step {done}; start again to go on")
 
+    def _give_up(self, done: int) -> None:
+        self.checkpoints.save(done, self._state())
+        raise RunFailed(
+            f"stopped after step {done}: {self.skipped.count} steps had a gradient that is not "
+            "finite. events.jsonl in the run folder names the sequences. Lower train.schedule.peak "
+            "or mend the sources; then start again, or raise guards.max_skipped to go on"
+        )
+
     def close(self) -> None:
         if self.log is not None:
             self.log.close()
@@ -151,7 +164,11 @@ class TrainingLoop:
         weights = policy.weights[draw.sources]
         sources, device = self.inputs.sources, self.layout.device
         batches = [load_micro_batch(sources, draw, rows, weights, device) for rows in self.rows]
-        self.engine.train_step(step, batches)
+        if not self.engine.train_step(step, batches):
+            rows = self.rows if self.layout.is_reporter else []
+            event = self.skipped.report(step, draw, rows, self.engine.step_losses)
+            if self.log is not None:
+                self.log.event(event, self.skipped.describe(event))
 
     def _tokens(self, steps: int) -> int:
         return steps * self.config.train.global_batch * self.config.train.seq_length
@@ -159,12 +176,9 @@ class TrainingLoop:
     def _log_step(self, step: int) -> None:
         total, _, count = self.engine.losses.take(self.layout.sum_over_reporters)
         objective = self.engine.objective.take(self.layout.sum_over_reporters)
+        if objective[2, 0] == 0:
+            return  # Every step since the last line was skipped; events.jsonl tells of them.
         loss = float(objective[0, 0] / objective[2, 0])
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is not finite at step {step + 1}: lower train.schedule.peak, or look "
-                "into the sources for broken text"
-            )
         norm = self.engine.gradient_norm()
         if self.log is not None:
             train = self.config.train
@@ -203,6 +217,7 @@ class TrainingLoop:
             "objective": self.engine.objective.state(),
             "meter": None if meter is None else meter.state(),
             "outer": None if self.outer is None else self.outer.state(),
+            "skipped": self.skipped.count,
             "held_out": self.checkpoints.held_out(),
         }
 
@@ -212,6 +227,7 @@ class TrainingLoop:
             return 0
         step, state = found
         self.sampler.drawn = state["drawn"]
+        self.skipped.count = state["skipped"]
         self.engine.losses.load(state["losses"])
         self.engine.objective.load(state["objective"])
         if self.outer is not None:

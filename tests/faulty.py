@@ -52,22 +52,22 @@ def before(owner: Any, name: str, count: int, fault: Callable[..., None]) -> Non
 def poison(count: int) -> None:
     """The first loss of the count-th training step becomes NaN."""
     original, calls = TrainingEngine.train_step, [0]
-    losses = TrainingEngine._sequence_losses
+    forward = TrainingEngine._forward
 
     def train_step(engine: Any, *arguments: Any) -> Any:
         calls[0] += 1
         engine.poisoned = calls[0] >= count
         return original(engine, *arguments)
 
-    def sequence_losses(engine: Any, model: Any, batch: Any) -> Any:
-        found = losses(engine, model, batch)
+    def poisoned_forward(engine: Any, model: Any, batch: Any) -> Any:
+        found = forward(engine, model, batch)
         if getattr(engine, "poisoned", False):
             engine.poisoned = False
             found = found * found.new_tensor([float("nan")] + [1.0] * (len(found) - 1))
         return found
 
     TrainingEngine.train_step = train_step  # type: ignore[method-assign]
-    TrainingEngine._sequence_losses = sequence_losses  # type: ignore[method-assign]
+    TrainingEngine._forward = poisoned_forward  # type: ignore[method-assign]
 
 
 def install(kind: str, count: int) -> None:

@@ -62,7 +62,8 @@ def write_tensors(path: Path, state: Any) -> None:
         try:
             torch.save(state, file)
         except RuntimeError as error:
-            raise OSError(f"{path.name}: {str(error).splitlines()[0]}") from error
+            reason = str(error).splitlines()[0]
+            raise OSError(f"{path.name}: torch could not write it: {reason}") from error
         file.flush()
         os.fsync(file.fileno())
 

@@ -9,9 +9,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from fastmix_mega.files import write_json
 
@@ -43,7 +43,8 @@ class CheckpointManifest(BaseModel):
     """By path relative to the checkpoint's folder."""
 
     def write(self, directory: Path) -> None:
-        write_json(directory / NAME, self.model_dump(mode="json", by_alias=True))
+        content = self.model_dump(mode="json", by_alias=True)
+        write_json(directory / NAME, content | {"sha256": _checksum(content)})
 
 
 class DamagedCheckpoint(Exception):
@@ -57,16 +58,24 @@ def read_manifest(directory: Path) -> CheckpointManifest:
         DamagedCheckpoint: if it is missing, torn, or names a file outside of the checkpoint.
     """
     try:
-        manifest = CheckpointManifest.model_validate(json.loads((directory / NAME).read_bytes()))
+        content = json.loads((directory / NAME).read_bytes())
+        if content.pop("sha256") != _checksum(content):
+            raise ValueError("another checksum")
+        manifest = CheckpointManifest.model_validate(content)
     except OSError as error:
         raise DamagedCheckpoint(f"{NAME}: {error.strerror}") from None
-    except (ValidationError, ValueError, RecursionError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise DamagedCheckpoint(f"{NAME} is broken") from None
     for name in manifest.files:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or name in ("", ".", NAME):
             raise DamagedCheckpoint(f"{NAME} names {name!r}, which is no file of a checkpoint")
     return manifest
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """SHA-256 of the manifest's own content: a flipped bit in it may still be valid JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def record_file(path: Path) -> FileRecord:

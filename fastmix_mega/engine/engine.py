@@ -55,6 +55,8 @@ class TrainingEngine:
         """Unweighted mean loss per sequence, by source; reduce with `layout.sum_over_reporters`."""
         self.objective = SourceSums(1, layout.device)
         """Weighted loss per sequence: its mean estimates the loss under the mixture."""
+        self.step_losses: list[Tensor] = []
+        """Losses of the last step's sequences, [b] per micro-batch; on the replica's reporter."""
         self.meter: ScoreMeter | None = None
         if scores is not None:
             access = GradientAccess(model, optimizer, self.passes, config, layout)
@@ -69,8 +71,13 @@ class TrainingEngine:
         train = self.config.train
         return train.global_batch // (train.micro_batch * self.layout.data.size)
 
-    def train_step(self, step: int, micro_batches: Sequence[MicroBatch]) -> None:
-        """Forward, backward and update. The step's loss is sum_k weight_k * loss_k / B."""
+    def train_step(self, step: int, micro_batches: Sequence[MicroBatch]) -> bool:
+        """Forward, backward and update. The step's loss is sum_k weight_k * loss_k / B.
+
+        Returns:
+            False, on every process alike, if the gradient was not finite: DeepSpeed has skipped
+            the update then, and the step leaves no trace in the sums of losses and scores.
+        """
         assert len(micro_batches) == self.micro_batches_per_step
         train, meter = self.config.train, self.meter
         rate = learning_rate(train.schedule, step, train.steps)
@@ -78,6 +85,11 @@ class TrainingEngine:
             group["lr"] = rate
         # DeepSpeed averages over data-parallel ranks; the micro-batches are averaged here.
         scale = 1.0 / (train.micro_batch * len(micro_batches))
+        sums = [self.losses, self.objective]
+        if meter is not None:
+            sums.append(meter.sums)
+        before = [each.state().clone() for each in sums]
+        self.step_losses = []
 
         def forward(model: Any, number: int, batch: MicroBatch) -> Tensor:
             if meter is not None:
@@ -93,17 +105,23 @@ class TrainingEngine:
         self.passes.train(micro_batches, forward)
         if meter is not None:
             meter.end_step(micro_batches, scale)
+        applied = bool(self.deepspeed.was_step_applied())
+        if not applied:
+            for each, state in zip(sums, before, strict=True):
+                each.load(state)
+        return applied
 
     def _record(self, batch: MicroBatch, per_sequence: Tensor) -> None:
         whole = self._whole_losses(per_sequence)
         if self.layout.is_reporter:
+            self.step_losses.append(whole)
             self.losses.add(batch.sources, whole)
             self.objective.add(torch.zeros_like(batch.sources), whole * batch.weights)
 
     def gradient_norm(self) -> float | None:
-        """Global norm of the last step's gradient before clipping; None if it was not computed."""
+        """Global norm of the last step's gradient before clipping; None if there is none."""
         norm = self.deepspeed.get_global_grad_norm()
-        return None if norm is None else float(norm)
+        return None if norm is None or not math.isfinite(norm) else float(norm)
 
     def measure_target(
         self, step: int, micro_batches: Sequence[MicroBatch], weights: NDArray[np.float64]

@@ -25,7 +25,8 @@ STEPS = 150
 @pytest.fixture
 def config(settings: dict[str, Any], tmp_path: Path) -> str:
     settings["train"] |= {"steps": STEPS}
-    settings["evaluation"] = {"every": 10, "sequences": 8, "sets": settings["sources"][:1]}
+    held_out = {key: settings["targets"][1][key] for key in ("name", "prefix")}
+    settings["evaluation"] = {"every": 10, "sequences": 8, "sets": [held_out]}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings))
     return str(path)

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 import yaml
 
+from fastmix_mega.checkpoint.manifest import DamagedCheckpoint, problems, read_manifest
 from tests.launch import column, fastmix, fastmix_with_fault, run_config
 
 pytestmark = pytest.mark.distributed
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def kept() -> dict[str, Path]:
     return {}
 
 
 def saving(settings: dict[str, Any], run_dir: Path) -> dict[str, Any]:
-    checkpoint = {"every": 4, "keep": 2, "final": False}
+    checkpoint = {"every": 5, "keep": 2, "final": False}
     return settings | {"checkpoint": checkpoint, "run_dir": str(run_dir)}
 
 
@@ -51,19 +52,29 @@ def test_every_damaged_file_is_noticed(settings: dict[str, Any], tmp_path: Path)
     fastmix("search", config)
     whole = tmp_path / "whole"
     shutil.copytree(tmp_path / "run", whole)
-    newest = whole / "checkpoints" / "step_20"
-    damages = [(name, flip) for name in sorted(path.name for path in newest.iterdir())]
-    damages += [("fastmix_rank0.pt", Path.unlink), ("manifest.json", Path.unlink)]
-    assert len(damages) >= 5
-    for name, damage in damages:
-        shutil.rmtree(tmp_path / "run")
-        shutil.copytree(whole, tmp_path / "run")
-        damage(tmp_path / "run" / "checkpoints" / "step_20" / name)
-        shown = fastmix("search", config)
-        assert "checkpoint of step 20 is damaged" in shown
-        assert "continuing after step 16" in shown
-        same(tmp_path / "run", whole)
-    for step in (16, 20):
+    newest = tmp_path / "run" / "checkpoints" / "step_20"
+    manifest = read_manifest(newest)
+    assert {path.name for path in newest.iterdir()} == {*manifest.files, "manifest.json"}
+    for name in manifest.files:
+        for damage in (flip, Path.unlink):
+            content = (newest / name).read_bytes()
+            damage(newest / name)
+            assert len(problems(newest, manifest, list(manifest.files))) == 1
+            (newest / name).write_bytes(content)
+    content = (newest / "manifest.json").read_bytes()
+    for place in range(0, len(content) - 3, 7):
+        (newest / "manifest.json").write_bytes(
+            content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        )
+        with pytest.raises(DamagedCheckpoint):
+            read_manifest(newest)
+    (newest / "manifest.json").write_bytes(content)
+    flip(newest / "fastmix_rank0.pt")
+    shown = fastmix("search", config)
+    assert "checkpoint of step 20 is damaged (fastmix_rank0.pt has another checksum)" in shown
+    assert "continuing after step 15" in shown
+    same(tmp_path / "run", whole)
+    for step in (15, 20):
         flip(tmp_path / "run" / "checkpoints" / f"step_{step}" / "fastmix_rank0.pt")
     shown = fastmix("search", config, expect=2)
     assert "none of the checkpoints" in shown
@@ -100,7 +111,6 @@ def test_a_full_disk_ends_neither_run_nor_checkpoints(
         config = write(saving(settings, tmp_path / "run"), tmp_path)
         shown = fastmix("search", config, "--nproc", "2")
         assert "could not be written" in shown
-        assert "No space left" in shown or "space" in shown
         same(tmp_path / "run", whole)
         shown = fastmix("search", config, "--nproc", "2")
         assert "continuing after step" in shown
