@@ -20,6 +20,7 @@ from fastmix_mega.constraints.spec import Constraints
 from fastmix_mega.errors import UserError
 from fastmix_mega.section import Name, PositiveFloat, PositiveInt, Section, Share
 
+
 class SourceConfig(Section):
     """One corpus, already indexed (.bin/.idx)."""
 
@@ -169,7 +170,7 @@ class EvaluationSection(Section):
     """Steps between evaluations; 0 evaluates only at the end."""
     sequences: PositiveInt = 128
     """Sequences per set, the same ones at every evaluation and for every seed."""
-    sets: list[SourceConfig] = []
+    sets: list[SourceConfig] = Field(default=[])
 
 
 class CheckpointSection(Section):
@@ -212,7 +213,7 @@ class Config(Section):
     """`fastmix train` only: `uniform`, `proportional`, a mixture.json, or weights by name."""
     tokenizer: str
     sources: Annotated[list[SourceConfig], Field(min_length=1)]
-    targets: list[TargetConfig] = []
+    targets: list[TargetConfig] = Field(default=[])
     model: ModelSection = ModelSection(preset="1M")
     parallel: ParallelSection = ParallelSection()
     train: TrainSection

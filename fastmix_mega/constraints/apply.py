@@ -106,9 +106,7 @@ class ConstraintSet:
         if self._prior is not None and self.constraints.prior is not None:
             wanted = blend(before, self._prior, self.constraints.prior.strength)
             if wanted.sum() <= 0:
-                raise UserError(
-                    f"{self.where}: the prior and the mixture have no source in common"
-                )
+                raise UserError(f"{self.where}: the prior and the mixture have no source in common")
         try:
             return project(self.root, wanted, self.lower, self.upper)
         except Infeasible as conflict:
@@ -215,7 +213,7 @@ class ConstraintSet:
 
 
 def epochs_at(
-    weights: FloatArray, tokens: Sequence[int | None], budget: int | None
+    weights: Sequence[float] | FloatArray, tokens: Sequence[int | None], budget: int | None
 ) -> list[float | None]:
     """How often each source is read in a run of `budget` tokens."""
     return [

@@ -35,7 +35,7 @@ class Node:
 
 
 class Infeasible(ValueError):
-    """No mixture keeps to the limits: a node's parts cannot hold, or must hold more than, its share.
+    """No mixture keeps to the limits: a node's parts hold less, or must hold more, than its share.
 
     Attributes:
         node: the innermost group whose parts contradict it.

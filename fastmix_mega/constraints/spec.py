@@ -64,9 +64,9 @@ class Constraints(Section):
     max_epochs: PositiveFloat | None = None
     """How often any source may be read within the budget. Repeated text is known to bear about
     four readings (Muennighoff et al., 2023)."""
-    sources: dict[Name, SourceLimits] = {}
+    sources: dict[Name, SourceLimits] = Field(default={})
     """Limits by the source's name."""
-    groups: dict[Name, GroupLimits] = {}
+    groups: dict[Name, GroupLimits] = Field(default={})
     """Limits on joint shares by a name of your choice. Groups may lie inside one another, and
     may not overlap otherwise."""
     prior: Prior | None = None

@@ -125,7 +125,7 @@ def test_weights_of_zero_are_named_where_they_are_the_reason() -> None:
 def test_a_file_with_mistakes(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "limits.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match="limits.yaml") as error:
+    with pytest.raises(UserError, match=r"limits\.yaml") as error:
         read_constraints(path)
     assert message in str(error.value)
 
