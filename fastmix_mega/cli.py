@@ -1,11 +1,13 @@
 """The `fastmix` command: one verb a job.
 
     fastmix check  CONFIG [key.path=value ...]
-    fastmix search CONFIG [--nproc N] [key.path=value ...]
+    fastmix search CONFIG [--nproc N] [--seeds N] [key.path=value ...]
     fastmix train  CONFIG [--nproc N] [key.path=value ...]
     fastmix report RUN_DIR
     fastmix export MIXTURE --to FORMAT --output FILE [--constraints FILE] [--budget-tokens N]
     fastmix import FILE --from FORMAT --output MIXTURE
+    fastmix compare A B
+    fastmix pool MIXTURE MIXTURE ... --output MIXTURE
     fastmix data TOOL ...            the same as python -m data_tools.TOOL ...
 
 Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 stopped as asked: start again to go on.
@@ -20,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastmix_mega import __version__, cli_mixture
+from fastmix_mega import __version__, cli_mixture, launch
 from fastmix_mega.errors import RunFailed, UserError
 from fastmix_mega.launch import Nodes
 from fastmix_mega.stop import EXIT_STOPPED, Stopped, die_with_parent
@@ -78,6 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     ):
         run = verbs.add_parser(name, help=text)
         _config_arguments(run)
+        if name == "search":
+            run.add_argument(
+                "--seeds",
+                type=_positive,
+                default=1,
+                metavar="N",
+                help="search with N seeds and pool them: standard errors, agreement",
+            )
         run.set_defaults(verb=verb)
 
     report = verbs.add_parser("report", help="write a run folder's report.html anew")
@@ -134,6 +144,14 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _search(options: argparse.Namespace) -> int:
+    if options.seeds > 1:
+        if launch.under_launcher() or options.nnodes > 1:
+            raise UserError(
+                "--seeds starts processes on this machine; for several machines start one job a "
+                "seed, then fastmix pool"
+            )
+        processes = options.nproc or launch.default_processes()
+        return cli_mixture.search_seeds(options.config, options.overrides, options.seeds, processes)
     return _run(options, "search")
 
 
@@ -142,7 +160,6 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, mode: str) -> int:
-    from fastmix_mega import launch
     from fastmix_mega.check import check, require_no_mistakes
     from fastmix_mega.config import load_config
 

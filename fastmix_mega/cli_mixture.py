@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from fastmix_mega.errors import UserError
 
 
 def add_verbs(verbs: Any) -> None:
@@ -30,6 +33,16 @@ def add_verbs(verbs: Any) -> None:
     take.add_argument("--from", dest="format", required=True, metavar="FORMAT")
     take.add_argument("--output", "-o", type=Path, required=True, help="the mixture.json to write")
     take.set_defaults(verb=_import)
+
+    compare = verbs.add_parser("compare", help="how two mixtures or runs differ")
+    compare.add_argument("first", metavar="A", help="a mixture.json or a run folder")
+    compare.add_argument("second", metavar="B")
+    compare.set_defaults(verb=_compare)
+
+    pool = verbs.add_parser("pool", help="one mixture from the searches of several seeds")
+    pool.add_argument("mixtures", nargs="+", help="mixture.json files or run folders")
+    pool.add_argument("--output", "-o", type=Path, required=True, help="the mixture.json to write")
+    pool.set_defaults(verb=_pool)
 
 
 def quantity(text: str) -> int:
@@ -64,6 +77,69 @@ def _export(options: argparse.Namespace) -> int:
         options.valid,
     )
     print("\n".join([*done.lines, str(done.path)]))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from fastmix_mega.handover.export import mixture_path
+    from fastmix_mega.mixture.file import read_mixture
+    from fastmix_mega.mixture.pool import describe_comparison
+
+    first, second = (read_mixture(mixture_path(name)) for name in (options.first, options.second))
+    print("\n".join([f"A: {options.first}", f"B: {options.second}"]))
+    print("\n".join(describe_comparison(first, second)))
+    return 0
+
+
+def _pool(options: argparse.Namespace) -> int:
+    print("\n".join(pool_runs(options.mixtures, options.output)))
+    return 0
+
+
+def pool_runs(mixtures: Sequence[str | Path], output: Path) -> list[str]:
+    """Write the pooled mixture; returns what to tell."""
+    from fastmix_mega.handover.export import describe, mixture_path
+    from fastmix_mega.mixture.file import read_mixture
+    from fastmix_mega.mixture.pool import pool_files
+
+    pooled = pool_files([read_mixture(mixture_path(name)) for name in mixtures])
+    pooled.write(output)
+    search = pooled.search
+    lines = [f"pooled over {len(mixtures)} seeds; rank correlation {search['agreement']:.2f}"]
+    lines += [f"warning: {text}" for text in search["warnings"]]
+    return [*lines, *describe(pooled, None), f"mixture: {output}"]
+
+
+def search_seeds(config_path: str, overrides: Sequence[str], seeds: int, processes: int) -> int:
+    """Search with `seeds` seeds, one after the other, and pool them in the run folder.
+
+    Every seed has a run folder inside it, so that finished seeds are kept and an interrupted one
+    goes on. On Slurm, an array of jobs and `fastmix pool` do the same side by side.
+    """
+    from fastmix_mega import launch
+    from fastmix_mega.check import check, require_no_mistakes
+    from fastmix_mega.config import load_config
+    from fastmix_mega.mixture.file import read_mixture
+
+    config = load_config(config_path, overrides)
+    folder = Path(config.run_dir)
+    runs = []
+    for seed in range(config.seed, config.seed + seeds):
+        run = folder / f"seed_{seed}"
+        runs.append(run)
+        words = [*overrides, f"seed={seed}", f"run_dir={run}"]
+        one = load_config(config_path, words)
+        if (run / "mixture.json").is_file():
+            there = read_mixture(run / "mixture.json").search.get("config_sha256")
+            if there != one.fingerprint():
+                raise UserError(f"{run} holds another search; name another run_dir")
+            print(f"seed {seed}: done before, in {run}", flush=True)
+            continue
+        require_no_mistakes(check(one, processes))
+        code = launch.run_processes(["search", config_path, *words], processes)
+        if code != 0:
+            return code
+    print("\n".join(pool_runs(runs, folder / "mixture.json")))
     return 0
 
 
