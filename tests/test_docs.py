@@ -1,0 +1,50 @@
+"""The documentation: the reference is current, links lead somewhere, examples are valid."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fastmix_mega.constraints.spec import Constraints
+from fastmix_mega.handover.formats import FORMATS
+from fastmix_mega.reference import reference
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_reference_is_current() -> None:
+    told = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert told == reference(), "run python -m fastmix_mega.reference > docs/reference.md"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", each).lower().replace(" ", "-") for each in headings}
+            assert anchor in slugs, f"{page.name} links to {link}"
+
+
+def test_the_guides_limits_are_valid() -> None:
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    block = re.search(r"( {4}budget_tokens:.*?)\n\n", guide, re.DOTALL)
+    assert block is not None
+    limits = Constraints.model_validate(yaml.safe_load(block[1]))
+    assert limits.budget_tokens == 2 * 10**12
+    assert limits.groups["web"].max == 0.7
+
+
+def test_the_guide_names_every_format() -> None:
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in guide for name, each in FORMATS.items() if each.write)
