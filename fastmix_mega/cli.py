@@ -1,6 +1,7 @@
 """The `fastmix` command: one verb a job.
 
     fastmix check  CONFIG [key.path=value ...]
+    fastmix plan   CONFIG --gpus N --gpu-memory GB [key.path=value ...]
     fastmix search CONFIG [--nproc N] [key.path=value ...]
     fastmix train  CONFIG [--nproc N] [key.path=value ...]
     fastmix report RUN_DIR
@@ -78,6 +79,17 @@ def _parser() -> argparse.ArgumentParser:
         _config_arguments(run)
         run.set_defaults(verb=verb)
 
+    plan = verbs.add_parser("plan", help="memory, communication and the layout for N GPUs")
+    plan.add_argument("config", help="a YAML configuration, for example configs/large_7b.yaml")
+    plan.add_argument("overrides", nargs="*", metavar="key.path=value", help="change it")
+    plan.add_argument("--gpus", type=_positive, required=True, metavar="N", help="of the whole run")
+    plan.add_argument(
+        "--gpu-memory", type=float, default=80.0, metavar="GB", help="of one GPU (default: 80)"
+    )
+    plan.add_argument("--gpus-per-node", type=_positive, default=8, metavar="N", help="default: 8")
+    plan.add_argument("--mode", choices=("search", "train"), default="search", help="of the run")
+    plan.set_defaults(verb=_plan)
+
     report = verbs.add_parser("report", help="write a run folder's report.html anew")
     report.add_argument("run_dir", type=Path)
     report.set_defaults(verb=_report)
@@ -128,6 +140,19 @@ def _check(options: argparse.Namespace) -> int:
     findings = check(config, options.nproc or 1, allowed=options.allow_changed)
     print(describe(config, findings))
     return EXIT_USER_MISTAKE if findings.mistakes else 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from fastmix_mega.config import load_config
+    from fastmix_mega.planning.describe import describe_plans
+    from fastmix_mega.planning.layouts import Machine
+
+    if not options.gpu_memory > 0:
+        raise UserError("--gpu-memory must be a positive number of gigabytes")
+    config = load_config(options.config, options.overrides)
+    machine = Machine(options.gpu_memory * 1e9, options.gpus_per_node)
+    print(describe_plans(config, options.gpus, options.mode, machine))
+    return 0
 
 
 def _search(options: argparse.Namespace) -> int:
