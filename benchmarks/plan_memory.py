@@ -65,27 +65,27 @@ def measure(config_path: str, mode: str, overrides: list[str]) -> dict[str, Any]
 def _highest(events: list[Any]) -> int:
     """Peak of what is allocated, from the profiler's record.
 
-    The profiler's own running total does not see memory that gloo's threads free; here an address
-    that is given out again has been freed.
+    gloo's threads free memory unseen. The profiler's own running total then stays too high; so does
+    a count by address, until the address is given out again. The lower one is nearer the truth.
     """
-    record = sorted(_allocations(events))
     live: dict[int, int] = {}
-    total = highest = 0
-    for _, address, size in record:
+    total = by_address = by_profiler = 0
+    for _, address, size, running in sorted(_allocations(events)):
         total -= live.pop(address, 0)
         if size > 0:
             live[address] = size
             total += size
-        highest = max(highest, total)
-    return highest
+        by_address = max(by_address, total)
+        by_profiler = max(by_profiler, running)
+    return min(by_address, by_profiler)
 
 
-def _allocations(events: list[Any]) -> Iterator[tuple[int, int, int]]:
-    """(time, address, bytes; negative for a release) of every event in the tree."""
+def _allocations(events: list[Any]) -> Iterator[tuple[int, int, int, int]]:
+    """(time, address, bytes; negative for a release, total) of every event in the tree."""
     for event in events:
         fields = event.extra_fields
         if hasattr(fields, "alloc_size"):
-            yield event.start_time_ns, fields.ptr, fields.alloc_size
+            yield event.start_time_ns, fields.ptr, fields.alloc_size, fields.total_allocated
         yield from _allocations(event.children)
 
 

@@ -65,6 +65,8 @@ class ModelSection(Section):
     """Width of the SwiGLU's two inner halves, each."""
     tie_embeddings: bool = False
     """One matrix for the input embedding and the head."""
+    experts: PositiveInt = 1
+    """Mixture-of-experts layers (more than 1) are refused by `fastmix check`, with the reason."""
     vocab_size: PositiveInt | None = None
     """Rows of the embedding; by default the tokenizer's size, rounded up to a multiple of 128."""
     rotary_base: PositiveFloat = 10000.0
