@@ -113,7 +113,10 @@ def _cut(path: Path, last_step: int) -> None:
     if path.exists():
         import json
 
-        kept = [row for row in read_jsonl(path) if row["step"] <= last_step]
+        # That a run hung is not told again when its steps are done again.
+        kept = [
+            row for row in read_jsonl(path) if row["step"] <= last_step or row.get("kind") == "hung"
+        ]
         write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
 
