@@ -18,6 +18,9 @@ ROOT = Path(__file__).parent.parent.parent
 
 pytestmark = pytest.mark.distributed
 
+LONG = 1500
+"""Steps that take longer than a job's first half minute."""
+
 
 class Jobs:
     """Slurm's commands, and what a job's log says."""
@@ -71,9 +74,9 @@ def jobs(slurm: dict[str, str], tmp_path: Path) -> Jobs:
     return Jobs(slurm, tmp_path)
 
 
-def config_file(settings: dict[str, Any], tmp_path: Path) -> str:
-    settings["train"]["steps"] = 300
-    settings["checkpoint"] = {"every": 50}
+def config_file(settings: dict[str, Any], tmp_path: Path, steps: int = 300) -> str:
+    settings["train"]["steps"] = steps
+    settings["checkpoint"] = {"every": min(50, steps // 2)}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings))
     return str(path)
@@ -108,6 +111,48 @@ def test_preempted_then_node_lost_then_complete(
     whole = run_config("search", settings, tmp_path / "whole", processes=2)
     for file, key in (("metrics.jsonl", "loss"), ("history.jsonl", "mixture")):
         assert np.array_equal(column(run_dir, file, key), column(whole, file, key))
+
+
+def test_a_time_limit_is_no_end(settings: dict[str, Any], tmp_path: Path, jobs: Jobs) -> None:
+    """The signal comes before the limit of a minute; the requeued job completes equal."""
+    config, run_dir = config_file(settings, tmp_path, steps=LONG), tmp_path / "run"
+    limit = ("--nodes=2", "--time=1", "--signal=B:USR1@40")
+    job = jobs.submit("pretrain_proxy.sbatch", config, options=limit)
+    jobs.wait_for(job, "PENDING", "RUNNING")
+    jobs.wait_for(job, "RUNNING")
+    jobs.wait_for(job, "PENDING")
+    stopped = int(column(run_dir, "metrics.jsonl", "step")[-1])
+    assert 0 < stopped < LONG
+    jobs.call("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+    jobs.wait_for(job, "COMPLETED")
+    assert "stopped as asked (exit code 75)" in jobs.log(job)
+    assert f"continuing after step {stopped}" in jobs.log(job)
+    settings.pop("run_dir")
+    whole = run_config("search", settings, tmp_path / "whole", processes=2)
+    for file, key in (("metrics.jsonl", "loss"), ("history.jsonl", "mixture")):
+        assert np.array_equal(column(run_dir, file, key), column(whole, file, key))
+
+
+def test_a_sweep_then_the_large_run(settings: dict[str, Any], tmp_path: Path, jobs: Jobs) -> None:
+    """An array over seeds; the large run trains on what one of them found."""
+    config, run_dir = config_file(settings, tmp_path, steps=24), tmp_path / "run"
+    output = f"--output={tmp_path}/%j.log"
+    array = jobs.submit("pretrain_proxy.sbatch", config, options=(output, "--array=3,5"))
+    for seed in (3, 5):
+        jobs.wait_for(f"{array}_{seed}", "COMPLETED")
+        resolved = yaml.safe_load((run_dir / f"seed-{seed}" / "config.yaml").read_text())
+        assert resolved["seed"] == seed
+        assert resolved["run_dir"] == str(run_dir / f"seed-{seed}")
+    first, second = (
+        column(run_dir / f"seed-{seed}", "history.jsonl", "mixture") for seed in (3, 5)
+    )
+    assert not np.array_equal(first, second)
+    large = ("mixture=" + str(run_dir / "seed-3" / "mixture.json"), f"run_dir={tmp_path}/large")
+    job = jobs.submit("pretrain_large.sbatch", config, *large, options=("--nodes=2",))
+    jobs.wait_for(job, "COMPLETED")
+    manifest = tmp_path / "large" / "checkpoints" / "step_12" / "manifest.json"
+    assert manifest.is_file(), jobs.log(job)
+    assert "start 1: fastmix train" in jobs.log(job)
 
 
 def test_a_mistake_ends_the_job_with_its_message(

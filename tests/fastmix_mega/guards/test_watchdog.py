@@ -30,15 +30,18 @@ def test_a_stopped_process_is_named_by_the_others(tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    for process in watched:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "beats no more\n"
-    os.kill(watched[1].pid, signal.SIGSTOP)
-    shown, _ = watched[0].communicate(timeout=60)
+    try:
+        for process in watched:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "beats no more\n"
+        os.kill(watched[1].pid, signal.SIGSTOP)
+        shown, _ = watched[0].communicate(timeout=60)
+    finally:
+        for process in watched:
+            process.kill()
+            process.wait(timeout=60)
     assert watched[0].returncode == 1
     assert "rank 1 is stuck (the process gives no sign of life" in shown
     assert "rank 1: step 7, training" in shown
     (event,) = read_jsonl(tmp_path / "events.jsonl")
     assert event["ranks"] == [1]
-    watched[1].kill()
-    watched[1].communicate(timeout=60)
