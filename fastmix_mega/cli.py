@@ -161,6 +161,8 @@ def _run(options: argparse.Namespace, mode: str) -> int:
     from fastmix_mega import launch
     from fastmix_mega.check import check, require_no_mistakes
 
+    # Whatever the user's mask: nobody else changes a run's files.
+    os.umask(os.umask(0o077) | 0o002)
     config = _load(options)
     allowed = options.allow_changed
     if launch.under_launcher():
