@@ -18,11 +18,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastmix_mega import __version__
 from fastmix_mega.errors import RunFailed, UserError
 from fastmix_mega.launch import Nodes
 from fastmix_mega.stop import EXIT_STOPPED, Stopped, die_with_parent
+
+if TYPE_CHECKING:
+    from fastmix_mega.config import Config
 
 EXIT_USER_MISTAKE = 2
 
@@ -119,6 +123,12 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="continue the run folder's run although NAME differs, for example train.steps",
     )
+    parser.add_argument(
+        "--sweep-seed",
+        type=int,
+        metavar="N",
+        help="one run of a sweep over seeds: seed=N, in the run folder's seed-N",
+    )
     several = parser.add_argument_group("several machines (one command on each)")
     several.add_argument("--nnodes", type=_positive, default=1, help="how many")
     several.add_argument("--node-rank", type=int, default=0, help="this one's number, from 0")
@@ -132,11 +142,20 @@ def _positive(text: str) -> int:
     return value
 
 
-def _check(options: argparse.Namespace) -> int:
-    from fastmix_mega.check import check, describe
-    from fastmix_mega.config import load_config
+def _load(options: argparse.Namespace) -> Config:
+    from fastmix_mega.config import load_config, parse_config
 
     config = load_config(options.config, options.overrides)
+    if options.sweep_seed is None:
+        return config
+    own = {"seed": options.sweep_seed, "run_dir": f"{config.run_dir}/seed-{options.sweep_seed}"}
+    return parse_config(config.model_dump() | own, where="--sweep-seed")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from fastmix_mega.check import check, describe
+
+    config = _load(options)
     findings = check(config, options.nproc or 1, allowed=options.allow_changed)
     print(describe(config, findings))
     return EXIT_USER_MISTAKE if findings.mistakes else 0
@@ -166,9 +185,10 @@ def _train(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, mode: str) -> int:
     from fastmix_mega import launch
     from fastmix_mega.check import check, require_no_mistakes
-    from fastmix_mega.config import load_config
 
-    config = load_config(options.config, options.overrides)
+    # Whatever the user's mask: nobody else changes a run's files.
+    os.umask(os.umask(0o077) | 0o002)
+    config = _load(options)
     allowed = options.allow_changed
     if launch.under_launcher():
         die_with_parent()
@@ -186,6 +206,8 @@ def _run(options: argparse.Namespace, mode: str) -> int:
         if processes > 1 or nodes is not None:
             words = [mode, options.config, *options.overrides]
             words += [f"--allow-changed={name}" for name in allowed]
+            if options.sweep_seed is not None:
+                words.append(f"--sweep-seed={options.sweep_seed}")
             return launch.run_processes(words, processes, nodes)
     from fastmix_mega.loop import run
 

@@ -197,10 +197,22 @@ class CheckpointSection(Section):
 
 
 class GuardsSection(Section):
-    """When a run that goes wrong is stopped."""
+    """What is told of a run that goes wrong (events.jsonl), and when it is stopped."""
 
     max_skipped: PositiveInt = 10
     """Steps with a non-finite gradient (each is skipped) before the run stops."""
+    spike: Annotated[float, Field(ge=0)] = 5.0
+    """A logged loss this many running standard deviations above its running mean is told of;
+    0 watches for none."""
+    min_effective_sources: Annotated[float, Field(ge=0)] = 1.5
+    """Fewer effective sources (exp of the mixture's entropy) are a collapsed mixture; 0 watches
+    for none."""
+    max_doubtful: Share = 0.5
+    """A larger share of sources whose score is smaller than its own standard error is told of; 1
+    watches for none."""
+    hang_minutes: Annotated[float, Field(ge=0)] = 15.0
+    """A run of several processes in which nothing moves for this long is ended, with the name and
+    the stack of the stuck rank; it must cover one forward pass and one save. 0 watches for none."""
 
 
 class LogSection(Section):
@@ -246,6 +258,12 @@ class Config(Section):
     def _parts_belong_together(self) -> Config:
         if self.parallel.sequence and self.parallel.tensor == 1:
             raise ValueError("parallel.sequence needs parallel.tensor > 1; set it to false")
+        if self.guards.hang_minutes >= self.parallel.timeout_minutes:
+            raise ValueError(
+                f"guards.hang_minutes ({self.guards.hang_minutes:g}) must be below "
+                f"parallel.timeout_minutes ({self.parallel.timeout_minutes:g}), or a stuck rank is "
+                "never named; 0 turns it off"
+            )
         if self.parallel.interleave > 1 and self.parallel.pipeline == 1:
             raise ValueError("parallel.interleave needs parallel.pipeline > 1; set it to 1")
         return self

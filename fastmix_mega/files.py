@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -46,11 +47,19 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def append_jsonl(path: str | Path, value: dict[str, Any]) -> None:
-    """Append one JSON line in one write, so that a crash can tear only the last line."""
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+    """Append one JSON line in one write, so that a crash can tear only the last line.
+
+    Raises:
+        OSError: and nothing of the line is left in the file.
+    """
+    line = (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line.encode())
+        written = os.write(descriptor, line)
+        if written < len(line):
+            # A disk that fills up takes the first part.
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(descriptor)
 

@@ -95,3 +95,13 @@ def test_reference_method(settings: dict[str, Any], tmp_path: Path) -> None:
     assert len(rows) == 5
     assert all(sum(row["counts"]) == settings["train"]["micro_batch"] for row in rows)
     assert rows[-1]["mixture"] != rows[0]["mixture"]
+
+
+def test_a_sweep_sets_seed_and_folder(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config_file(settings, tmp_path)
+    assert cli.main(["check", path, "--sweep-seed", "4", "train.steps=30"]) == 0
+    assert f"run folder {tmp_path}/run/seed-4" in capsys.readouterr().out
+    assert cli.main(["check", path, "--sweep-seed", "-1"]) == 2
+    assert "seed: Input should be greater than or equal to 0" in capsys.readouterr().err
