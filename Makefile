@@ -29,10 +29,12 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.search_cost configs/demo.yaml
 
 # The stamp is written last: an interrupted set-up starts again from a clean folder.
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt requirements-consumers.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt setuptools
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/consumers \
+		--requirement requirements-consumers.txt
 	touch $@
 
 clean:

@@ -5,6 +5,8 @@
     fastmix search CONFIG [--nproc N] [key.path=value ...]
     fastmix train  CONFIG [--nproc N] [key.path=value ...]
     fastmix report RUN_DIR
+    fastmix export MIXTURE --to FORMAT --output FILE [--constraints FILE] [--budget-tokens N]
+    fastmix import FILE --from FORMAT --output MIXTURE
     fastmix data TOOL ...            the same as python -m data_tools.TOOL ...
 
 Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 stopped as asked: start again to go on.
@@ -20,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastmix_mega import __version__
+from fastmix_mega import __version__, cli_mixture
 from fastmix_mega.errors import RunFailed, UserError
 from fastmix_mega.launch import Nodes
 from fastmix_mega.stop import EXIT_STOPPED, Stopped, die_with_parent
@@ -97,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     report = verbs.add_parser("report", help="write a run folder's report.html anew")
     report.add_argument("run_dir", type=Path)
     report.set_defaults(verb=_report)
+    cli_mixture.add_verbs(verbs)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
     return parser
 

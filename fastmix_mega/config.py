@@ -14,22 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from fastmix_mega.constraints.spec import Constraints
 from fastmix_mega.errors import UserError
-
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[\w.+-]+$", max_length=100)]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys and non-finite numbers are errors, values are frozen."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+from fastmix_mega.section import Name, PositiveFloat, PositiveInt, Section, Share
 
 
 class SourceConfig(Section):
@@ -171,6 +160,9 @@ class SearchSection(Section):
     """The first mixture: `uniform`, `proportional`, a mixture.json, or weights by name."""
     reference_rate: PositiveFloat = 0.1
     """`method: reference` only: Adam's learning rate on the mixture's logits."""
+    constraints: Constraints | None = None
+    """Limits that every mixture of the search keeps to; epochs count at their own budget, the
+    large run's. `method: fastmix` only."""
 
 
 class EvaluationSection(Section):
@@ -180,7 +172,7 @@ class EvaluationSection(Section):
     """Steps between evaluations; 0 evaluates only at the end."""
     sequences: PositiveInt = 128
     """Sequences per set, the same ones at every evaluation and for every seed."""
-    sets: list[SourceConfig] = []
+    sets: list[SourceConfig] = Field(default=[])
 
 
 class CheckpointSection(Section):
@@ -235,7 +227,7 @@ class Config(Section):
     """`fastmix train` only: `uniform`, `proportional`, a mixture.json, or weights by name."""
     tokenizer: str
     sources: Annotated[list[SourceConfig], Field(min_length=1)]
-    targets: list[TargetConfig] = []
+    targets: list[TargetConfig] = Field(default=[])
     model: ModelSection = ModelSection(preset="1M")
     parallel: ParallelSection = ParallelSection()
     train: TrainSection
@@ -330,8 +322,13 @@ def parse_config(content: dict[str, Any], where: str = "the configuration") -> C
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
-        raise UserError("\n".join([f"{where}: {len(lines)} mistake(s)", *lines])) from None
+        raise UserError(explain_mistakes(error, where, Config)) from None
+
+
+def explain_mistakes(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
+    """All of pydantic's errors about `schema`, one a line."""
+    lines = [_explain(item, schema) for item in error.errors()]
+    return "\n".join([f"{where}: {len(lines)} mistake(s)", *lines])
 
 
 def _apply_override(content: dict[str, Any], override: str) -> None:
@@ -361,14 +358,14 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
             node = node[index]
 
 
-def _explain(item: Any) -> str:
+def _explain(item: Any, schema: type[BaseModel]) -> str:
     """One line for one of pydantic's errors."""
     location: tuple[int | str, ...] = item["loc"]
     # The tags that pydantic adds for members of a union are no keys of the user's.
     keys = [part for part in location if not str(part).startswith(("dict[", "list[", "str"))]
     where = ".".join(map(str, keys)) or "the whole"
     if item["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(schema, location[:-1])
         close = difflib.get_close_matches(str(location[-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"  {where}: unknown key; {hint}"
@@ -380,15 +377,18 @@ def _explain(item: Any) -> str:
     return f"  {where}: {message}{shown}"
 
 
-def _known_keys(location: Iterable[int | str]) -> list[str]:
-    section: type[BaseModel] = Config
+def _known_keys(section: type[BaseModel], location: Iterable[int | str]) -> list[str]:
     for key in location:
-        if isinstance(key, int):
-            continue
-        annotation = section.model_fields[key].annotation
-        members = [annotation, *getattr(annotation, "__args__", ())]
-        for member in members:
-            if isinstance(member, type) and issubclass(member, BaseModel):
-                section = member
-                break
+        if isinstance(key, int) or key not in section.model_fields:
+            continue  # An entry of a list or of a mapping by name.
+        inner = _section_within(section.model_fields[key].annotation)
+        section = inner or section
     return sorted(section.model_fields)
+
+
+def _section_within(annotation: Any) -> type[BaseModel] | None:
+    """The section in `Section`, `list[Section]`, `dict[str, Section]` or `Section | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section_within(part) for part in getattr(annotation, "__args__", ()))
+    return next((section for section in found if section is not None), None)
