@@ -7,7 +7,8 @@ so that the check takes seconds whatever the size of the corpora.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from fastmix_mega.identity import differences
 from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.mixture.policy import OuterSchedule
 from fastmix_mega.model.presets import ModelShape, resolve_shape
-from fastmix_mega.parallel.layout import data_parallel_size
+from fastmix_mega.parallel.rules import as_yaml, nearest_layout, problems
 
 
 @dataclass
@@ -38,21 +39,24 @@ def require_no_mistakes(findings: Findings) -> None:
         raise UserError("\n".join(["the configuration cannot run:", *findings.mistakes]))
 
 
-def check(config: Config, processes: int, mode: str = "search") -> Findings:
+def check(
+    config: Config, processes: int, mode: str = "search", allowed: Collection[str] = ()
+) -> Findings:
     """Look for everything that could go wrong.
 
     Args:
         config: already valid by its schema.
         processes: how many the run will have.
         mode: `search` or `train`; each looks only at what it needs.
+        allowed: names of differences to the run in the folder that the user has said yes to.
     """
     found = Findings()
     steps = [
-        _sizes(config, processes),
-        _run_folder(config, mode),
+        _warm_up(config),
+        _run_folder(config, mode, allowed, found),
         _inputs(config, mode, found),
         _search(config) if mode == "search" else iter(()),
-        _parallel(config, mode),
+        _layout(config, processes, mode, found),
     ]
     for step in steps:
         found.mistakes.extend(f"  {message}" for message in step)
@@ -70,20 +74,8 @@ def describe(config: Config, findings: Findings) -> str:
     return "\n".join(lines)
 
 
-def _sizes(config: Config, processes: int) -> Iterator[str]:
-    try:
-        data_size = data_parallel_size(config.parallel, processes)
-    except UserError as error:
-        yield str(error)
-        return
+def _warm_up(config: Config) -> Iterator[str]:
     train = config.train
-    unit = train.micro_batch * data_size
-    if train.global_batch % unit:
-        nearest = max(unit, round(train.global_batch / unit) * unit)
-        yield (
-            f"train.global_batch ({train.global_batch}) must be a multiple of train.micro_batch x "
-            f"data-parallel ranks = {train.micro_batch} x {data_size}; {nearest} would work"
-        )
     if train.schedule.warmup >= train.steps:
         yield (
             f"train.schedule.warmup ({train.schedule.warmup}) must be below train.steps "
@@ -91,7 +83,9 @@ def _sizes(config: Config, processes: int) -> Iterator[str]:
         )
 
 
-def _run_folder(config: Config, mode: str) -> Iterator[str]:
+def _run_folder(
+    config: Config, mode: str, allowed: Collection[str], found: Findings
+) -> Iterator[str]:
     directory = Path(config.run_dir)
     existing = next(path for path in (directory, *directory.parents, Path(".")) if path.exists())
     if not existing.is_dir():
@@ -99,7 +93,15 @@ def _run_folder(config: Config, mode: str) -> Iterator[str]:
     elif not os.access(existing, os.W_OK):
         yield f"run_dir: cannot write to {existing}"
     else:
-        for difference in differences(config, mode):
+        try:
+            changed = differences(config, mode)
+        except OSError as error:
+            yield f"run_dir: {error.filename}: {error.strerror}"
+            return
+        for difference in changed:
+            if difference.can_be_allowed and difference.name in allowed:
+                found.warnings.append(f"allowed: {difference.text}")
+                continue
             yield (
                 f"run_dir: {directory} holds another run: {difference}; name another run_dir, or "
                 "move that one away"
@@ -226,12 +228,25 @@ def _search(config: Config) -> Iterator[str]:
         )
 
 
-def _parallel(config: Config, mode: str) -> Iterator[str]:
+def _layout(config: Config, processes: int, mode: str, found: Findings) -> Iterator[str]:
+    shape: ModelShape | None = None
+    # What is wrong with them is told where the model is looked at.
+    with suppress(UserError):
+        shape = resolve_shape(config.model, Tokenizer(config.tokenizer).vocab_size)
     parallel = config.parallel
-    for name in ("tensor", "pipeline", "context"):
-        if getattr(parallel, name) > 1:
-            yield (
-                f"parallel.{name}: only data parallelism is supported in this version; set it to 1"
-            )
-    if mode == "search" and parallel.zero == 3:
-        yield "parallel.zero: a search runs with ZeRO stage 1 or 2 (stage 3 shards the head away)"
+    mistakes = problems(parallel, config, shape, processes, mode)
+    yield from mistakes
+    if mistakes:
+        nearest = None if shape is None else nearest_layout(config, shape, processes, mode)
+        if nearest is not None:
+            yield f"the nearest layout that works on {processes} process(es): {as_yaml(nearest)}"
+        return
+    model = parallel.tensor * parallel.pipeline * parallel.context
+    micro_batches = config.train.global_batch * model // (config.train.micro_batch * processes)
+    if parallel.pipeline > 1:
+        idle = parallel.pipeline - 1
+        bubble = idle / (idle + micro_batches * parallel.interleave)
+        found.facts.append(
+            f"layout: {as_yaml(parallel)}; {micro_batches} micro-batches a step leave the pipeline "
+            f"idle for {bubble:.0%} of the time"
+        )

@@ -6,7 +6,7 @@
     fastmix report RUN_DIR
     fastmix data TOOL ...            the same as python -m data_tools.TOOL ...
 
-Exit codes: 0 done, 1 failed, 2 the user's mistake.
+Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 stopped as asked: start again to go on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastmix_mega import __version__
-from fastmix_mega.errors import UserError
+from fastmix_mega.errors import RunFailed, UserError
+from fastmix_mega.launch import Nodes
+from fastmix_mega.stop import EXIT_STOPPED, Stopped, die_with_parent
 
 EXIT_USER_MISTAKE = 2
 
@@ -44,6 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":
             print(f"fastmix {given[0]}: {error}", file=sys.stderr)
         return EXIT_USER_MISTAKE
+    except RunFailed as failed:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"fastmix {given[0]}: {failed}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"fastmix {given[0]}: {stopped}", file=sys.stderr)
+        return EXIT_STOPPED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="fastmix",
         description="Find the best data mixture with one proxy model.",
         epilog="Start with `fastmix check configs/demo.yaml`. "
-        "Exit codes: 0 done, 1 failed, 2 a mistake in the input.",
+        "Exit codes: 0 done, 1 failed, 2 a mistake in the input, 75 stopped as asked (resumable).",
     )
     parser.add_argument("--version", action="version", version=f"fastmix-mega {__version__}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
@@ -90,6 +100,18 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes on this machine (default: one per GPU, or one)",
     )
 
+    parser.add_argument(
+        "--allow-changed",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="continue the run folder's run although NAME differs, for example train.steps",
+    )
+    several = parser.add_argument_group("several machines (one command on each)")
+    several.add_argument("--nnodes", type=_positive, default=1, help="how many")
+    several.add_argument("--node-rank", type=int, default=0, help="this one's number, from 0")
+    several.add_argument("--rendezvous", metavar="HOST:PORT", help="a free port of number 0")
+
 
 def _positive(text: str) -> int:
     value = int(text)
@@ -103,7 +125,7 @@ def _check(options: argparse.Namespace) -> int:
     from fastmix_mega.config import load_config
 
     config = load_config(options.config, options.overrides)
-    findings = check(config, options.nproc or 1)
+    findings = check(config, options.nproc or 1, allowed=options.allow_changed)
     print(describe(config, findings))
     return EXIT_USER_MISTAKE if findings.mistakes else 0
 
@@ -122,22 +144,38 @@ def _run(options: argparse.Namespace, mode: str) -> int:
     from fastmix_mega.config import load_config
 
     config = load_config(options.config, options.overrides)
+    allowed = options.allow_changed
     if launch.under_launcher():
+        die_with_parent()
         from fastmix_mega.parallel.layout import world_size_from_environment
 
-        if options.nproc is not None:
-            raise UserError("--nproc starts processes; under torchrun leave it out")
+        if options.nproc is not None or options.nnodes > 1:
+            raise UserError("--nproc and --nnodes start processes; under torchrun leave them out")
         if os.environ["RANK"] == "0":
-            require_no_mistakes(check(config, world_size_from_environment(), mode))
+            require_no_mistakes(check(config, world_size_from_environment(), mode, allowed))
     else:
         processes = options.nproc or launch.default_processes()
-        require_no_mistakes(check(config, processes, mode))
-        if processes > 1:
-            return launch.run_processes([mode, options.config, *options.overrides], processes)
+        nodes = _nodes(options)
+        if options.node_rank == 0:
+            require_no_mistakes(check(config, processes * options.nnodes, mode, allowed))
+        if processes > 1 or nodes is not None:
+            words = [mode, options.config, *options.overrides]
+            words += [f"--allow-changed={name}" for name in allowed]
+            return launch.run_processes(words, processes, nodes)
     from fastmix_mega.loop import run
 
     run(config, "search" if mode == "search" else "train")
     return 0
+
+
+def _nodes(options: argparse.Namespace) -> Nodes | None:
+    if options.nnodes == 1:
+        return None
+    if options.rendezvous is None or ":" not in options.rendezvous:
+        raise UserError("--nnodes needs --rendezvous HOST:PORT of the first machine")
+    if not 0 <= options.node_rank < options.nnodes:
+        raise UserError(f"--node-rank must be from 0 to {options.nnodes - 1}")
+    return Nodes(options.nnodes, options.node_rank, options.rendezvous)
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -78,10 +78,16 @@ class ParallelSection(Section):
     """How the model is laid out over processes; data parallelism takes what is left."""
 
     tensor: PositiveInt = 1
+    """Tensor parallelism: processes that share every matrix; keep them within one node."""
     pipeline: PositiveInt = 1
+    """Pipeline parallelism: successive stages of the model, by the 1F1B schedule."""
+    interleave: PositiveInt = 1
+    """Chunks of layers per pipeline stage: more than 1 is the interleaved schedule, with a smaller
+    bubble and more communication (needs pipeline > 1)."""
     context: PositiveInt = 1
+    """Context parallelism: parts of the same sequence, for long ones."""
     sequence: bool = False
-    """Megatron's sequence parallelism (needs tensor > 1)."""
+    """Megatron's sequence parallelism (needs tensor > 1): norms and residuals are split too."""
     zero: Literal[1, 2, 3] = 1
     """DeepSpeed's ZeRO stage."""
     timeout_minutes: PositiveFloat = 30.0
@@ -123,6 +129,9 @@ class TrainSection(Section):
     """Sequences per forward pass on one rank."""
     seq_length: PositiveInt
     """Tokens per sequence."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Activations that are computed again in the backward pass to save memory: none, those of the
+    attention's core, or all but the layers' inputs."""
     schedule: ScheduleSection = ScheduleSection()
     optimizer: OptimizerSection = OptimizerSection()
 
@@ -176,9 +185,20 @@ class CheckpointSection(Section):
     every: Annotated[int, Field(ge=0)] = 0
     """Steps between checkpoints; 0 keeps only the last step's."""
     keep: PositiveInt = 2
-    """How many checkpoints stay on disk."""
+    """How many of the newest checkpoints stay on disk."""
+    keep_every: Annotated[int, Field(ge=0)] = 0
+    """Checkpoints at multiples of this many steps stay as well; 0 for none."""
+    keep_best: bool = False
+    """Whether the checkpoint with the lowest held-out loss stays as well."""
     final: bool = True
     """Whether the finished run leaves a checkpoint."""
+
+
+class GuardsSection(Section):
+    """When a run that goes wrong is stopped."""
+
+    max_skipped: PositiveInt = 10
+    """Steps with a non-finite gradient (each is skipped) before the run stops."""
 
 
 class LogSection(Section):
@@ -208,6 +228,7 @@ class Config(Section):
     search: SearchSection = SearchSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    guards: GuardsSection = GuardsSection()
     log: LogSection = LogSection()
 
     @field_validator("sources", "targets")
@@ -220,9 +241,11 @@ class Config(Section):
         return value
 
     @model_validator(mode="after")
-    def _sequence_needs_tensor(self) -> Config:
+    def _parts_belong_together(self) -> Config:
         if self.parallel.sequence and self.parallel.tensor == 1:
             raise ValueError("parallel.sequence needs parallel.tensor > 1; set it to false")
+        if self.parallel.interleave > 1 and self.parallel.pipeline == 1:
+            raise ValueError("parallel.interleave needs parallel.pipeline > 1; set it to 1")
         return self
 
     @property
@@ -231,7 +254,7 @@ class Config(Section):
 
     def fingerprint(self) -> str:
         """SHA-256 of all that can change a result (the run's folder and its logging cannot)."""
-        content = self.model_dump(mode="json", exclude={"run_dir", "log", "checkpoint"})
+        content = self.model_dump(mode="json", exclude={"run_dir", "log", "checkpoint", "guards"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:

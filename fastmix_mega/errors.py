@@ -7,3 +7,7 @@ class UserError(ValueError):
     The message says what is wrong, where, and what to do. Command lines print it without a stack
     trace and exit with code 2.
     """
+
+
+class RunFailed(RuntimeError):
+    """A run that a guard ended for a reason that the message tells; exit code 1, no stack trace."""

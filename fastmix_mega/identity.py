@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,29 @@ from fastmix_mega.data.indexed import read_manifest
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic, write_json
 
-FREE_SECTIONS = ("run_dir", "log", "checkpoint")
-"""A continued run may log and save otherwise than before."""
+FIXED = ("run", "verb", "model")
+"""Differences that no `--allow-changed` lets pass: the checkpoint would not fit."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which the run in the folder is another one."""
+
+    name: str
+    """A configuration key, `verb`, `data:PREFIX` or `run`."""
+    text: str
+
+    @property
+    def can_be_allowed(self) -> bool:
+        return self.name.split(".")[0] not in FIXED
+
+    def __str__(self) -> str:
+        hint = f" (--allow-changed {self.name} to go on all the same)"
+        return self.text + (hint if self.can_be_allowed else "")
+
+
+FREE_SECTIONS = ("run_dir", "log", "checkpoint", "guards", "parallel")
+"""A continued run may log, save and be laid out over processes otherwise than before."""
 
 
 def record_run(config: Config, mode: str) -> None:
@@ -26,7 +49,7 @@ def record_run(config: Config, mode: str) -> None:
     write_atomic(directory / "config.yaml", config.to_yaml())
 
 
-def differences(config: Config, mode: str) -> list[str]:
+def differences(config: Config, mode: str) -> list[Difference]:
     """How the run in the configuration's folder differs from this one; empty if it may go on.
 
     Only a folder that holds results is compared: checkpoints, or a finished run's mixture.json.
@@ -37,19 +60,27 @@ def differences(config: Config, mode: str) -> list[str]:
     if not checkpoints and not finished:
         return []
     if not checkpoints:
-        return ["it holds a finished run without a checkpoint to go on from"]
+        return [Difference("run", "it holds a finished run without a checkpoint to go on from")]
     try:
         there = json.loads((directory / "run.json").read_bytes())
         before = load_config(directory / "config.yaml")
     except (OSError, ValueError, UserError):
-        return ["it holds checkpoints, but no readable run.json and config.yaml"]
+        return [Difference("run", "it holds checkpoints, but no readable run.json and config.yaml")]
     found = list(_compare("", before.model_dump(mode="json"), config.model_dump(mode="json")))
     here = _identity(config, mode)
     if there.get("verb") != here["verb"]:
-        found.append(f"fastmix {there.get('verb')} there, fastmix {mode} here")
+        found.append(Difference("verb", f"fastmix {there.get('verb')} there, fastmix {mode} here"))
     for prefix, digest in here["data"].items():
         if there.get("data", {}).get(prefix, digest) != digest:
-            found.append(f"the data of {prefix} has changed")
+            found.append(Difference(f"data:{prefix}", f"the data of {prefix} has changed"))
+    tokenizer = there.get("tokenizer", here["tokenizer"])
+    if tokenizer != here["tokenizer"]:
+        found.append(
+            Difference(
+                "tokenizer",
+                f"the tokenizer was {tokenizer[:12]}... there, {here['tokenizer'][:12]}... here",
+            )
+        )
     return found
 
 
@@ -59,6 +90,7 @@ def _identity(config: Config, mode: str) -> dict[str, Any]:
     manifests = {prefix: read_manifest(prefix) for prefix in prefixes}
     return {
         "verb": mode,
+        "tokenizer": hashlib.sha256(Path(config.tokenizer).read_bytes()).hexdigest(),
         "data": {
             prefix: None if manifest is None else manifest.bin_sha256
             for prefix, manifest in manifests.items()
@@ -66,11 +98,11 @@ def _identity(config: Config, mode: str) -> dict[str, Any]:
     }
 
 
-def _compare(path: str, before: Any, now: Any) -> Iterator[str]:
+def _compare(path: str, before: Any, now: Any) -> Iterator[Difference]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
             if path or key not in FREE_SECTIONS:
                 inner = f"{path}.{key}" if path else key
                 yield from _compare(inner, before.get(key), now.get(key))
     elif before != now:
-        yield f"{path} is {before!r} there, {now!r} here"
+        yield Difference(path, f"{path} is {before!r} there, {now!r} here")

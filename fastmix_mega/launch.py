@@ -1,11 +1,32 @@
-"""Start the processes of a run on this machine: what `--nproc` does."""
+"""Start the processes of a run on this machine, under torchrun's agent: what `--nproc` does.
+
+The agent lives in this process. Signals become a stop file that all workers see, so that they can
+stop at a step boundary, however long that takes (torchrun itself would kill them after 30 s); a
+second signal kills them at once.
+"""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import signal
+import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from fastmix_mega.stop import SIGNALS, STOP_FILE_VARIABLE
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """This machine's place among several that run together."""
+
+    count: int
+    rank: int
+    address: str
+    """host:port of the first node."""
 
 
 def under_launcher() -> bool:
@@ -20,22 +41,55 @@ def default_processes() -> int:
     return max(1, torch.cuda.device_count())
 
 
-def run_processes(arguments: Sequence[str], processes: int) -> int:
-    """Run `python -m fastmix_mega ARGUMENTS` in several processes under torchrun.
+def run_processes(arguments: Sequence[str], processes: int, nodes: Nodes | None = None) -> int:
+    """Run `python -m fastmix_mega ARGUMENTS` in several processes.
 
     Returns:
-        The exit code: 0 only if every process ended well.
+        0 if every process ended well, else the exit code of the first that did not.
     """
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run"),
-        *("--standalone", "--nproc-per-node", str(processes)),
-        *("-m", "fastmix_mega", *arguments),
-    ]
-    environment = dict(os.environ)
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    if nodes is None:
+        place = ["--standalone"]
+    else:
+        host, _, port = nodes.address.rpartition(":")
+        place = ["--nnodes", str(nodes.count), "--node-rank", str(nodes.rank)]
+        place += ["--master-addr", host, "--master-port", port]
+    place += ["--signals-to-handle", "SIGHUP,SIGQUIT"]
+    options = parse_args(
+        [*place, "--nproc-per-node", str(processes), "-m", "fastmix_mega", *arguments]
+    )
     threads = max(1, (os.cpu_count() or 1) // processes)
-    environment.setdefault("OMP_NUM_THREADS", str(threads))
-    try:
-        return subprocess.run(command, env=environment).returncode
-    except KeyboardInterrupt:
-        # torchrun got the same signal and has stopped its processes.
-        return 130
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    with tempfile.TemporaryDirectory(prefix="fastmix-") as directory:
+        stop_file = Path(directory) / "stop"
+        os.environ[STOP_FILE_VARIABLE] = str(stop_file)
+        asked: list[float] = []
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            del frame
+            asked.append(time.monotonic())
+            stop_file.touch()
+            if asked[-1] - asked[0] > 1.0:
+                raise SignalException(f"second signal {number}", sigval=signal.SIGKILL)
+
+        before = {each: signal.signal(each, ask) for each in SIGNALS}
+        try:
+            run(options)
+        except ChildFailedError as failed:
+            return _exit_code(failed)
+        except SignalException as stopped:
+            return 128 + int(stopped.sigval)
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+    return 0
+
+
+def _exit_code(failed: object) -> int:
+    _, failure = failed.get_first_failure()  # type: ignore[attr-defined]
+    code = int(failure.exitcode)
+    # A process that a signal killed has a negative code.
+    return code if code > 0 else 128 - code

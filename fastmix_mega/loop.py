@@ -23,6 +23,9 @@ from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.engine.meters import needs_single_source
 from fastmix_mega.engine.schedule import learning_rate
+from fastmix_mega.errors import RunFailed
+from fastmix_mega.guards.agreement import Agreement
+from fastmix_mega.guards.nonfinite import NonFiniteGuard
 from fastmix_mega.identity import record_run
 from fastmix_mega.mixture.controller import MixtureEstimate
 from fastmix_mega.mixture.cost import cost_in_proxy_runs
@@ -33,19 +36,26 @@ from fastmix_mega.mixture.rule import effective_sources, entropy
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
+from fastmix_mega.stop import Stopped, StopRequest
 from fastmix_mega.telemetry import RunLog
 
 Mode = Literal["search", "train"]
 
 
 def run(config: Config, mode: Mode) -> None:
-    """Search or train, from the last checkpoint of the run folder if it has one. Collective."""
+    """Search or train, from the last checkpoint of the run folder if it has one. Collective.
+
+    Raises:
+        Stopped: after a checkpoint, if a signal or a stop file asked for it.
+    """
     with parallel_layout.start(config.parallel) as layout:
-        loop = TrainingLoop(config, mode, layout)
-        try:
-            loop.run()
-        finally:
-            loop.close()
+        request = StopRequest(config.run_dir)
+        with request.listening():
+            loop = TrainingLoop(config, mode, layout)
+            try:
+                loop.run(request)
+            finally:
+                loop.close()
 
 
 class TrainingLoop:
@@ -73,10 +83,18 @@ class TrainingLoop:
         self.rows = rows_of_rank(
             config.train.global_batch,
             config.train.micro_batch,
-            layout.data_rank,
-            layout.data_size,
+            layout.data.rank,
+            layout.data.size,
         )
-        self.checkpoints = Checkpoints(config.run_dir, config.checkpoint.keep, layout)
+        self.checkpoints = Checkpoints(
+            config.run_dir,
+            config.checkpoint,
+            layout,
+            self.engine.deepspeed,
+            config.model.tie_embeddings,
+        )
+        self.agreement = Agreement(layout)
+        self.skipped = NonFiniteGuard(config.guards.max_skipped, names, layout)
         self.start_step = self._resume()
         self.log: RunLog | None = None
         if layout.is_main:
@@ -89,8 +107,10 @@ class TrainingLoop:
     def policy(self) -> MixturePolicy:
         return self._fixed if self.outer is None else self.outer.policy
 
-    def run(self) -> None:
+    def run(self, request: StopRequest) -> None:
         config = self.config
+        saved = self.start_step
+        self._stop_if_asked(request, self.start_step, saved)
         for step in range(self.start_step, config.train.steps):
             if self.outer is not None:
                 self.outer.before_step(step)
@@ -103,13 +123,36 @@ class TrainingLoop:
             last = done == config.train.steps
             if done % config.log.every == 0 or last:
                 self._log_step(step)
+            loss = None
             if last or (config.evaluation.every and done % config.evaluation.every == 0):
-                self._evaluate(done)
+                loss = self._evaluate(done)
             due = config.checkpoint.every and done % config.checkpoint.every == 0
             if due or (last and config.checkpoint.final):
-                self.checkpoints.save(done, self.engine.deepspeed, self._state())
+                saved = done if self.checkpoints.save(done, self._state(), loss) else saved
+            if self.skipped.too_many:
+                self._give_up(done)
+            if not last:
+                self._stop_if_asked(request, done, saved)
         if self.layout.is_main:
             self._finish()
+
+    def _stop_if_asked(self, request: StopRequest, done: int, saved: int) -> None:
+        """Raises: Stopped, on every process at the same step."""
+        if not self.agreement.stop(done, self.policy.mixture, request.wanted):
+            return
+        if saved != done and not self.checkpoints.save(done, self._state()):
+            raise RuntimeError("asked to stop, but the checkpoint could not be written (see above)")
+        if self.layout.is_main:
+            request.obeyed()
+        raise Stopped(f"stopped after step {done}; start again to go on")
+
+    def _give_up(self, done: int) -> None:
+        self.checkpoints.save(done, self._state())
+        raise RunFailed(
+            f"stopped after step {done}: {self.skipped.count} steps had a gradient that is not "
+            "finite. events.jsonl in the run folder names the sequences. Lower train.schedule.peak "
+            "or mend the sources; then start again, or raise guards.max_skipped to go on"
+        )
 
     def close(self) -> None:
         if self.log is not None:
@@ -121,20 +164,21 @@ class TrainingLoop:
         weights = policy.weights[draw.sources]
         sources, device = self.inputs.sources, self.layout.device
         batches = [load_micro_batch(sources, draw, rows, weights, device) for rows in self.rows]
-        self.engine.train_step(step, batches)
+        if not self.engine.train_step(step, batches):
+            rows = self.rows if self.layout.is_reporter else []
+            event = self.skipped.report(step, draw, rows, self.engine.step_losses)
+            if self.log is not None:
+                self.log.event(event, self.skipped.describe(event))
 
     def _tokens(self, steps: int) -> int:
         return steps * self.config.train.global_batch * self.config.train.seq_length
 
     def _log_step(self, step: int) -> None:
-        total, _, count = self.engine.losses.take(self.layout.sum_over_data)
-        objective = self.engine.objective.take(self.layout.sum_over_data)
+        total, _, count = self.engine.losses.take(self.layout.sum_over_reporters)
+        objective = self.engine.objective.take(self.layout.sum_over_reporters)
+        if objective[2, 0] == 0:
+            return  # Every step since the last line was skipped; events.jsonl tells of them.
         loss = float(objective[0, 0] / objective[2, 0])
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is not finite at step {step + 1}: lower train.schedule.peak, or look "
-                "into the sources for broken text"
-            )
         norm = self.engine.gradient_norm()
         if self.log is not None:
             train = self.config.train
@@ -151,10 +195,11 @@ class TrainingLoop:
                 }
             )
 
-    def _evaluate(self, step: int) -> None:
+    def _evaluate(self, step: int) -> float | None:
+        """Returns the mean of the sets' losses, None without sets."""
         sets = self.inputs.evaluation_sets
         if not sets:
-            return
+            return None
         batches = even_micro_batches(
             sets, self.config.evaluation.sequences, 0, self.config.train.micro_batch, self.layout
         )
@@ -162,6 +207,7 @@ class TrainingLoop:
         if self.log is not None:
             named = zip(sets, losses, strict=True)
             self.log.evaluation(step, {each.name: float(loss) for each, loss in named})
+        return float(losses.mean())
 
     def _state(self) -> dict[str, Any]:
         meter = self.engine.meter
@@ -171,14 +217,17 @@ class TrainingLoop:
             "objective": self.engine.objective.state(),
             "meter": None if meter is None else meter.state(),
             "outer": None if self.outer is None else self.outer.state(),
+            "skipped": self.skipped.count,
+            "held_out": self.checkpoints.held_out(),
         }
 
     def _resume(self) -> int:
-        found = self.checkpoints.load_latest(self.engine.deepspeed)
+        found = self.checkpoints.load_latest()
         if found is None:
             return 0
         step, state = found
         self.sampler.drawn = state["drawn"]
+        self.skipped.count = state["skipped"]
         self.engine.losses.load(state["losses"])
         self.engine.objective.load(state["objective"])
         if self.outer is not None:

@@ -27,7 +27,7 @@ class RunLog:
         self.names = config.source_names
         self.directory = Path(config.run_dir)
         self.stream = stream
-        for name in ("metrics.jsonl", "history.jsonl"):
+        for name in ("metrics.jsonl", "history.jsonl", "events.jsonl"):
             _cut(self.directory / name, start_step)
         self._start_step = start_step
         self._started = time.perf_counter()
@@ -70,6 +70,11 @@ class RunLog:
         self._mirror({f"eval/{name}": loss for name, loss in losses.items()}, step)
         shown = "  ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
         self.say(f"step {step}: held-out loss: {shown}")
+
+    def event(self, values: dict[str, Any], message: str) -> None:
+        """A line of events.jsonl (`values` holds step and kind), and a word to the user."""
+        append_jsonl(self.directory / "events.jsonl", values)
+        self.say(f"warning: {message}")
 
     def say(self, message: str) -> None:
         """A line of its own, clear of the progress line."""

@@ -13,6 +13,10 @@ load_modules() {
 # Where this repository's .venv was made with `make`.
 export FASTMIX_VENV=${FASTMIX_VENV:-.venv}
 
+# Where each start's log of each node goes, and how often a job is requeued at most.
+export FASTMIX_LOGS=${FASTMIX_LOGS:-fastmix-logs}
+export FASTMIX_MAX_RESTARTS=${FASTMIX_MAX_RESTARTS:-100}
+
 # Put before the command on every node, for example: (apptainer exec --nv image.sif)
 # shellcheck disable=SC2034
 CONTAINER=()

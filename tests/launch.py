@@ -21,10 +21,7 @@ def fastmix(*arguments: str, timeout: float = 300, expect: int = 0) -> str:
 
     On another exit code than expected the log goes to test-logs/ and the test fails.
     """
-    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "CI")}
-    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-    for name in ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        environment.pop(name, None)
+    environment = clean_environment()
     done = subprocess.run(
         [sys.executable, "-m", "fastmix_mega", *arguments],
         env=environment,
@@ -58,3 +55,37 @@ def column(run_dir: Path, file: str, key: str) -> np.ndarray:
     """One field of all lines of a run folder's JSONL file that have it."""
     rows = [row[key] for row in read_jsonl(run_dir / file) if key in row]
     return np.array(rows, np.float64)
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what a launcher above would have set."""
+    drop = ("RANK", "CI", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+    kept = {name: text for name, text in os.environ.items() if name not in (*drop, "MASTER_PORT")}
+    return kept | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+
+
+def fastmix_with_fault(fault: str, *arguments: str, processes: int = 2) -> tuple[int, str]:
+    """Run `tests/faulty.py` under torchrun; returns its exit code and output."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", str(processes), "-m", "tests.faulty", *arguments),
+        ],
+        env=clean_environment() | {"FAULT": fault},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    return done.returncode, done.stdout
+
+
+def start_fastmix(*arguments: str) -> subprocess.Popen[str]:
+    """Start the command and go on; the caller waits for it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "fastmix_mega", *arguments],
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

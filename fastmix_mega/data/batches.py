@@ -94,6 +94,9 @@ def even_micro_batches(
     sets: Sequence[TokenSource], per_set: int, first_index: int, micro_batch: int, layout: Layout
 ) -> list[MicroBatch]:
     """This process's micro-batches of an even draw; every process has the same number of them."""
-    draw, weights = even_draw(len(sets), per_set, first_index, micro_batch * layout.data_size)
-    rows = rows_of_rank(len(weights), micro_batch, layout.data_rank, layout.data_size)
+    # The interleaved pipeline schedule goes through micro-batches in groups.
+    group = layout.pipeline.size if layout.sizes["interleave"] > 1 else 1
+    multiple = micro_batch * layout.data.size * group
+    draw, weights = even_draw(len(sets), per_set, first_index, multiple)
+    rows = rows_of_rank(len(weights), micro_batch, layout.data.rank, layout.data.size)
     return [load_micro_batch(sets, draw, part, weights, layout.device) for part in rows]

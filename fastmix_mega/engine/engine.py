@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastmix_mega.config import Config
 from fastmix_mega.data.batches import MicroBatch
 from fastmix_mega.engine.meters import GradientAccess, ScoreMeter, build_meter
+from fastmix_mega.engine.optimizer_access import OptimizerAccess
+from fastmix_mega.engine.passes import Forward, Passes, build_passes
 from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.engine.sums import SourceSums
-from fastmix_mega.model.gpt import ProxyModel, build_model
+from fastmix_mega.model.gpt import build_model
 from fastmix_mega.model.presets import ModelShape
+from fastmix_mega.parallel.context import positions_of_rank
 from fastmix_mega.parallel.layout import Layout
 
 
@@ -45,50 +49,79 @@ class TrainingEngine:
         self.layout = layout
         model = build_model(config, shape, layout)
         self.deepspeed = _initialize_deepspeed(config, model, layout)
-        self.model: ProxyModel = self.deepspeed.module
+        optimizer = OptimizerAccess(self.deepspeed)
+        self.passes: Passes = build_passes(self.deepspeed, optimizer, config)
         self.losses = SourceSums(source_count, layout.device)
-        """Unweighted mean loss per sequence, by source; reduce with `layout.sum_over_data`."""
+        """Unweighted mean loss per sequence, by source; reduce with `layout.sum_over_reporters`."""
         self.objective = SourceSums(1, layout.device)
         """Weighted loss per sequence: its mean estimates the loss under the mixture."""
+        self.step_losses: list[Tensor] = []
+        """Losses of the last step's sequences, [b] per micro-batch; on the replica's reporter."""
         self.meter: ScoreMeter | None = None
         if scores is not None:
-            access = GradientAccess(self.model, self.deepspeed, config, layout)
+            access = GradientAccess(model, optimizer, self.passes, config, layout)
             self.meter = build_meter(scores, access, source_count)
-        length = config.train.seq_length
-        self._positions = torch.arange(length, device=layout.device).expand(
-            config.train.micro_batch, length
+        positions = positions_of_rank(
+            config.train.seq_length, layout.context.rank, layout.context.size
         )
+        self._positions = positions.to(layout.device)
 
     @property
     def micro_batches_per_step(self) -> int:
         train = self.config.train
-        return train.global_batch // (train.micro_batch * self.layout.data_size)
+        return train.global_batch // (train.micro_batch * self.layout.data.size)
 
-    def train_step(self, step: int, micro_batches: Sequence[MicroBatch]) -> None:
-        """Forward, backward and update. The step's loss is sum_k weight_k * loss_k / B."""
+    def train_step(self, step: int, micro_batches: Sequence[MicroBatch]) -> bool:
+        """Forward, backward and update. The step's loss is sum_k weight_k * loss_k / B.
+
+        Returns:
+            False, on every process alike, if the gradient was not finite: DeepSpeed has skipped
+            the update then, and the step leaves no trace in the sums of losses and scores.
+        """
         assert len(micro_batches) == self.micro_batches_per_step
-        train = self.config.train
+        train, meter = self.config.train, self.meter
         rate = learning_rate(train.schedule, step, train.steps)
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = rate
         # DeepSpeed averages over data-parallel ranks; the micro-batches are averaged here.
         scale = 1.0 / (train.micro_batch * len(micro_batches))
-        for batch in micro_batches:
-            if self.meter is not None:
-                self.meter.before_forward(batch)
-            per_sequence = self._sequence_losses(self.deepspeed, batch)  # [b]
-            weighted = per_sequence * batch.weights
-            self.deepspeed.backward(weighted.sum() * scale, scale_wrt_gas=False)
-            self.losses.add(batch.sources, per_sequence)
-            self.objective.add(torch.zeros_like(batch.sources), weighted)
-            if self.meter is not None:
-                self.meter.after_backward(batch, scale)
-            self.deepspeed.step()
+        sums = [self.losses, self.objective]
+        if meter is not None:
+            sums.append(meter.sums)
+        before = [each.state().clone() for each in sums]
+        self.step_losses = []
+
+        def forward(model: Any, number: int, batch: MicroBatch) -> Tensor:
+            if meter is not None:
+                meter.before_forward(number, batch)
+            output = self._forward(model, batch)
+            if not model.post_process:
+                return output
+            self._record(batch, output)
+            return (output * batch.weights).sum() * scale
+
+        if meter is not None:
+            meter.begin_step(step, len(micro_batches))
+        self.passes.train(micro_batches, forward)
+        if meter is not None:
+            meter.end_step(micro_batches, scale)
+        applied = bool(self.deepspeed.was_step_applied())
+        if not applied:
+            for each, state in zip(sums, before, strict=True):
+                each.load(state)
+        return applied
+
+    def _record(self, batch: MicroBatch, per_sequence: Tensor) -> None:
+        whole = self._whole_losses(per_sequence)
+        if self.layout.is_reporter:
+            self.step_losses.append(whole)
+            self.losses.add(batch.sources, whole)
+            self.objective.add(torch.zeros_like(batch.sources), whole * batch.weights)
 
     def gradient_norm(self) -> float | None:
-        """Global norm of the last step's gradient before clipping; None if it was not computed."""
+        """Global norm of the last step's gradient before clipping; None if there is none."""
         norm = self.deepspeed.get_global_grad_norm()
-        return None if norm is None else float(norm)
+        return None if norm is None or not math.isfinite(norm) else float(norm)
 
     def measure_target(
         self, step: int, micro_batches: Sequence[MicroBatch], weights: NDArray[np.float64]
@@ -97,7 +130,7 @@ class TrainingEngine:
 
         Args:
             step: training steps done (for Adam's bias correction).
-            micro_batches: this process's; `sources` number the targets and `weights` average
+            micro_batches: this replica's; `sources` number the targets and `weights` average
                 each of them.
             weights: [targets], each target's share of the objective.
 
@@ -106,38 +139,66 @@ class TrainingEngine:
         """
         assert self.meter is not None
         shares = torch.from_numpy(weights / weights.sum()).to(self.layout.device, torch.float32)
-        losses = self._zero_losses(len(weights))
-        self.meter.begin_target()
-        for batch in micro_batches:
-            loss = self.meter.add_target(
-                batch, batch.weights * shares[batch.sources], self._sequence_losses
-            )
-            losses.index_add_(0, batch.sources, (loss * batch.weights).double())
-        self.meter.end_target(step)
+        losses, forward = self._mean_losses(micro_batches, len(weights))
+        shared = [
+            replace(batch, weights=batch.weights * shares[batch.sources]) for batch in micro_batches
+        ]
+        self.meter.set_direction(step, shared, forward)
         return self._sum(losses)
 
-    @torch.no_grad()
     def evaluate(self, micro_batches: Sequence[MicroBatch], set_count: int) -> NDArray[np.float64]:
         """[sets] mean losses, where `sources` number the sets. Collective; changes nothing."""
-        losses = self._zero_losses(set_count)
-        for batch in micro_batches:
-            per_sequence = self._sequence_losses(self.model, batch)
-            losses.index_add_(0, batch.sources, (per_sequence * batch.weights).double())
+        losses, forward = self._mean_losses(micro_batches, set_count)
+        self.passes.evaluate(micro_batches, forward)
         return self._sum(losses)
 
-    def _zero_losses(self, count: int) -> Tensor:
-        return torch.zeros(count, dtype=torch.float64, device=self.layout.device)
+    def _mean_losses(
+        self, micro_batches: Sequence[MicroBatch], count: int
+    ) -> tuple[Tensor, Forward]:
+        """[count] fp64 zeros, and the forward pass that fills them with weighted losses."""
+        losses = torch.zeros(count, dtype=torch.float64, device=self.layout.device)
+
+        def forward(model: Any, number: int, batch: MicroBatch) -> Tensor:
+            output = self._forward(model, batch)
+            if model.post_process:
+                whole = self._whole_losses(output)
+                if self.layout.is_reporter:
+                    weights = micro_batches[number].weights
+                    losses.index_add_(0, batch.sources, (whole * weights).double())
+            return output
+
+        return losses, forward
 
     def _sum(self, losses: Tensor) -> NDArray[np.float64]:
-        return self.layout.sum_over_data(losses).cpu().numpy()
+        return self.layout.sum_over_reporters(losses).cpu().numpy()
 
-    def _sequence_losses(self, model: Any, batch: MicroBatch) -> Tensor:
-        """[b] fp32 mean loss of each sequence."""
-        per_token = model(batch.inputs, self._positions, None, labels=batch.labels)  # [b, s]
-        return per_token.float().mean(1)
+    def _forward(self, model: Any, batch: MicroBatch) -> Tensor:
+        """A stage's output: on the last one [b] fp32 mean losses of this process's tokens."""
+        inputs, labels = batch.inputs, batch.labels
+        if self.layout.context.size > 1:
+            inputs, labels = inputs[:, self._positions], labels[:, self._positions]
+        positions = self._positions.expand_as(inputs)
+        output: Tensor = model(inputs, positions, None, labels=labels)
+        return output.float().mean(1) if model.post_process else output  # [b, s] -> [b]
+
+    def _whole_losses(self, per_sequence: Tensor) -> Tensor:
+        """[b] mean losses of whole sequences; collective over context parallelism."""
+        context = self.layout.context
+        if context.size == 1:
+            return per_sequence.detach()
+        return context.sum(per_sequence.detach() / context.size)
 
 
-def _initialize_deepspeed(config: Config, model: ProxyModel, layout: Layout) -> Any:
+def reduction_bucket(parameters: int) -> int:
+    """Numbers in DeepSpeed's buffer for one reduction over data parallelism.
+
+    Args:
+        parameters: of this process.
+    """
+    return min(parameters, 200_000_000)
+
+
+def _initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> Any:
     import deepspeed
     from deepspeed.utils import logger
 
@@ -160,19 +221,29 @@ def _initialize_deepspeed(config: Config, model: ProxyModel, layout: Layout) -> 
         eps=options.epsilon,
         fused=layout.device.type == "cuda",
     )
+    pipelined = config.parallel.pipeline > 1
+    accumulation = train.global_batch // (train.micro_batch * layout.data.size)
+    bucket = reduction_bucket(sum(parameter.numel() for parameter in model.parameters()))
     settings: dict[str, Any] = {
-        "train_batch_size": train.global_batch,
         "train_micro_batch_size_per_gpu": train.micro_batch,
-        "gradient_accumulation_steps": train.global_batch // (train.micro_batch * layout.data_size),
+        # A pipeline schedule accumulates by itself; DeepSpeed's step is then the boundary.
+        "gradient_accumulation_steps": 1 if pipelined else accumulation,
+        "managed_gradient_accumulation": not pipelined,
         "gradient_clipping": options.clip,
-        "zero_optimization": {"stage": config.parallel.zero},
+        "zero_optimization": {
+            "stage": config.parallel.zero,
+            # DeepSpeed's own default is a buffer of 500 million numbers, whatever the model.
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+        },
         # Any torch optimizer works on ZeRO's flat fp32 partitions; DeepSpeed has to be told.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": math.inf,
     }
     if config.precision == "bf16":
-        settings["bf16"] = {"enabled": True}
+        # Every backward pass adds to fp32 gradients at once, in a pipeline schedule too.
+        settings["bf16"] = {"enabled": True, "immediate_grad_update": True}
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
     engine, *_ = deepspeed.initialize(
         model=model,

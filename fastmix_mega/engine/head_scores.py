@@ -73,24 +73,31 @@ def target_gradient(
 
 
 def sequence_scores(
-    hidden: Tensor, logits: Tensor, labels: Tensor, direction: Tensor, shard: VocabularyShard
+    hidden: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    direction: Tensor,
+    shard: VocabularyShard,
+    token_count: int,
 ) -> Tensor:
     """<direction, gradient of the sequence's mean loss> for every sequence.
 
     Args:
-        hidden: [s, b, d] the head's input.
+        hidden: [s, b, d] the head's input at the tokens to look at.
         logits: [s, b, V / shards].
         labels: [b, s].
         direction: [V / shards, d] this shard of v.
+        token_count: what the mean divides by: s, or more where others hold the rest of the
+            sequence.
 
     Returns:
-        [b], complete (summed over the shards), in the dtype of `logit_gradient`.
+        [b], summed over the shards, in the dtype of `logit_gradient`.
     """
     length, batch, _ = hidden.shape
     gradient = logit_gradient(logits.flatten(0, 1), labels.T.flatten(), shard)  # [s * b, V]
     response = hidden.flatten(0, 1) @ direction.to(hidden.dtype).T  # [s * b, V]
     per_token = torch.linalg.vecdot(gradient, response.to(gradient.dtype))  # [s * b]
-    return shard.reduce(per_token.view(length, batch).mean(0))
+    return shard.reduce(per_token.view(length, batch).sum(0) / token_count)
 
 
 def precondition(

@@ -75,7 +75,7 @@ class OuterLoop:
         self.target_losses = self.engine.measure_target(step, batches, shares)
         self.meter.enabled = True
         if self.config.method == "reference":
-            self.meter.scores_left = 1 if self.layout.data_rank == 0 else 0
+            self.meter.scores_left = 1 if self.layout.data.rank == 0 else 0
         self.seconds = time.perf_counter() - started
 
     def after_step(self, step: int) -> dict[str, Any] | None:
@@ -88,7 +88,7 @@ class OuterLoop:
             return None
         started = time.perf_counter()
         self.meter.enabled = False
-        sums = self.meter.sums.take(self.layout.sum_over_data)
+        sums = self.meter.sums.take(self.layout.sum_over_reporters)
         estimate = None if self.controller is None else self.controller.update(sums)
         sampled = self.policy
         self._broadcast()

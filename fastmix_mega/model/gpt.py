@@ -7,15 +7,25 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from deepspeed.checkpoint.constants import (
+    ORIGINAL_VOCAB_SIZE,
+    PARAMETER_WITH_2_SUB_PARAMS_CAT_DIM_0,
+    PARAMETER_WITH_ROW_PARALLELISM_PATTERNS,
+    TP_REPLICATED_PARAMETER_PATTERNS,
+    UNIVERSAL_CHECKPOINT_VERSION_KEY,
+    UNIVERSAL_CHECKPOINT_VERSION_VALUE,
+    VOCABULARY_PARAMETER_PATTERNS,
+)
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.transformer_block import (
     TransformerBlockSubmodules,
     get_num_layers_to_build,
 )
 from megatron.core.transformer.transformer_config import TransformerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from fastmix_mega.config import Config
@@ -46,7 +56,7 @@ class ProxyModel(GPTModel):
             self.output_layer.register_forward_pre_hook(self._keep_head_input)
 
     @property
-    def head_weight(self) -> torch.nn.Parameter:
+    def head_weight(self) -> nn.Parameter:
         """[V / tensor, d]; the embedding itself where it is tied."""
         if self.share_embeddings_and_output_weights:
             return self.shared_embedding_or_output_weight()
@@ -61,25 +71,84 @@ class ProxyModel(GPTModel):
         if self.observer is not None:
             assert self._head_input is not None
             with torch.no_grad():
-                self.observer(self._head_input, logits.detach(), labels)
+                hidden = self._head_input
+                if self.config.sequence_parallel:
+                    hidden = gather_from_sequence_parallel_region(hidden)  # [s / tensor, b, d] -> s
+                self.observer(hidden, logits.detach(), labels)
             self._head_input = None
         return super().compute_language_model_loss(labels, logits)
 
 
-def build_model(config: Config, shape: ModelShape, layout: Layout) -> ProxyModel:
-    """The model of this process, on its device, with weights that no layout changes."""
+class StageLayers(nn.ModuleList):
+    """A pipeline stage's layers under their numbers in the whole model.
+
+    megatron-core counts from 0 on every stage; here a parameter has one name under every layout,
+    so that weights are drawn, and checkpoints are read, by name.
+    """
+
+    def __init__(self, layers: nn.ModuleList) -> None:
+        super().__init__()
+        self._first = int(layers[0].layer_number) - 1  # type: ignore[arg-type]
+        for position, layer in enumerate(layers):
+            self.add_module(str(self._first + position), layer)
+
+    def _get_abs_string_index(self, idx: int) -> str:
+        return str(int(super()._get_abs_string_index(idx)) + self._first)
+
+
+def chunks_of(model: nn.Module) -> list[ProxyModel]:
+    """The parts of the model that this process holds: several under the interleaved schedule."""
+    return [chunk for chunk in model.modules() if isinstance(chunk, ProxyModel)]
+
+
+def named_parts(model: nn.Module) -> dict[str, nn.Parameter]:
+    """This process's parameters by their names in the whole model."""
+    chunks = chunks_of(model)
+    return {name: value for chunk in chunks for name, value in chunk.named_parameters()}
+
+
+def head_of(model: nn.Module) -> ProxyModel | None:
+    """The part with the language-model head, if this process holds it."""
+    return next((chunk for chunk in chunks_of(model) if chunk.post_process), None)
+
+
+def build_model(config: Config, shape: ModelShape, layout: Layout) -> nn.Module:
+    """This process's part of the model, on its device, with weights that no layout changes.
+
+    Returns:
+        A ProxyModel, or a list of them under the interleaved pipeline schedule.
+    """
+    transformer = _transformer_config(config, shape)
+    interleave = config.parallel.interleave
+    numbers = range(interleave) if interleave > 1 else [None]
+    chunks = [_build_chunk(config, shape, transformer, number) for number in numbers]
+    model: nn.Module = chunks[0] if interleave == 1 else nn.ModuleList(chunks)
+    model.to(layout.device)
+    _describe_for_universal_checkpoints(model, shape)
+    std = config.model.init_std or math.sqrt(2 / (5 * shape.hidden_size))
+    for chunk in chunks:
+        initialize_weights(chunk, shape, std, config.seed, layout)
+        _complete_norm_gradients(chunk, layout)
+    return model
+
+
+def _transformer_config(config: Config, shape: ModelShape) -> TransformerConfig:
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    transformer = TransformerConfig(
+    parallel, recompute = config.parallel, config.train.recompute
+    return TransformerConfig(
         num_layers=shape.layers,
         hidden_size=shape.hidden_size,
         num_attention_heads=shape.attention_heads,
         num_query_groups=shape.key_value_heads,
         ffn_hidden_size=shape.ffn_size,
         kv_channels=shape.head_size,
-        tensor_model_parallel_size=config.parallel.tensor,
-        pipeline_model_parallel_size=config.parallel.pipeline,
-        context_parallel_size=config.parallel.context,
-        sequence_parallel=config.parallel.sequence,
+        tensor_model_parallel_size=parallel.tensor,
+        pipeline_model_parallel_size=parallel.pipeline,
+        virtual_pipeline_model_parallel_size=(
+            parallel.interleave if parallel.interleave > 1 else None
+        ),
+        context_parallel_size=parallel.context,
+        sequence_parallel=parallel.sequence,
         normalization="RMSNorm",
         layernorm_epsilon=config.model.norm_epsilon,
         gated_linear_unit=True,
@@ -90,6 +159,11 @@ def build_model(config: Config, shape: ModelShape, layout: Layout) -> ProxyModel
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=config.precision == "bf16",
+        recompute_granularity=None if recompute == "none" else recompute,
+        recompute_method="uniform" if recompute == "full" else None,
+        recompute_num_layers=1 if recompute == "full" else None,
+        # The schedules then leave the loss as it is: it is normalised over the global batch here.
+        calculate_per_token_loss=True,
         # `initialize_weights` sets every weight; megatron's own draw would be thrown away.
         use_cpu_initialization=True,
         perform_initialization=False,
@@ -100,28 +174,67 @@ def build_model(config: Config, shape: ModelShape, layout: Layout) -> ProxyModel
         gradient_accumulation_fusion=False,
         apply_rope_fusion=False,
     )
-    model = ProxyModel(
+
+
+def _build_chunk(
+    config: Config, shape: ModelShape, transformer: TransformerConfig, number: int | None
+) -> ProxyModel:
+    """`number` counts the chunks of an interleaved stage; None for a stage in one piece."""
+    place: dict[str, Any] = {"ignore_virtual": False, "vp_stage": number}
+    chunk = ProxyModel(
         config=transformer,
-        transformer_layer_spec=_layers(transformer),
+        transformer_layer_spec=_layers(transformer, number),
         vocab_size=shape.vocab_size,
         max_sequence_length=config.train.seq_length,
-        pre_process=parallel_state.is_pipeline_first_stage(),
-        post_process=parallel_state.is_pipeline_last_stage(),
+        pre_process=parallel_state.is_pipeline_first_stage(**place),
+        post_process=parallel_state.is_pipeline_last_stage(**place),
         parallel_output=True,
         share_embeddings_and_output_weights=shape.tie_embeddings,
         position_embedding_type="rope",
         rotary_base=config.model.rotary_base,
+        vp_stage=number,
     )
-    model.to(layout.device)
-    std = config.model.init_std or math.sqrt(2 / (5 * shape.hidden_size))
-    initialize_weights(model, shape, std, config.seed, layout)
-    return model
+    chunk.decoder.layers = StageLayers(chunk.decoder.layers)
+    return chunk
 
 
-def _layers(transformer: TransformerConfig) -> TransformerBlockSubmodules:
+def _layers(transformer: TransformerConfig, number: int | None) -> TransformerBlockSubmodules:
     layer = get_gpt_layer_local_spec(normalization="RMSNorm")
     layer.submodules.input_layernorm = RMSNorm
     layer.submodules.pre_mlp_layernorm = RMSNorm
     layer.submodules.self_attention.submodules.core_attention = CausalAttention
-    count = get_num_layers_to_build(transformer)
+    count = get_num_layers_to_build(transformer, vp_stage=number)
     return TransformerBlockSubmodules(layer_specs=[layer] * count, layer_norm=RMSNorm)
+
+
+def _complete_norm_gradients(model: nn.Module, layout: Layout) -> None:
+    """Sum the gradients of sequence-parallel norms over their tensor-parallel group, at once.
+
+    Each process sees a part of the sequence. Megatron's own optimizer does this; DeepSpeed's does
+    not, and scores want the whole gradient of every micro-batch too.
+    """
+    for parameter in model.parameters():
+        if getattr(parameter, "sequence_parallel", False):
+            parameter.register_hook(lambda gradient: layout.tensor.sum(gradient.clone()))
+
+
+def _describe_for_universal_checkpoints(model: nn.Module, shape: ModelShape) -> None:
+    """Tell DeepSpeed's converter how tensor parallelism has cut each parameter."""
+    model.universal_checkpoint_info = {  # type: ignore[assignment]
+        UNIVERSAL_CHECKPOINT_VERSION_KEY: UNIVERSAL_CHECKPOINT_VERSION_VALUE,
+        VOCABULARY_PARAMETER_PATTERNS: [r".*word_embeddings\.weight", r".*output_layer\.weight"],
+        ORIGINAL_VOCAB_SIZE: shape.vocab_size,
+        PARAMETER_WITH_ROW_PARALLELISM_PATTERNS: [
+            r".*linear_proj\.weight",
+            r".*linear_fc2\.weight",
+        ],
+        TP_REPLICATED_PARAMETER_PATTERNS: [r".*norm.*"],
+        PARAMETER_WITH_2_SUB_PARAMS_CAT_DIM_0: [r".*linear_fc1\.weight"],
+    }
+
+    def drop_empty(_module: Any, state: dict[str, Any], *_: Any) -> None:
+        # megatron-core's place-holders for TransformerEngine; the converter wants tensors.
+        for key in [key for key in state if key.endswith("_extra_state")]:
+            del state[key]
+
+    model.register_state_dict_post_hook(drop_empty)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.layout import Layout
+
+EMBEDDING_NAME = "embedding.word_embeddings.weight"
+HEAD_NAME = "output_layer.weight"
 
 
 @torch.no_grad()
@@ -29,32 +32,33 @@ def initialize_weights(
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             parameter.fill_(1.0)
+            # Every tensor-parallel rank holds it; DeepSpeed's norm counts it on the marked one.
+            parameter.model_parallel = layout.tensor.rank == 0  # type: ignore[attr-defined]
             continue
-        global_name = global_parameter_name(model, name)
-        writes_residual = "linear_proj" in name or "linear_fc2" in name
+        writes_residual = is_row_parallel(name)
         # Without the mark DeepSpeed would count a shard's norm as a replicated parameter's.
         set_tensor_model_parallel_attributes(parameter, True, int(writes_residual), 1)
+        full_name = name
+        if shape.tie_embeddings and name == HEAD_NAME:
+            # The last pipeline stage's copy of the embedding.
+            full_name = EMBEDDING_NAME
+            parameter.ds_pipe_replicated = True  # type: ignore[attr-defined]
         scale = std / math.sqrt(2 * shape.layers) if writes_residual else std
-        full = _draw(global_name, _full_shape(name, parameter, layout.tensor_size), seed)
-        part = shard(name, full, layout.tensor_rank, layout.tensor_size)
+        full = _draw(full_name, _full_shape(name, parameter, layout.tensor.size), seed)
+        part = shard(name, full, layout.tensor.rank, layout.tensor.size)
         parameter.copy_(part.mul_(scale))
 
 
-def global_parameter_name(model: nn.Module, name: str) -> str:
-    """`name` with the layer's number in the whole model instead of the one in this stage."""
-    prefix = "decoder.layers."
-    if not name.startswith(prefix):
-        return name
-    local, rest = name.removeprefix(prefix).split(".", 1)
-    layer: Any = model.get_submodule(f"{prefix}{local}")
-    return f"{prefix}{layer.layer_number - 1}.{rest}"
+def is_row_parallel(name: str) -> bool:
+    """Whether tensor parallelism cuts this matrix along its inputs."""
+    return "linear_proj" in name or "linear_fc2" in name
 
 
 def shard(name: str, full: Tensor, rank: int, size: int) -> Tensor:
-    """This tensor-parallel rank's part of a whole weight matrix."""
-    if size == 1:
+    """This tensor-parallel rank's part of a whole parameter (or of what has its shape)."""
+    if size == 1 or full.dim() == 1:
         return full
-    if "linear_proj" in name or "linear_fc2" in name:
+    if is_row_parallel(name):
         return full.chunk(size, dim=1)[rank]
     if "linear_fc1" in name:
         # SwiGLU's gate and up halves are cut separately.
@@ -63,9 +67,21 @@ def shard(name: str, full: Tensor, rank: int, size: int) -> Tensor:
     return full.chunk(size)[rank]
 
 
+def unshard(name: str, parts: Sequence[Tensor]) -> Tensor:
+    """The whole from all tensor-parallel ranks' parts: the inverse of `shard`."""
+    if len(parts) == 1 or parts[0].dim() == 1:
+        return parts[0]
+    if is_row_parallel(name):
+        return torch.cat(list(parts), dim=1)
+    if "linear_fc1" in name:
+        halves = [part.chunk(2) for part in parts]
+        return torch.cat([gate for gate, _ in halves] + [up for _, up in halves])
+    return torch.cat(list(parts))
+
+
 def _full_shape(name: str, parameter: Tensor, size: int) -> tuple[int, int]:
     rows, columns = parameter.shape
-    if "linear_proj" in name or "linear_fc2" in name:
+    if is_row_parallel(name):
         return rows, columns * size
     return rows * size, columns
 

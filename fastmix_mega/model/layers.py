@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
 
 
 class RMSNorm(nn.Module):
@@ -24,7 +27,12 @@ class RMSNorm(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Causal self-attention by torch's `scaled_dot_product_attention`: flash attention on CUDA."""
+    """Causal self-attention by torch's `scaled_dot_product_attention`: flash attention on CUDA.
+
+    Under context parallelism a process holds two chunks of every sequence (see
+    `fastmix_mega.parallel.context`); keys and values are gathered from all of its group, and each
+    chunk of queries attends to the whole text up to its own end.
+    """
 
     def __init__(self, config: Any, softmax_scale: float | None = None, **_: Any) -> None:
         super().__init__()
@@ -35,6 +43,8 @@ class CausalAttention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor, *_unused: Any, **_options: Any
     ) -> Tensor:
         """query [s, b, heads, d], key and value [s, b, groups, d] -> [s, b, heads * d]."""
+        if self.config.context_parallel_size > 1:
+            return self._forward_part(query, key, value)
         query, key, value = (part.permute(1, 2, 0, 3) for part in (query, key, value))  # [b,h,s,d]
         context = functional.scaled_dot_product_attention(
             query,
@@ -45,3 +55,36 @@ class CausalAttention(nn.Module):
             enable_gqa=query.size(1) != key.size(1),
         )
         return context.permute(2, 0, 1, 3).flatten(2)  # [s, b, heads * d]
+
+    def _forward_part(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        group = parallel_state.get_context_parallel_group()
+        size, rank = group.size(), group.rank()
+        key, value = (_whole_sequence(part, group) for part in (key, value))
+        groups = query.size(2) // key.size(2)
+        # The bias below has no grouped-query form; the copies are as large as the queries'.
+        key, value = (part.repeat_interleave(groups, 2) for part in (key, value))
+        query, key, value = (part.permute(1, 2, 0, 3) for part in (query, key, value))  # [b,h,s,d]
+        parts = []
+        for chunk, number in zip(query.chunk(2, 2), (rank, 2 * size - 1 - rank), strict=True):
+            length = chunk.size(2)
+            end = (number + 1) * length
+            context = functional.scaled_dot_product_attention(
+                chunk.contiguous(),
+                key[:, :, :end].contiguous(),
+                value[:, :, :end].contiguous(),
+                attn_mask=causal_lower_right(length, end),
+                scale=self.softmax_scale,
+            )
+            parts.append(context)
+        return torch.cat(parts, 2).permute(2, 0, 1, 3).flatten(2)  # [s, b, heads * d]
+
+
+def _whole_sequence(part: Tensor, group: Any) -> Tensor:
+    """[s / size, ...] zigzag parts of the group's processes -> [s, ...] in the text's order."""
+    size = group.size()
+    # Made for sequence parallelism: gathers along the first dimension; backward reduce-scatters.
+    gathered = gather_from_sequence_parallel_region(part, group=group)
+    pieces = gathered.chunk(
+        2 * size
+    )  # of rank 0: first, last; of rank 1: second, last but one; ...
+    return torch.cat([*pieces[::2], *pieces[::-1][::2]])

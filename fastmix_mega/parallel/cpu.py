@@ -26,6 +26,8 @@ def install() -> None:
     torch.cuda.synchronize = lambda device=None: None  # noqa: ARG005
     torch.cuda.get_rng_state = lambda device=None: torch.get_rng_state()  # noqa: ARG005
     torch.cuda.manual_seed = torch.manual_seed  # type: ignore[assignment]
+    # The copy of a tied embedding on the last pipeline stage is moved to the GPU by its name.
+    torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # type: ignore[method-assign]
 
     def get_state(device: Any = None, clone: bool = False, graph_safe: bool = False) -> Any:
         del device, clone, graph_safe

@@ -35,35 +35,70 @@ def data_parallel_size(parallel: ParallelSection, world_size: int) -> int:
 
 
 @dataclass(frozen=True)
+class Ranks:
+    """One way in which processes work together: this process's place, and the group."""
+
+    rank: int
+    size: int
+    group: Any
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """In place: the sum of the group's tensors."""
+        if self.size > 1:
+            dist.all_reduce(tensor, group=self.group)
+        return tensor
+
+
+@dataclass(frozen=True)
 class Layout:
     """This process's place. Groups are torch.distributed's; ranks count from 0."""
 
-    rank: int
-    world_size: int
     device: torch.device
-    data_rank: int
-    data_size: int
-    tensor_rank: int
-    tensor_size: int
-    data_group: Any
-    """Processes that hold the same weights and see different sequences."""
-    tensor_group: Any
+    world: Ranks
+    data: Ranks
+    """Processes that see different sequences with the same part of the model and of a sequence."""
+    tensor: Ranks
+    """Processes that share every matrix of a stage."""
+    pipeline: Ranks
+    """Processes that hold successive stages of the model."""
+    context: Ranks
+    """Processes that hold parts of the same sequences."""
+    weights: Ranks
+    """data x context: processes that hold the same weights, so that their gradients add up."""
+    replica: Ranks
+    """tensor x pipeline x context: processes that work on the same sequences."""
     sizes: dict[str, int]
-    """For the record: data, tensor, pipeline, context, zero, sequence."""
+    """For the record: data, tensor, pipeline, interleave, context, sequence, zero."""
 
     @property
     def is_main(self) -> bool:
-        return self.rank == 0
+        return self.world.rank == 0
 
-    def sum_over_data(self, tensor: torch.Tensor) -> torch.Tensor:
-        """In place: the sum of the data-parallel ranks' tensors."""
-        if self.data_size > 1:
-            dist.all_reduce(tensor, group=self.data_group)
-        return tensor
+    @property
+    def rank(self) -> int:
+        return self.world.rank
+
+    @property
+    def world_size(self) -> int:
+        return self.world.size
+
+    @property
+    def is_last_stage(self) -> bool:
+        """Whether losses are computed here."""
+        return self.pipeline.rank == self.pipeline.size - 1
+
+    @property
+    def is_reporter(self) -> bool:
+        """Whether this process speaks for its replica: one in each that knows the losses."""
+        return self.is_last_stage and self.tensor.rank == 0 and self.context.rank == 0
+
+    def sum_over_reporters(self, tensor: torch.Tensor) -> torch.Tensor:
+        """In place, on every process: the sum of the reporters' tensors; the others' hold zeros."""
+        return self.world.sum(tensor)
 
     def broadcast_from_main(self, tensor: torch.Tensor) -> torch.Tensor:
         """In place: rank 0's tensor, on every process."""
-        if self.world_size > 1:
+        if self.world.size > 1:
             dist.broadcast(tensor, src=0)
         return tensor
 
@@ -92,26 +127,30 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
+        virtual_pipeline_model_parallel_size=(
+            parallel.interleave if parallel.interleave > 1 else None
+        ),
         context_parallel_size=parallel.context,
         distributed_timeout_minutes=int(-(-parallel.timeout_minutes // 1)),
     )
     # Dropout is off and weights come from their own generators: the trackers only have to exist.
     tensor_parallel.model_parallel_cuda_manual_seed(1)
     try:
+        data = _ranks(parallel_state.get_data_parallel_group())
         yield Layout(
-            rank=dist.get_rank(),
-            world_size=dist.get_world_size(),
             device=device,
-            data_rank=parallel_state.get_data_parallel_rank(),
-            data_size=data_size,
-            tensor_rank=parallel_state.get_tensor_model_parallel_rank(),
-            tensor_size=parallel.tensor,
-            data_group=parallel_state.get_data_parallel_group(),
-            tensor_group=parallel_state.get_tensor_model_parallel_group(),
+            world=_ranks(dist.group.WORLD),
+            data=data,
+            tensor=_ranks(parallel_state.get_tensor_model_parallel_group()),
+            pipeline=_ranks(parallel_state.get_pipeline_model_parallel_group()),
+            context=_ranks(parallel_state.get_context_parallel_group()),
+            weights=_ranks(parallel_state.get_data_parallel_group(with_context_parallel=True)),
+            replica=_ranks(_replica_group(data.rank, timeout)),
             sizes={
                 "data": data_size,
                 "tensor": parallel.tensor,
                 "pipeline": parallel.pipeline,
+                "interleave": parallel.interleave,
                 "context": parallel.context,
                 "sequence": int(parallel.sequence),
                 "zero": parallel.zero,
@@ -120,6 +159,22 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     finally:
         parallel_state.destroy_model_parallel()
         dist.destroy_process_group()
+
+
+def _ranks(group: Any) -> Ranks:
+    return Ranks(dist.get_rank(group), dist.get_world_size(group), group)
+
+
+def _replica_group(data_rank: int, timeout: timedelta) -> Any:
+    """The processes of this one's data-parallel rank: megatron-core has no group for them."""
+    data_ranks: list[int] = [0] * dist.get_world_size()
+    dist.all_gather_object(data_ranks, data_rank)
+    replicas = [
+        [rank for rank, other in enumerate(data_ranks) if other == number]
+        for number in sorted(set(data_ranks))
+    ]
+    group, _ = dist.new_subgroups_by_enumeration(replicas, timeout=timeout)
+    return group
 
 
 def _world_of_one() -> None:

@@ -30,12 +30,14 @@ def test_an_empty_or_unstarted_folder_is_free(settings: dict[str, Any]) -> None:
 def test_differences_are_named(settings: dict[str, Any]) -> None:
     started(settings)
     settings["train"]["steps"] = 30
-    found = differences(parse_config(settings | {"seed": 99}), "train")
+    found = [each.text for each in differences(parse_config(settings | {"seed": 99}), "train")]
     assert "seed is 7 there, 99 here" in found
     assert "train.steps is 24 there, 30 here" in found
     assert "fastmix search there, fastmix train here" in found
     shown = "\n".join(check(parse_config(settings), 1).mistakes)
-    assert "holds another run: train.steps is 24 there, 30 here; name another run_dir" in shown
+    assert "holds another run: train.steps is 24 there, 30 here" in shown
+    assert "name another run_dir" in shown
+    assert "--allow-changed train.steps" in shown
 
 
 def test_changed_data_is_noticed(settings: dict[str, Any]) -> None:
@@ -44,19 +46,49 @@ def test_changed_data_is_noticed(settings: dict[str, Any]) -> None:
     prefix = settings["sources"][0]["prefix"]
     recorded["data"][prefix] = "0" * 64
     (run_dir / "run.json").write_text(json.dumps(recorded))
-    assert differences(parse_config(settings), "search") == [f"the data of {prefix} has changed"]
+    (found,) = differences(parse_config(settings), "search")
+    assert found.text == f"the data of {prefix} has changed"
+    assert found.name == f"data:{prefix}"
 
 
 def test_a_finished_run_without_checkpoint_is_kept(settings: dict[str, Any]) -> None:
     config = parse_config(settings)
     record_run(config, "search")
     (Path(config.run_dir) / "mixture.json").write_text("{}")
-    assert differences(config, "search") == [
-        "it holds a finished run without a checkpoint to go on from"
-    ]
+    (found,) = differences(config, "search")
+    assert "finished run without a checkpoint" in found.text
+    assert not found.can_be_allowed
 
 
 def test_unreadable_records_are_no_licence_to_overwrite(settings: dict[str, Any]) -> None:
     run_dir = started(settings)
     (run_dir / "run.json").write_text("{torn")
-    assert "no readable run.json" in differences(parse_config(settings), "search")[0]
+    assert "no readable run.json" in str(differences(parse_config(settings), "search")[0])
+
+
+def test_one_difference_can_be_allowed(settings: dict[str, Any]) -> None:
+    started(settings)
+    settings["train"]["steps"] = 30
+    config = parse_config(settings | {"seed": 99})
+    (left,) = check(config, 1, allowed=["train.steps"]).mistakes
+    assert "seed is 7 there, 99 here" in left
+    found = check(config, 1, allowed=["train.steps", "seed"])
+    assert found.mistakes == []
+    assert "allowed: train.steps is 24 there, 30 here" in found.warnings
+
+
+def test_another_model_or_verb_is_never_allowed(settings: dict[str, Any]) -> None:
+    started(settings)
+    settings["model"]["tie_embeddings"] = True
+    mistakes = check(
+        parse_config(settings), 1, "train", allowed=["model.tie_embeddings", "verb"]
+    ).mistakes
+    assert len([text for text in mistakes if "holds another run" in text]) == 2
+
+
+def test_another_tokenizer_is_noticed(settings: dict[str, Any]) -> None:
+    run_dir = started(settings)
+    recorded = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "run.json").write_text(json.dumps(recorded | {"tokenizer": "0" * 64}))
+    (found,) = differences(parse_config(settings), "search")
+    assert found.name == "tokenizer"

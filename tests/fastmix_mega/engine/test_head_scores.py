@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from fastmix_mega.data.batches import MicroBatch
 from fastmix_mega.engine import head_scores
 from fastmix_mega.engine.head_scores import VocabularyShard
 from fastmix_mega.engine.meters import GradientAccess, HeadMeter, HookMeter
+from fastmix_mega.engine.passes import WholePasses
 from fastmix_mega.model.gpt import ProxyModel, build_model
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
@@ -28,7 +30,7 @@ def layout() -> Iterator[Layout]:
         yield started
 
 
-def double_model(settings: dict[str, Any], layout: Layout, tied: bool) -> tuple[Config, ProxyModel]:
+def double_model(settings: dict[str, Any], layout: Layout, tied: bool) -> tuple[Config, Any]:
     settings["model"]["tie_embeddings"] = tied
     settings["search"]["precondition"] = False
     config = parse_config(settings)
@@ -56,7 +58,19 @@ def exact_losses(model: ProxyModel, batch: MicroBatch) -> torch.Tensor:
     return per_token.view(batch.labels.shape).mean(1)
 
 
-def megatron_losses(model: Any, batch: MicroBatch) -> torch.Tensor:
+class PlainPasses(WholePasses):
+    """A model without a DeepSpeed engine around it: nothing trains."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._module = model
+
+
+def access_to(model: Any, config: Config, layout: Layout) -> GradientAccess:
+    nothing: Any = None  # Gradients are compared without a preconditioner.
+    return GradientAccess(model, nothing, PlainPasses(model), config, layout)
+
+
+def megatron_losses(model: Any, _number: int, batch: MicroBatch) -> torch.Tensor:
     positions = torch.arange(batch.inputs.size(1)).expand_as(batch.inputs)
     return model(batch.inputs, positions, None, labels=batch.labels).mean(1)
 
@@ -70,13 +84,11 @@ def explicit(model: ProxyModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_closed_form_equals_explicit_gradients(settings: dict[str, Any], layout: Layout) -> None:
     """Target gradient and per-sequence scores at an untied head, 1e-6 relative."""
     config, model = double_model(settings, layout, tied=False)
-    access = GradientAccess(model, None, config, layout)
-    meter = HeadMeter(access, source_count=4)
-    target = random_batch(config, 1)
-    weights = torch.tensor([0.25, 0.75], dtype=torch.float64)
-    meter.begin_target()
-    meter.add_target(target, weights, megatron_losses)
-    gradient = meter._gradient
+    meter = HeadMeter(access_to(model, config, layout), source_count=4)
+    target = replace(random_batch(config, 1), weights=torch.tensor([0.25, 0.75]))
+    weights = target.weights.double()
+    meter.set_direction(0, [target], megatron_losses)
+    gradient = meter._direction
     assert gradient is not None
     wanted = explicit(model, (exact_losses(model, target) * weights).sum())["output_layer.weight"]
     # The target's gradient is accumulated in fp32, whatever the model's precision.
@@ -84,12 +96,13 @@ def test_closed_form_equals_explicit_gradients(settings: dict[str, Any], layout:
 
     direction = torch.randn(wanted.shape, dtype=torch.float64)
     meter._direction = direction
+    meter.begin_step(0, 3)
     for number, source in enumerate((2, 0, 2)):
         batch = random_batch(config, 10 + number, source)
-        meter.before_forward(batch)
-        loss = (megatron_losses(model, batch) * batch.weights).sum()
+        meter.before_forward(number, batch)
+        loss = (megatron_losses(model, number, batch) * batch.weights).sum()
         loss.backward()
-        meter.after_backward(batch, 1.0)
+    meter.end_step([], 1.0)
     total, square, count = meter.sums.take(lambda sums: sums)
     products = {0: [], 2: []}
     for number, source in enumerate((2, 0, 2)):
@@ -111,7 +124,7 @@ def test_hooks_equal_explicit_gradients(
 ) -> None:
     """Any set of parameters, with accumulation and unequal weights, 1e-6 relative."""
     config, model = double_model(settings, layout, tied)
-    meter = HookMeter(GradientAccess(model, None, config, layout), 4, scores)
+    meter = HookMeter(access_to(model, config, layout), 4, scores)
     parameters = meter._products.parameters
     assert parameters
     generator = torch.Generator().manual_seed(3)
@@ -120,19 +133,24 @@ def test_hooks_equal_explicit_gradients(
     ]
     meter._directions = directions
     wanted = {1: 0.0, 3: 0.0}
+    scale = 1 / 6
+    batches = []
+    meter.begin_step(0, 3)
     for number, source in enumerate((1, 3, 1)):
         batch = random_batch(config, 20 + number, source)
         weight = 0.5 + number
         batch = MicroBatch(batch.tokens, batch.sources, torch.full((2,), weight))
-        meter.before_forward(batch)
-        scale = 1 / 6
+        batches.append(batch)
+        meter.before_forward(number, batch)
         # A backward through fp64 losses: megatron's own would round the gradient to fp32.
         ((exact_losses(model, batch) * weight).sum() * scale).backward()
-        meter.after_backward(batch, scale)
+    meter.end_step(batches, scale)
+    for batch in batches:
         own = torch.autograd.grad(
             exact_losses(model, batch).mean(), parameters, materialize_grads=True
         )
-        wanted[source] += sum(float((v * g).sum()) for v, g in zip(directions, own, strict=True))
+        product = sum(float((v * g).sum()) for v, g in zip(directions, own, strict=True))
+        wanted[int(batch.sources[0])] += product
     total, _, count = meter.sums.take(lambda sums: sums)
     assert total[1] == pytest.approx(wanted[1], rel=1e-6)
     assert total[3] == pytest.approx(wanted[3], rel=1e-6)
@@ -142,12 +160,10 @@ def test_hooks_equal_explicit_gradients(
 def test_target_gradient_of_hooks(settings: dict[str, Any], layout: Layout) -> None:
     """It equals the explicit one, and leaves no trace in `.grad`."""
     config, model = double_model(settings, layout, tied=True)
-    meter = HookMeter(GradientAccess(model, None, config, layout), 4, "all")
-    target = random_batch(config, 5)
-    weights = torch.tensor([0.4, 0.6], dtype=torch.float64)
-    meter.begin_target()
-    meter.add_target(target, weights, exact_losses)
-    meter.end_target(step=0)
+    meter = HookMeter(access_to(model, config, layout), 4, "all")
+    target = replace(random_batch(config, 5), weights=torch.tensor([0.4, 0.6]))
+    weights = target.weights.double()
+    meter.set_direction(0, [target], lambda model, _, batch: exact_losses(model, batch))
     wanted = explicit(model, (exact_losses(model, target) * weights).sum())
     assert meter._directions is not None
     for direction, gradient in zip(meter._directions, wanted.values(), strict=True):
@@ -178,7 +194,7 @@ def test_scored_tokens_are_a_share(settings: dict[str, Any], layout: Layout) -> 
     """Every token is looked at equally often as the start moves on."""
     settings["search"]["score_tokens"] = 0.25
     config, model = double_model(settings, layout, tied=False)
-    meter = HeadMeter(GradientAccess(model, None, config, layout), 4)
-    seen = [token for offset in range(4) for token in range(16)[meter._tokens(16, offset)]]
-    assert sorted(seen) == list(range(16))
-    assert len(range(16)[meter._tokens(16, 0)]) == 4
+    meter = HeadMeter(access_to(model, config, layout), 4)
+    chosen = [meter._tokens(number) for number in range(4)]
+    assert sorted(token for tokens, _ in chosen for token in tokens.tolist()) == list(range(16))
+    assert [count for _, count in chosen] == [4] * 4

@@ -1,0 +1,130 @@
+"""Damaged checkpoints, full disks and kills at the worst moments, in real runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from fastmix_mega.checkpoint.manifest import DamagedCheckpoint, problems, read_manifest
+from tests.launch import column, fastmix, fastmix_with_fault, run_config
+
+pytestmark = pytest.mark.distributed
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Path]:
+    return {}
+
+
+def saving(settings: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    checkpoint = {"every": 5, "keep": 2, "final": False}
+    return settings | {"checkpoint": checkpoint, "run_dir": str(run_dir)}
+
+
+def write(settings: dict[str, Any], directory: Path) -> str:
+    path = directory / "config.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return str(path)
+
+
+def same(run_dir: Path, whole: Path) -> None:
+    for file, key in (("metrics.jsonl", "loss"), ("history.jsonl", "mixture")):
+        assert np.array_equal(column(run_dir, file, key), column(whole, file, key))
+    assert (run_dir / "mixture.json").read_text() == (whole / "mixture.json").read_text()
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_every_damaged_file_is_noticed(settings: dict[str, Any], tmp_path: Path) -> None:
+    """A flipped bit in each file, a missing one, no manifest: the checkpoint before is used."""
+    config = write(saving(settings, tmp_path / "run"), tmp_path)
+    fastmix("search", config)
+    whole = tmp_path / "whole"
+    shutil.copytree(tmp_path / "run", whole)
+    newest = tmp_path / "run" / "checkpoints" / "step_20"
+    manifest = read_manifest(newest)
+    assert {path.name for path in newest.iterdir()} == {*manifest.files, "manifest.json"}
+    for name in manifest.files:
+        for damage in (flip, Path.unlink):
+            content = (newest / name).read_bytes()
+            damage(newest / name)
+            assert len(problems(newest, manifest, list(manifest.files))) == 1
+            (newest / name).write_bytes(content)
+    content = (newest / "manifest.json").read_bytes()
+    for place in range(0, len(content) - 3, 7):
+        (newest / "manifest.json").write_bytes(
+            content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        )
+        with pytest.raises(DamagedCheckpoint):
+            read_manifest(newest)
+    (newest / "manifest.json").write_bytes(content)
+    flip(newest / "fastmix_rank0.pt")
+    shown = fastmix("search", config)
+    assert "checkpoint of step 20 is damaged (fastmix_rank0.pt has another checksum)" in shown
+    assert "continuing after step 15" in shown
+    same(tmp_path / "run", whole)
+    for step in (15, 20):
+        flip(tmp_path / "run" / "checkpoints" / f"step_{step}" / "fastmix_rank0.pt")
+    shown = fastmix("search", config, expect=2)
+    assert "none of the checkpoints" in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    "fault", ["kill-start:1:1", "kill-save:1:3", "kill-seal:0:4", "kill-outer:0:3", "kill-step:1:9"]
+)
+def test_killed_and_resumed_equals_uninterrupted(
+    settings: dict[str, Any], tmp_path: Path, kept: dict[str, Path], fault: str
+) -> None:
+    if "whole" not in kept:
+        kept["whole"] = run_config("search", settings, tmp_path / "whole", processes=2)
+    config = write(saving(settings, tmp_path / "run"), tmp_path)
+    code, _ = fastmix_with_fault(fault, "search", config)
+    assert code != 0
+    fastmix("search", config, "--nproc", "2")
+    same(tmp_path / "run", kept["whole"])
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.partial"))
+
+
+def test_a_full_disk_ends_neither_run_nor_checkpoints(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """The checkpoints stand on a tmpfs that holds one checkpoint, not two."""
+    whole = run_config("search", settings, tmp_path / "whole", processes=2)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    target = str(tmp_path / "run" / "checkpoints")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", target]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        config = write(saving(settings, tmp_path / "run"), tmp_path)
+        shown = fastmix("search", config, "--nproc", "2")
+        assert "could not be written" in shown
+        same(tmp_path / "run", whole)
+        shown = fastmix("search", config, "--nproc", "2")
+        assert "continuing after step" in shown
+    finally:
+        subprocess.run(["umount", target], check=True)
+
+
+def test_training_resumes_under_zero_2_and_3(settings: dict[str, Any], tmp_path: Path) -> None:
+    for zero in (2, 3):
+        settings["parallel"] = {"zero": zero}
+        settings["checkpoint"] = {"every": 8, "keep": 9}
+        whole = run_config("train", settings, tmp_path / str(zero), processes=2)
+        losses = column(whole, "metrics.jsonl", "loss")
+        for step in (16, 24):
+            shutil.rmtree(whole / "checkpoints" / f"step_{step}")
+        run_config("train", settings, tmp_path / str(zero), processes=2)
+        assert np.array_equal(column(whole, "metrics.jsonl", "loss"), losses)

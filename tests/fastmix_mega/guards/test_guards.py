@@ -1,0 +1,47 @@
+"""Faults put into real runs on two processes, and what the guards make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fastmix_mega.checkpoint.store import checkpoint_steps
+from fastmix_mega.files import read_jsonl
+from tests.launch import fastmix, fastmix_with_fault
+
+pytestmark = pytest.mark.distributed
+
+
+def write(settings: dict[str, Any], tmp_path: Path) -> str:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return str(path)
+
+
+def test_a_loss_that_is_no_number(settings: dict[str, Any], tmp_path: Path) -> None:
+    """From step 10 on, on rank 1: skipped, traced to the sample, stopped after three; resumable."""
+    settings["guards"] = {"max_skipped": 3}
+    config = write(settings, tmp_path)
+    code, shown = fastmix_with_fault("nan:1:10", "search", config)
+    assert code == 1
+    assert "3 steps had a gradient that is not finite" in shown
+    assert 'loop.py", line' not in shown
+    events = read_jsonl(tmp_path / "run" / "events.jsonl")
+    assert [event["step"] for event in events] == [10, 11, 12]
+    assert all(len(event["sequences"]) == 1 for event in events)
+    assert {event["sequences"][0]["rank"] for event in events} == {1}
+    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [12]
+    fastmix("search", config, "--nproc", "2", "guards.max_skipped=9")
+    rows = read_jsonl(tmp_path / "run" / "history.jsonl")
+    assert len(rows) == 5
+    assert read_jsonl(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == 24
+
+
+def test_a_mixture_that_drifts_is_caught(settings: dict[str, Any], tmp_path: Path) -> None:
+    code, shown = fastmix_with_fault("drift:1:9", "search", write(settings, tmp_path))
+    assert code == 1
+    assert "lost step with each other" in shown
+    assert "rank 1: step 9" in shown
