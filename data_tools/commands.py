@@ -19,7 +19,6 @@ TOOLS = {
     "split": "train, valid and test by a hash of each document",
     "inspect": "documents, tokens, lengths and decoded text of token files",
     "verify": "find damage in token files",
-    "dedup": "find and remove documents of targets that stand in sources",
     "build_corpora": "training, target and judge documents without leakage",
     "prepare": "corpora, tokenizer and token files in one go",
 }

@@ -75,12 +75,13 @@ def _encode_unit(
     texts: list[str] = []
     lines = characters = text_bytes = reported = 0
     try:
-        for lines, text in enumerate(read_unit(job.files[unit.file], unit, job.read), 1):  # noqa: B007
+        for lines, text in enumerate(read_unit(job.files[unit.file], unit, job.read), 1):
             if isinstance(text, Problem):
                 problems.append((lines, text.reason))
-                # The limit is for the whole run: past it this unit alone decides.
+                # Past the whole run's limit the run ends; a part of half a unit must not stay.
                 if len(problems) > job.max_bad:
-                    break
+                    part.discard()
+                    return Marker(number, 0, 0, lines, 0, 0, problems)
                 continue
             texts.append(text)
             characters += len(text)

@@ -117,6 +117,9 @@ class PartsFolder:
         if known is None:
             write_json(plan_path, plan)
         elif known != orjson.loads(orjson.dumps(plan)):
+            if not any(self.path.glob("*.part")):
+                write_json(plan_path, plan)
+                return
             changed = sorted(key for key in plan if known.get(key) != plan[key])
             raise UserError(
                 f"{self.path} holds parts of a run with other {', '.join(changed) or 'settings'}; "

@@ -72,7 +72,7 @@ def open_decoded(file: InputFile) -> BinaryIO:
 
         # Files made with --long have windows above the default limit.
         long_windows = {zstd.DecompressionParameter.window_log_max: 31}
-        return cast(BinaryIO, zstd.open(file.path, "rb", options=long_windows))
+        return cast(BinaryIO, cast(Any, zstd).open(file.path, "rb", options=long_windows))
     return open(file.path, "rb")
 
 

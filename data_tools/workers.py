@@ -64,7 +64,8 @@ def run_units(
             ours.send(processes[ours][1])
         while processes:
             # A pipe also becomes ready when the process at its other end has ended.
-            for ours in wait(list(processes)):
+            for ready in wait(list(processes)):
+                ours: Any = ready
                 assert isinstance(ours, Connection)
                 process, unit = processes[ours]
                 try:

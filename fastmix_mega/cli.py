@@ -236,13 +236,16 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _data(arguments: Sequence[str]) -> int:
-    import data_tools
+    from data_tools.commands import TOOLS
 
-    directory = Path(data_tools.__file__).parent
-    tools = sorted(path.stem for path in directory.glob("[a-z]*.py"))
     tool = arguments[0] if arguments else ""
-    if tool not in tools:
-        print(f"fastmix data: choose one of {', '.join(tools)}", file=sys.stderr)
-        return EXIT_USER_MISTAKE
+    if tool not in TOOLS:
+        lines = [f"  {name:16} {text}" for name, text in TOOLS.items()]
+        asked = tool in ("-h", "--help")
+        print(
+            "\n".join(["fastmix data TOOL, with TOOL one of", *lines]),
+            file=sys.stdout if asked else sys.stderr,
+        )
+        return 0 if asked else EXIT_USER_MISTAKE
     module = importlib.import_module(f"data_tools.{tool}")
     return int(module.main(list(arguments[1:])) or 0)

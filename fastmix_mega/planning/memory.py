@@ -115,23 +115,19 @@ def _stage_memory(
     micro_batches = config.train.global_batch // (config.train.micro_batch * data)
     state = _state(count, shards, width, parallel.zero, micro_batches)
     direction = _direction(config, shape, parallel, stage, count, width) if mode == "search" else 0
-    activations, logits = _activations(
-        config, shape, parallel, stage, min(micro_batches, parallel.pipeline - stage), mode, kernels
+    in_flight = min(micro_batches, parallel.pipeline - stage)
+    work = _activations(config, shape, parallel, stage, in_flight, mode, kernels)
+    # ZeRO 2 makes its buffer anew in every backward pass.
+    forward_buffers = 0 if parallel.zero == 2 else state.pass_buffers
+    moments = [
+        (state.gradients, work.body, work.forward_logits, forward_buffers),
+        (state.gradients, work.body + work.layer, work.backward_logits, state.pass_buffers),
+        (state.gradients_in_step, 0, 0, state.step_buffers(kernels)),
+    ]
+    gradients, activations, logits, buffers = max(moments, key=sum)
+    return Memory(
+        state.parameters, gradients, state.optimizer, direction, activations, logits, buffers
     )
-    held, step_buffers = state.held, state.step_buffers(kernels)
-    in_pass = state.gradients + state.pass_buffers + activations + logits
-    in_step = state.gradients_in_step + step_buffers
-    if in_pass >= in_step:
-        return Memory(
-            *held,
-            state.gradients,
-            state.optimizer,
-            direction,
-            activations,
-            logits,
-            state.pass_buffers,
-        )
-    return Memory(*held, state.gradients_in_step, state.optimizer, direction, 0, 0, step_buffers)
 
 
 @dataclass(frozen=True)
@@ -150,10 +146,6 @@ class _State:
     flattened: bool
     """Whether the step copies the share's gradient into one tensor."""
 
-    @property
-    def held(self) -> tuple[float]:
-        return (self.parameters,)
-
     def step_buffers(self, kernels: Kernels) -> float:
         """The larger one of the reduction's buffers and the update's."""
         update = self.shard * (self.flattened + (0 if kernels.fused_adam else 2))
@@ -165,10 +157,20 @@ def _state(count: int, shards: int, width: int, zero: int, micro_batches: int) -
     bucket = BYTES_FP32 * reduction_bucket(count)
     if zero == 3:
         live = width * min(count, ZERO3_LIVE_PARAMETERS)
-        buffers = live + bucket * (3.2 if width == BYTES_FP32 else 2.2)
+        # Measured, not derived: gathered parameters, the reduction's and the partitions' buffers.
+        in_pass, in_step = (2.0, 3.2) if width == BYTES_FP32 else (1.2, 2.2)
         parameters = width * count / shards
         gradients = shard if width == BYTES_FP32 else 0
-        return _State(parameters, 3 * shard, 0, 0, buffers, buffers, gradients, True)
+        return _State(
+            parameters,
+            3 * shard,
+            0,
+            0,
+            live + in_pass * bucket,
+            live + in_step * bucket,
+            gradients,
+            True,
+        )
     if zero == 2:
         # Every backward pass reduces into the process's own share.
         in_pass = width / BYTES_FP32 * bucket
@@ -199,6 +201,20 @@ def _direction(
     return width * count
 
 
+@dataclass(frozen=True)
+class _Work:
+    """Bytes that one process's micro-batches need."""
+
+    body: float
+    """The layers' saved activations, of all micro-batches under way."""
+    forward_logits: float
+    """Logits and what the scores copy of them, at the end of the forward pass."""
+    backward_logits: float
+    """Logits and the head's gradients; 0 if the last layer's backward pass needs more."""
+    layer: float
+    """What a layer's backward pass needs beside; 0 if the head needs more."""
+
+
 def _activations(
     config: Config,
     shape: ModelShape,
@@ -207,8 +223,7 @@ def _activations(
     in_flight: int,
     mode: str,
     kernels: Kernels,
-) -> tuple[float, float]:
-    """(layers' activations of all micro-batches under way, logits and the loss's copies)."""
+) -> _Work:
     train = config.train
     width = BYTES_BF16 if config.precision == "bf16" else BYTES_FP32
     tokens = train.micro_batch * train.seq_length // parallel.context
@@ -237,7 +252,7 @@ def _activations(
     if stage == 0:
         body += in_flight * residual
     if stage != parallel.pipeline - 1:
-        return body + backward, 0
+        return _Work(body, 0, 0, backward)
     body += 2 * residual
     matrix = shape.vocab_size * hidden / tensor
     table = tokens * shape.vocab_size / tensor
@@ -245,7 +260,10 @@ def _activations(
     # backward pass makes two gradients before the logits go.
     logits = table * (BYTES_FP32 if width == BYTES_FP32 else BYTES_FP32 + width)
     logits += matrix * width + residual
+    scored = 0.0
     if mode == "search" and config.search.scores == "head":
         copies = (3 if width == BYTES_FP32 else 3.5) * BYTES_FP32 * min(table, CHUNK_ELEMENTS)
-        logits = max(logits, table * width + copies)
-    return (body, logits) if logits > backward else (body + backward, 0)
+        scored = table * width + copies
+    if logits > backward:
+        return _Work(body, scored, logits, 0)
+    return _Work(body, scored, 0, backward)
