@@ -91,7 +91,7 @@ def wait_for_steps(run_dir: Path, count: int) -> None:
     metrics = run_dir / "metrics.jsonl"
     limit = time.monotonic() + 120
     while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= count):
-        assert time.monotonic() < limit, "the job does not train"
+        assert time.monotonic() < limit, "the job does not train (a failed start is in its log)"
         time.sleep(0.1)
 
 
