@@ -13,7 +13,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from data_tools.commands import ToolError
 from fastmix_mega.errors import UserError
@@ -65,8 +65,7 @@ def run_units(
         while processes:
             # A pipe also becomes ready when the process at its other end has ended.
             for ready in wait(list(processes)):
-                ours: Any = ready
-                assert isinstance(ours, Connection)
+                ours = cast(Connection, ready)
                 process, unit = processes[ours]
                 try:
                     kind, content = ours.recv()

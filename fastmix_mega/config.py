@@ -14,11 +14,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fastmix_mega.constraints.spec import Constraints
 from fastmix_mega.errors import UserError
 from fastmix_mega.section import Name, PositiveFloat, PositiveInt, Section, Share
+
+
+def _possible_path(path: str) -> str:
+    if not path.strip() or "\0" in path:
+        raise ValueError("a path must not be empty or hold a zero byte")
+    return path
+
+
+PathText = Annotated[str, AfterValidator(_possible_path)]
 
 
 class SourceConfig(Section):
@@ -26,7 +42,7 @@ class SourceConfig(Section):
 
     name: Name
     """Letters, digits and . _ + - only: it appears in files, charts and exports."""
-    prefix: str | list[str]
+    prefix: PathText | Annotated[list[PathText], Field(min_length=1)]
     """Path without .bin/.idx; a list is one source that is split over several files."""
 
     @property
@@ -218,14 +234,14 @@ class LogSection(Section):
 class Config(Section):
     """Everything that a run depends on."""
 
-    run_dir: str
+    run_dir: PathText
     seed: int = Field(default=1, ge=0, lt=2**31)
     precision: Literal["fp32", "bf16"] = "fp32"
     method: Literal["fastmix", "reference"] = "fastmix"
     """The search's update rule; `reference` is the recipe of the authors' code, to compare."""
     mixture: str | dict[str, float] = "uniform"
     """`fastmix train` only: `uniform`, `proportional`, a mixture.json, or weights by name."""
-    tokenizer: str
+    tokenizer: PathText
     sources: Annotated[list[SourceConfig], Field(min_length=1)]
     targets: list[TargetConfig] = Field(default=[])
     model: ModelSection = ModelSection(preset="1M")
@@ -362,7 +378,11 @@ def _explain(item: Any, schema: type[BaseModel]) -> str:
     """One line for one of pydantic's errors."""
     location: tuple[int | str, ...] = item["loc"]
     # The tags that pydantic adds for members of a union are no keys of the user's.
-    keys = [part for part in location if not str(part).startswith(("dict[", "list[", "str"))]
+    keys = [
+        part
+        for part in location
+        if not str(part).startswith(("dict[", "list[", "str", "function-"))
+    ]
     where = ".".join(map(str, keys)) or "the whole"
     if item["type"] == "extra_forbidden":
         known = _known_keys(schema, location[:-1])

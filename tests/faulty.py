@@ -109,9 +109,14 @@ def install(kind: str, count: int) -> None:
     before(owner, name, count, fault)
 
 
+def install_all(faults: str, own_rank: str) -> None:
+    """Install those of FAULT's faults that are this rank's."""
+    for each in faults.split(","):
+        kind, rank, count = each.split(":")
+        if rank in (own_rank, "all"):
+            install(kind, int(count))
+
+
 if __name__ == "__main__":
-    for each in os.environ["FAULT"].split(","):
-        fault_kind, rank, number = each.split(":")
-        if rank in (os.environ["RANK"], "all"):
-            install(fault_kind, int(number))
+    install_all(os.environ["FAULT"], os.environ["RANK"])
     sys.exit(cli.main())

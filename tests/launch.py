@@ -16,15 +16,22 @@ from fastmix_mega.files import read_jsonl
 LOGS = Path(__file__).parent.parent / "test-logs"
 
 
-def fastmix(*arguments: str, timeout: float = 300, expect: int = 0) -> str:
+def fastmix(
+    *arguments: str,
+    timeout: float = 300,
+    expect: int = 0,
+    variables: dict[str, str] | None = None,
+    umask: int = -1,
+) -> str:
     """`python -m fastmix_mega ARGUMENTS`; returns its whole output.
 
     On another exit code than expected the log goes to test-logs/ and the test fails.
     """
-    environment = clean_environment()
+    environment = clean_environment() | (variables or {})
     done = subprocess.run(
         [sys.executable, "-m", "fastmix_mega", *arguments],
         env=environment,
+        umask=umask,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

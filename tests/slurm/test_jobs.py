@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,7 +93,7 @@ def wait_for_steps(run_dir: Path, count: int) -> None:
     metrics = run_dir / "metrics.jsonl"
     limit = time.monotonic() + 120
     while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= count):
-        assert time.monotonic() < limit, "the job does not train"
+        assert time.monotonic() < limit, "the job does not train (a failed start is in its log)"
         time.sleep(0.1)
 
 
@@ -193,3 +195,39 @@ def test_a_mistake_ends_the_job_with_its_message(
     job = jobs.submit("pretrain_proxy.sbatch", config_file(settings, tmp_path))
     jobs.wait_for(job, "FAILED")
     assert "train.global_batch (7) must be a multiple" in jobs.log(job)
+
+
+def test_pipeline_from_raw_text_to_the_large_run(
+    settings: dict[str, Any], tmp_path: Path, jobs: Jobs
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    words = Path(np.__file__).read_text().split()
+    lines = []
+    for number, entry in enumerate([*settings["sources"], *settings["targets"]]):
+        draw = np.random.default_rng(number)
+        rows = [json.dumps({"text": " ".join(draw.choice(words, 40))}) for _ in range(40)]
+        for part in range(2):
+            path = data / f"{entry['name']}{part}.jsonl"
+            path.write_text("\n".join(rows[part::2]) + "\n")
+        entry["prefix"] = str(data / entry["name"])
+        lines.append(f"{entry['prefix']} {entry['prefix']}?.jsonl")
+    corpora = tmp_path / "corpora.txt"
+    corpora.write_text("\n".join(lines) + "\n")
+    search = config_file(settings, tmp_path, steps=24)
+    large = tmp_path / "large.yaml"
+    large.write_text(yaml.safe_dump(settings | {"run_dir": str(tmp_path / "large")}))
+    jobs.environment["FASTMIX_TASKS"] = "2"
+    output = f"--output={tmp_path}/%j.log"
+    said = jobs.call(
+        "slurm/pipeline.sh", str(corpora), settings["tokenizer"], search, str(large), output
+    )
+    proxy, last = re.findall(r"search (\d+) -> large run (\d+)", said)[0]
+    # The large run is last: a failure before it is told by the log of what failed.
+    jobs.wait_for(proxy, "COMPLETED")
+    jobs.wait_for(last, "COMPLETED")
+    assert (tmp_path / "large" / "checkpoints" / "step_12" / "manifest.json").is_file()
+    assert not list(data.glob("*.share-*"))
+    found = json.loads((tmp_path / "run" / "mixture.json").read_text())
+    used = json.loads((tmp_path / "large" / "mixture.json").read_text())
+    assert used["mixture"] == found["mixture"]
