@@ -228,6 +228,5 @@ def test_pipeline_from_raw_text_to_the_large_run(
     jobs.wait_for(last, "COMPLETED")
     assert (tmp_path / "large" / "checkpoints" / "step_12" / "manifest.json").is_file()
     assert not list(data.glob("*.share-*"))
-    found = json.loads((tmp_path / "run" / "mixture.json").read_text())
-    used = json.loads((tmp_path / "large" / "mixture.json").read_text())
-    assert used["mixture"] == found["mixture"]
+    used = yaml.safe_load((tmp_path / "large" / "config.yaml").read_text())["mixture"]
+    assert used == str(tmp_path / "run" / "mixture.json")
