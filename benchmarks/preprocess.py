@@ -3,8 +3,8 @@
     python -m benchmarks.preprocess corpus.jsonl --tokenizer tokenizer.model [--rounds 5] \
         [--megatron /path/to/Megatron-LM/tools/preprocess_data.py]
 
-Alternates between the library alone (one process, texts in memory), `data_tools.preprocess` with one
-and with two workers, and, where its path is given, Megatron-LM's tool with one worker. Prints the
+Alternates between the library alone (one process, texts in memory), `data_tools.preprocess` with
+one and two workers, and, where its path is given, Megatron-LM's tool with one worker. Prints the
 medians of text bytes per second as ratios, with the spread of the rounds.
 """
 

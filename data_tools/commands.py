@@ -19,6 +19,7 @@ TOOLS = {
     "split": "train, valid and test by a hash of each document",
     "inspect": "documents, tokens, lengths and decoded text of token files",
     "verify": "find damage in token files",
+    "dedup": "remove documents of sources that a target also holds",
     "build_corpora": "training, target and judge documents without leakage",
     "prepare": "corpora, tokenizer and token files in one go",
 }
