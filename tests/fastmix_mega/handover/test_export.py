@@ -17,7 +17,7 @@ from fastmix_mega.errors import UserError
 from fastmix_mega.handover.export import export_mixture, import_mixture
 from fastmix_mega.handover.formats import FORMATS
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, read_mixture
-from tests.conftest import SOURCES
+from tests.tiny import SOURCES
 from tests.fastmix_mega.handover.consumers import read_with
 
 WEIGHTS = (0.5, 0.1 + 0.2, 0.0, 0.2)
