@@ -7,12 +7,13 @@ so that the check takes seconds whatever the size of the corpora.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastmix_mega.config import Config, SourceConfig
+from fastmix_mega.constraints.apply import ConstraintSet, Sources, epochs_at
 from fastmix_mega.data.overlap import shared_documents
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.data.tokenizer import Tokenizer
@@ -20,8 +21,12 @@ from fastmix_mega.errors import UserError
 from fastmix_mega.identity import differences
 from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.mixture.policy import OuterSchedule
+from fastmix_mega.mixture.rule import FloatArray
+from fastmix_mega.mixture.stages import average_mixture, resolve_stages
 from fastmix_mega.model.presets import ModelShape, resolve_shape
 from fastmix_mega.parallel.rules import as_yaml, nearest_layout, problems
+
+LIMITS = "search.constraints"
 
 
 @dataclass
@@ -139,7 +144,7 @@ def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
             opened[where] = source
             if tokenizer is not None:
                 yield from _same_tokenizer(where, source, tokenizer)
-    yield from _mixtures(config, mode, opened)
+    yield from _mixtures(config, mode, opened, found)
     yield from _enough(config, opened, found)
     yield from _overlaps(config, opened)
 
@@ -161,21 +166,58 @@ def _same_tokenizer(where: str, source: TokenSource, tokenizer: Tokenizer) -> It
             )
 
 
-def _mixtures(config: Config, mode: str, opened: dict[str, TokenSource]) -> Iterator[str]:
+def _mixtures(
+    config: Config, mode: str, opened: dict[str, TokenSource], found: Findings
+) -> Iterator[str]:
     sources = [opened.get(f"sources: {name}") for name in config.source_names]
-    tokens = [1 if source is None else source.num_tokens for source in sources]
-    given, where = (
-        (config.search.initial, "search.initial")
-        if mode == "search"
-        else (config.mixture, "mixture")
-    )
+    if any(source is None for source in sources):
+        return  # Their mistakes are told already.
+    tokens = [source.num_tokens for source in sources if source is not None]
     try:
-        weights = resolve_mixture(given, config.source_names, tokens, where)
+        if mode == "train":
+            stages = resolve_stages(config, tokens)
+            weights = average_mixture(stages, config.train.steps)
+        else:
+            given = config.search.initial
+            weights = resolve_mixture(given, config.source_names, tokens, "search.initial")
+            weights = _constrained(config, weights, tokens, found)
     except UserError as error:
         yield str(error)
         return
     if mode == "search" and (weights <= 0).any():
-        yield f"{where}: a weight of 0 could never recover; give it a small one, or drop the source"
+        yield (
+            "search.initial, within the constraints: a weight of 0 could never recover; give it a "
+            "small one, or drop the source"
+        )
+    train = config.train
+    budget = train.steps * train.global_batch * train.seq_length
+    shown = _epochs(config.source_names, epochs_at(weights, tokens, budget))
+    found.facts.append(f"epochs in this run, at the mixture it begins with: {shown}")
+
+
+def _constrained(
+    config: Config, initial: FloatArray, tokens: list[int], found: Findings
+) -> FloatArray:
+    limits = config.search.constraints
+    if limits is None:
+        return initial
+    if config.method != "fastmix":
+        raise UserError("search.constraints needs method: fastmix")
+    result = ConstraintSet(limits, Sources(config.source_names, tokens), LIMITS).apply(initial)
+    if limits.budget_tokens is not None:
+        shown = _epochs(config.source_names, result.epochs)
+        found.facts.append(
+            f"epochs at {limits.budget_tokens:,} tokens, at the initial mixture: {shown}"
+        )
+    return result.weights
+
+
+def _epochs(names: list[str], epochs: Sequence[float | None]) -> str:
+    return ", ".join(
+        f"{name} {times:.3g}"
+        for name, times in zip(names, epochs, strict=True)
+        if times is not None
+    )
 
 
 def _enough(config: Config, opened: dict[str, TokenSource], found: Findings) -> Iterator[str]:
@@ -186,6 +228,11 @@ def _enough(config: Config, opened: dict[str, TokenSource], found: Findings) -> 
             yield (
                 f"{where}: {source.num_tokens} tokens are not one sequence of "
                 f"{config.train.seq_length}; lower train.seq_length or give it more text"
+            )
+        elif where.startswith("sources") and source.num_samples <= config.evaluation.holdout:
+            yield (
+                f"{where}: evaluation.holdout keeps {config.evaluation.holdout} of its "
+                f"{source.num_samples} sequences; lower it"
             )
         elif where.startswith("sources") and source.num_tokens < fair_share / 4:
             found.warnings.append(

@@ -181,6 +181,16 @@ class SearchSection(Section):
     large run's. `method: fastmix` only."""
 
 
+class StageConfig(Section):
+    """A later part of a training run with a mixture of its own, for example for annealing."""
+
+    name: Name
+    from_tokens: PositiveInt
+    """Tokens after which it begins, rounded up to a whole step."""
+    mixture: str | dict[str, float]
+    """As `mixture` of the whole run."""
+
+
 class EvaluationSection(Section):
     """Held-out loss during and after the run."""
 
@@ -189,6 +199,9 @@ class EvaluationSection(Section):
     sequences: PositiveInt = 128
     """Sequences per set, the same ones at every evaluation and for every seed."""
     sets: list[SourceConfig] = Field(default=[])
+    holdout: Annotated[int, Field(ge=0)] = 0
+    """Sequences at the end of every source that are never trained on; their loss is told as
+    held_out/NAME at every evaluation. 0 for none."""
 
 
 class CheckpointSection(Section):
@@ -241,6 +254,9 @@ class Config(Section):
     """The search's update rule; `reference` is the recipe of the authors' code, to compare."""
     mixture: str | dict[str, float] = "uniform"
     """`fastmix train` only: `uniform`, `proportional`, a mixture.json, or weights by name."""
+    stages: list[StageConfig] = Field(default=[])
+    """`fastmix train` only: mixtures that take over later in the run, in order. Every source goes
+    on where it was, so that no sample is lost or repeated."""
     tokenizer: PathText
     sources: Annotated[list[SourceConfig], Field(min_length=1)]
     targets: list[TargetConfig] = Field(default=[])

@@ -7,16 +7,15 @@ fastmix train  CONFIG [--nproc N] [key.path=value ...]
 from __future__ import annotations
 
 import math
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from fastmix_mega.checkpoint import Checkpoints
 from fastmix_mega.config import Config
+from fastmix_mega.constraints.apply import ConstraintSet, Sources
 from fastmix_mega.data.batches import even_micro_batches, load_micro_batch, rows_of_rank
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
@@ -24,25 +23,28 @@ from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.engine.meters import needs_single_source
 from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.errors import RunFailed
+from fastmix_mega.files import write_json
 from fastmix_mega.guards.agreement import Agreement
-from fastmix_mega.guards.mixture import MixtureGuard, describe_mixture_event, is_collapsed
+from fastmix_mega.guards.mixture import MixtureGuard, describe_mixture_event
 from fastmix_mega.guards.nonfinite import NonFiniteGuard
 from fastmix_mega.guards.spikes import LossSpikes, describe_spike
 from fastmix_mega.guards.watchdog import Member, Watchdog
+from fastmix_mega.handover.export import describe
 from fastmix_mega.identity import record_run
 from fastmix_mega.mixture.controller import MixtureEstimate
-from fastmix_mega.mixture.cost import cost_in_proxy_runs
-from fastmix_mega.mixture.file import MixtureFile, MixtureSource, resolve_mixture
+from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.mixture.outer import OuterLoop
 from fastmix_mega.mixture.policy import MixturePolicy
-from fastmix_mega.mixture.rule import effective_sources, entropy
+from fastmix_mega.mixture.stages import Stage, average_mixture, resolve_stages, stage_at
 from fastmix_mega.model.gpt import chunks_of
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
+from fastmix_mega.result import mixture_file, share_rows, share_table
 from fastmix_mega.stop import Stopped, StopRequest
 from fastmix_mega.telemetry import RunLog
 
+LIMITS = "search.constraints"
 Mode = Literal["search", "train"]
 
 
@@ -78,12 +80,21 @@ class TrainingLoop:
         scores = config.search.scores if mode == "search" else None
         self.engine = TrainingEngine(config, self.shape, layout, len(names), scores)
         self.outer: OuterLoop | None = None
+        self.constraints: ConstraintSet | None = None
+        self.stages: list[Stage] = []
+        self.drawn_at: list[NDArray[np.int64]] = []
+        """Per stage that has begun: [S] samples drawn before it."""
         if mode == "search":
             initial = resolve_mixture(config.search.initial, names, tokens, "search.initial")
-            self.outer = OuterLoop(config, layout, self.engine, self.inputs.targets, initial)
+            if config.search.constraints is not None:
+                limits = config.search.constraints
+                self.constraints = ConstraintSet(limits, Sources(names, tokens), LIMITS)
+                initial = self.constraints.project(initial)
+            self.outer = OuterLoop(
+                config, layout, self.engine, self.inputs.targets, initial, self.constraints
+            )
         else:
-            mixture = resolve_mixture(config.mixture, names, tokens, "mixture")
-            self._fixed = MixturePolicy(mixture)
+            self.stages = resolve_stages(config, tokens)
         block = config.train.micro_batch if scores and needs_single_source(scores) else 1
         self.sampler = MixtureSampler(config.seed, len(names), config.train.global_batch, block)
         self.rows = rows_of_rank(
@@ -118,7 +129,9 @@ class TrainingLoop:
 
     @property
     def policy(self) -> MixturePolicy:
-        return self._fixed if self.outer is None else self.outer.policy
+        if self.outer is not None:
+            return self.outer.policy
+        return MixturePolicy(self.stages[max(0, len(self.drawn_at) - 1)].mixture)
 
     def run(self, request: StopRequest) -> None:
         config = self.config
@@ -128,6 +141,8 @@ class TrainingLoop:
             self.watchdog.phase(step, "target gradient and training step")
             if self.outer is not None:
                 self.outer.before_step(step)
+            elif stage_at(self.stages, step) == len(self.drawn_at):
+                self.drawn_at.append(self.sampler.drawn.copy())
             self._train_step(step)
             done = step + 1
             self.watchdog.phase(done, "mixture update and log")
@@ -234,6 +249,7 @@ class TrainingLoop:
         meter = self.engine.meter
         return {
             "drawn": self.sampler.drawn,
+            "drawn_at": list(self.drawn_at),
             "losses": self.engine.losses.state(),
             "objective": self.engine.objective.state(),
             "meter": None if meter is None else meter.state(),
@@ -250,6 +266,7 @@ class TrainingLoop:
             return 0
         step, state = found
         self.sampler.drawn = state["drawn"]
+        self.drawn_at = list(state["drawn_at"])
         self.skipped.count = state["skipped"]
         self.spikes.load(state["spikes"])
         self.mixture_guard.load(state["mixture_guard"])
@@ -267,95 +284,33 @@ class TrainingLoop:
             return
         from fastmix_mega.report.build import build_report
 
+        config, directory = self.config, Path(self.config.run_dir)
+        path = directory / "mixture.json"
+        ours = (config, self.inputs, self.shape, self.layout)
         if self.outer is None:
-            weights = self._fixed.mixture
+            weights = average_mixture(self.stages, config.train.steps)
             estimate = MixtureEstimate(weights, np.zeros_like(weights))
+            mixture_file(*ours, estimate, None).write(path)
+            rows = share_rows(
+                config.source_names,
+                self.stages,
+                self.drawn_at,
+                self.sampler.drawn,
+                config.train.steps,
+            )
+            write_json(directory / "shares.json", rows)
+            self.log.say(share_table(rows))
         else:
-            estimate = self.outer.result()
-        path = Path(self.config.run_dir) / "mixture.json"
-        self._mixture_file(estimate).write(path)
-        report = build_report(Path(self.config.run_dir))
-        if self.mode == "search":
-            self.log.say(f"mixture: {path}\nreport:  {report}")
-        else:
-            self.log.say(f"report:  {report}")
-
-    def _mixture_file(self, estimate: MixtureEstimate) -> MixtureFile:
-        config, tokenizer = self.config, self.inputs.tokenizer
-        train_tokens = self._tokens(config.train.steps)
-        weights = estimate.weights / estimate.weights.sum()
-        outer_steps = 0 if self.outer is None else self.outer.outer_step
-        return MixtureFile(
-            sources=[
-                MixtureSource(
-                    name=given.name,
-                    weight=float(weight),
-                    stderr=float(error),
-                    prefix=given.prefix,
-                    tokens=source.num_tokens,
-                    epochs_at_budget=float(weight) * train_tokens / source.num_tokens,
-                )
-                for given, source, weight, error in zip(
-                    config.sources,
-                    self.inputs.sources,
-                    weights,
-                    estimate.standard_errors,
-                    strict=True,
-                )
-            ],
-            targets=[target.model_dump(mode="json") for target in config.targets],
-            tokenizer={
-                "path": config.tokenizer,
-                "sha256": tokenizer.sha256,
-                "vocab_size": tokenizer.vocab_size,
-            },
-            search={
-                "method": config.method if self.mode == "search" else "fixed",
-                "config_sha256": config.fingerprint(),
-                "seed": config.seed,
-                "steps": config.train.steps,
-                "outer_steps": outer_steps,
-                "train_tokens": train_tokens,
-                "cost_in_proxy_runs": round(cost_in_proxy_runs(config, self.shape, outer_steps), 4),
-                "world_size": self.layout.world_size,
-                "layout": self.layout.sizes,
-                "entropy": entropy(weights),
-                "effective_sources": effective_sources(weights),
-                "warnings": search_warnings(config, estimate, outer_steps, self.mode),
-            },
-            versions={
-                "fastmix-mega": version("fastmix-mega"),
-                "torch": torch.__version__,
-                "deepspeed": version("deepspeed"),
-                "megatron-core": version("megatron-core"),
-                "python": platform.python_version(),
-            },
-        )
-
-
-def search_warnings(
-    config: Config, estimate: MixtureEstimate, outer_steps: int, mode: Mode
-) -> list[str]:
-    """What a reader of the mixture must know, in plain words."""
-    warnings: list[str] = []
-    if mode == "train":
-        return warnings
-    if outer_steps < 10:
-        warnings.append(
-            f"The mixture was updated only {outer_steps} times; search for more steps, or set "
-            "search.every lower, before you rely on it."
-        )
-    least, found = config.guards.min_effective_sources, effective_sources(estimate.weights)
-    if is_collapsed(found, least, len(estimate.weights)):
-        warnings.append(
-            "The mixture has collapsed to almost one source; look for a source that overlaps the "
-            "target, or lower search.step."
-        )
-    uniform = 1 / len(estimate.weights)
-    far = np.abs(estimate.weights - uniform) > 2 * estimate.standard_errors
-    if config.method == "fastmix" and config.search.step > 0 and not far.any():
-        warnings.append(
-            "No source's weight differs from uniform by more than two standard errors: the search "
-            "was too short or too noisy to tell the sources apart."
-        )
-    return warnings
+            outer = self.outer
+            mixture = mixture_file(
+                *ours, outer.result(), outer.outer_step, outer.gains, self.constraints
+            )
+            mixture.write(path)
+            limits = config.search.constraints
+            budget = None if limits is None else limits.budget_tokens
+            self.log.say("\n".join(describe(mixture, budget)))
+            if self.constraints is not None:
+                cost = mixture.search["predicted_cost_of_constraints"]
+                self.log.say(f"predicted cost of the constraints: {cost:+.4f} nats per token")
+            self.log.say(f"mixture: {path}")
+        self.log.say(f"report:  {build_report(directory)}")

@@ -32,9 +32,19 @@ def open_inputs(config: Config) -> Inputs:
     def open_all(entries: Sequence[SourceConfig], seed: int) -> list[TokenSource]:
         return [TokenSource(entry.name, entry.prefixes, length, seed) for entry in entries]
 
+    holdout = config.evaluation.holdout
+    sources = [
+        TokenSource(entry.name, entry.prefixes, length, config.seed, holdout)
+        for entry in config.sources
+    ]
+    held_out = [
+        TokenSource(f"held_out/{entry.name}", entry.prefixes, length, EVALUATION_SEED, holdout, True)
+        for entry in config.sources
+        if holdout
+    ]
     return Inputs(
         tokenizer=Tokenizer(config.tokenizer),
-        sources=open_all(config.sources, config.seed),
+        sources=sources,
         targets=open_all(config.targets, config.seed),
-        evaluation_sets=open_all(config.evaluation.sets, EVALUATION_SEED),
+        evaluation_sets=[*open_all(config.evaluation.sets, EVALUATION_SEED), *held_out],
     )

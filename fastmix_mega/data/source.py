@@ -24,12 +24,22 @@ class TokenSource:
         prefixes: its files, without .bin/.idx.
         seq_length: s.
         seed: of the run.
+        holdout: samples at the end that are kept out of training.
+        held_out: take those samples, and none of the others.
 
     Raises:
         UserError: if a file is missing or broken.
     """
 
-    def __init__(self, name: str, prefixes: Sequence[str], seq_length: int, seed: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        prefixes: Sequence[str],
+        seq_length: int,
+        seed: int,
+        holdout: int = 0,
+        held_out: bool = False,
+    ) -> None:
         self.name = name
         self.seq_length = seq_length
         self.seed = seed
@@ -37,8 +47,11 @@ class TokenSource:
         self.num_tokens = sum(file.num_tokens for file in self.files)
         samples = [max(0, (file.num_tokens - 1) // seq_length) for file in self.files]
         self._ends = np.cumsum(samples, dtype=np.int64)
-        self.num_samples = int(self._ends[-1]) if samples else 0
+        whole = int(self._ends[-1]) if samples else 0
+        kept_out = min(holdout, whole)
+        self.num_samples = kept_out if held_out else whole - kept_out
         """Samples in one epoch."""
+        self._first = whole - kept_out if held_out else 0
 
     def samples(self, indices: NDArray[np.integer]) -> NDArray[np.int64]:
         """Read samples by their place in the shuffled, endless order.
@@ -57,7 +70,7 @@ class TokenSource:
             rows = np.flatnonzero(epochs == epoch)
             shuffled = permute(places[rows], self.num_samples, self._key(int(epoch)))
             for row, sample in zip(rows, shuffled, strict=True):
-                tokens[row] = self._read(int(sample))
+                tokens[row] = self._read(self._first + int(sample))
         return tokens
 
     def _read(self, sample: int) -> NDArray[np.integer]:

@@ -6,6 +6,7 @@ A controller is plain float64 arithmetic on vectors of S numbers; it knows nothi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,6 +30,8 @@ class MixtureEstimate:
 
     weights: FloatArray
     standard_errors: FloatArray
+    free: FloatArray | None = None
+    """Where the same scores would have led without constraints; None if there are none."""
 
 
 class Controller(Protocol):
@@ -61,6 +64,8 @@ class FastMixController:
     step: float
     decay: float
     prior_strength: float = 0.0
+    project: Callable[[FloatArray], FloatArray] | None = None
+    """To the nearest mixture within the constraints, after every update (mirror descent)."""
     scale_decay: float = 0.9
     outer_step: int = 0
     _home: FloatArray = field(init=False)
@@ -69,10 +74,12 @@ class FastMixController:
     _scale: float = 0.0
     _log_mixtures: list[FloatArray] = field(default_factory=list)
     _noise: list[FloatArray] = field(default_factory=list)
+    _free_logits: FloatArray = field(init=False)
+    _free_log_mixtures: list[FloatArray] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._home = np.log(self.initial) - np.log(self.initial).mean()
-        self._logits = self._home
+        self._logits = self._free_logits = self._home
         self._sums = DecayedSums.zeros(len(self.initial))
 
     @property
@@ -93,13 +100,20 @@ class FastMixController:
         self._scale = self.scale_decay * self._scale + (1 - self.scale_decay) * spread
         scale = self._scale / (1 - self.scale_decay**self.outer_step)
         if scale > 0:
-            pulled = self._logits + self.prior_strength * (self._home - self._logits)
-            self._logits = exponentiated_gradient(pulled, scores, scale, self.step)
+            self._logits = self._moved(self._logits, scores, scale)
+            if self.project is not None:
+                self._free_logits = self._moved(self._free_logits, scores, scale)
+                self._logits = np.log(self.project(softmax(self._logits)))
+        self._free_log_mixtures.append(np.log(softmax(self._free_logits)))
         self._log_mixtures.append(np.log(self.mixture))
         # Every window's noise reaches the logits once in full, spread by the decay.
         per_window = self._sums.observation_variance() / np.maximum(sums[2], 1)
         self._noise.append(per_window * (self.step / max(scale, 1e-300)) ** 2)
         return estimate
+
+    def _moved(self, logits: FloatArray, scores: FloatArray, scale: float) -> FloatArray:
+        pulled = logits + self.prior_strength * (self._home - logits)
+        return exponentiated_gradient(pulled, scores, scale, self.step)
 
     def result(self) -> MixtureEstimate:
         if not self._log_mixtures:
@@ -107,11 +121,16 @@ class FastMixController:
         trajectory = np.stack(self._log_mixtures)  # [K, S]
         first = len(trajectory) // 2
         weights = geometric_mean(trajectory[first:]) if self.step > 0 else self.initial
+        free = None
+        if self.project is not None:
+            # The mean of mixtures within the limits may leave them by a little.
+            weights = self.project(weights)
+            free = geometric_mean(np.stack(self._free_log_mixtures[first:]))
         # The noise of window k is in all averaged points from k on.
         averaged = len(trajectory) - first
         reach = np.minimum(np.arange(len(trajectory), 0, -1), averaged) / averaged  # [K]
         variance = (reach[:, None] ** 2 * np.stack(self._noise)).sum(axis=0)
-        return MixtureEstimate(weights, mixture_standard_error(weights, variance))
+        return MixtureEstimate(weights, mixture_standard_error(weights, variance), free)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -129,6 +148,8 @@ class FastMixController:
             # One array each: thousands of small ones are slow to save and fragment the memory.
             "log_mixtures": np.array(self._log_mixtures),
             "noise": np.array(self._noise),
+            "free_logits": self._free_logits,
+            "free_log_mixtures": np.array(self._free_log_mixtures),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -138,6 +159,8 @@ class FastMixController:
         self._scale = state["scale"]
         self._log_mixtures = list(state["log_mixtures"])
         self._noise = list(state["noise"])
+        self._free_logits = state["free_logits"]
+        self._free_log_mixtures = list(state["free_log_mixtures"])
 
 
 @dataclass
@@ -193,8 +216,13 @@ class ReferenceController:
         self._first, self._second = state["first"], state["second"]
 
 
-def build_controller(method: str, search: SearchSection, initial: FloatArray) -> Controller:
+def build_controller(
+    method: str,
+    search: SearchSection,
+    initial: FloatArray,
+    project: Callable[[FloatArray], FloatArray] | None = None,
+) -> Controller:
     if method == "reference":
         return ReferenceController(initial, search.reference_rate)
     assert method == "fastmix"
-    return FastMixController(initial, search.step, search.decay, search.prior_strength)
+    return FastMixController(initial, search.step, search.decay, search.prior_strength, project)

@@ -15,9 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from fastmix_mega.config import Config
+from fastmix_mega.constraints.apply import ConstraintSet
 from fastmix_mega.data.batches import even_micro_batches
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.engine.engine import TrainingEngine
+from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.mixture.controller import MixtureEstimate, build_controller
 from fastmix_mega.mixture.policy import MixturePolicy, OuterSchedule
 from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
@@ -32,7 +34,8 @@ class OuterLoop:
         layout: this process's place.
         engine: with a meter.
         targets: opened, in the configuration's order.
-        initial: [S] the first mixture.
+        initial: [S] the first mixture, within the constraints.
+        constraints: that every mixture keeps to.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class OuterLoop:
         engine: TrainingEngine,
         targets: Sequence[TokenSource],
         initial: FloatArray,
+        constraints: ConstraintSet | None = None,
     ) -> None:
         assert engine.meter is not None
         self.config = config
@@ -54,8 +58,18 @@ class OuterLoop:
         self.outer_step = 0
         # Only rank 0 decides; the others learn the outcome.
         self.controller = (
-            build_controller(config.method, config.search, initial) if layout.is_main else None
+            build_controller(
+                config.method,
+                config.search,
+                initial,
+                None if constraints is None else constraints.project,
+            )
+            if layout.is_main
+            else None
         )
+        self.gains: FloatArray = np.zeros(len(initial))
+        """[S] the sum of learning rate x score over the steps so far: by how much the target loss
+        fell per unit of each source's share, to first order. Rank 0 only."""
         self.target_losses: NDArray[np.float64] = np.zeros(len(targets))
         self.seconds = 0.0
         """Time spent in the current outer step, the scoring of training steps left out."""
@@ -90,6 +104,11 @@ class OuterLoop:
         self.meter.enabled = False
         sums = self.meter.sums.take(self.layout.sum_over_reporters)
         estimate = None if self.controller is None else self.controller.update(sums)
+        if estimate is not None:
+            train = self.config.train
+            window = range(step + 1 - self.config.search.every, step + 1)
+            rates = [learning_rate(train.schedule, each, train.steps) for each in window]
+            self.gains = self.gains + sum(rates) * estimate.mean
         sampled = self.policy
         self._broadcast()
         self.seconds += time.perf_counter() - started
@@ -141,6 +160,7 @@ class OuterLoop:
             "outer_step": self.outer_step,
             "mixture": self.policy.mixture,
             "target_losses": self.target_losses,
+            "gains": self.gains,
             "controller": None if self.controller is None else self.controller.state(),
         }
 
@@ -148,5 +168,6 @@ class OuterLoop:
         self.outer_step = state["outer_step"]
         self.policy = MixturePolicy(state["mixture"], self.policy.exploration)
         self.target_losses = state["target_losses"]
+        self.gains = state["gains"]
         if self.controller is not None:
             self.controller.load(state["controller"])

@@ -1,0 +1,191 @@
+"""What a finished run leaves: its mixture file, its warnings, and the shares that were drawn."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fastmix_mega.config import Config
+from fastmix_mega.constraints.apply import Constrained, ConstraintSet
+from fastmix_mega.data.inputs import Inputs
+from fastmix_mega.guards.mixture import is_collapsed
+from fastmix_mega.mixture.controller import MixtureEstimate
+from fastmix_mega.mixture.cost import cost_in_proxy_runs
+from fastmix_mega.mixture.file import MixtureFile, MixtureSource
+from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
+from fastmix_mega.mixture.stages import Stage, average_mixture
+from fastmix_mega.model.presets import ModelShape
+from fastmix_mega.parallel.layout import Layout
+
+
+def mixture_file(
+    config: Config,
+    inputs: Inputs,
+    shape: ModelShape,
+    layout: Layout,
+    estimate: MixtureEstimate,
+    outer_steps: int | None,
+    gains: FloatArray | None = None,
+    constraints: ConstraintSet | None = None,
+) -> MixtureFile:
+    """The run's answer. A training run has no outer steps and no gains."""
+    tokenizer = inputs.tokenizer
+    train = config.train
+    train_tokens = train.steps * train.global_batch * train.seq_length
+    weights = estimate.weights / estimate.weights.sum()
+    known_gains = [None] * len(weights) if gains is None else gains.tolist()
+    return MixtureFile(
+        sources=[
+            MixtureSource(
+                name=given.name,
+                weight=float(weight),
+                stderr=float(error),
+                prefix=given.prefix,
+                tokens=source.num_tokens,
+                epochs_at_budget=float(weight) * train_tokens / source.num_tokens,
+                gain=gain,
+            )
+            for given, source, weight, error, gain in zip(
+                config.sources,
+                inputs.sources,
+                weights,
+                estimate.standard_errors,
+                known_gains,
+                strict=True,
+            )
+        ],
+        targets=[target.model_dump(mode="json") for target in config.targets],
+        tokenizer={
+            "path": config.tokenizer,
+            "sha256": tokenizer.sha256,
+            "vocab_size": tokenizer.vocab_size,
+        },
+        search={
+            "method": "fixed" if outer_steps is None else config.method,
+            "config_sha256": config.fingerprint(),
+            "seed": config.seed,
+            "steps": train.steps,
+            "outer_steps": outer_steps or 0,
+            "train_tokens": train_tokens,
+            "cost_in_proxy_runs": round(cost_in_proxy_runs(config, shape, outer_steps or 0), 4),
+            "world_size": layout.world_size,
+            "layout": layout.sizes,
+            "entropy": entropy(weights),
+            "effective_sources": effective_sources(weights),
+            "warnings": (
+                [] if outer_steps is None else search_warnings(config, estimate, outer_steps)
+            ),
+            **_constrained(config, estimate, known_gains, constraints),
+        },
+        versions={
+            "fastmix-mega": version("fastmix-mega"),
+            "torch": torch.__version__,
+            "deepspeed": version("deepspeed"),
+            "megatron-core": version("megatron-core"),
+            "python": platform.python_version(),
+        },
+    )
+
+
+def _constrained(
+    config: Config,
+    estimate: MixtureEstimate,
+    gains: Sequence[float | None],
+    constraints: ConstraintSet | None,
+) -> dict[str, Any]:
+    """What the limits of the search did: empty without any."""
+    if constraints is None or estimate.free is None:
+        return {}
+    found = constraints.apply(estimate.weights)
+    limits = constraints.constraints
+    effect = Constrained(estimate.free, found.weights, found.holding, found.epochs)
+    return {
+        "constraints": limits.model_dump(mode="json"),
+        "unconstrained": dict(zip(config.source_names, estimate.free.tolist(), strict=True)),
+        "limits_reached": effect.holding,
+        "epochs_at_large_budget": dict(zip(config.source_names, effect.epochs, strict=True)),
+        "predicted_cost_of_constraints": effect.predicted_cost(gains),
+    }
+
+
+def search_warnings(config: Config, estimate: MixtureEstimate, outer_steps: int) -> list[str]:
+    """What a reader of the mixture must know, in plain words."""
+    warnings: list[str] = []
+    if outer_steps < 10:
+        warnings.append(
+            f"The mixture was updated only {outer_steps} times; search for more steps, or set "
+            "search.every lower, before you rely on it."
+        )
+    least, found = config.guards.min_effective_sources, effective_sources(estimate.weights)
+    if is_collapsed(found, least, len(estimate.weights)):
+        warnings.append(
+            "The mixture has collapsed to almost one source; look for a source that overlaps the "
+            "target, or lower search.step."
+        )
+    uniform = 1 / len(estimate.weights)
+    far = np.abs(estimate.weights - uniform) > 2 * estimate.standard_errors
+    if config.method == "fastmix" and config.search.step > 0 and not far.any():
+        warnings.append(
+            "No source's weight differs from uniform by more than two standard errors: the search "
+            "was too short or too noisy to tell the sources apart."
+        )
+    return warnings
+
+
+def share_rows(
+    names: Sequence[str],
+    stages: Sequence[Stage],
+    drawn_at: Sequence[NDArray[np.int64]],
+    drawn: NDArray[np.int64],
+    steps: int,
+) -> list[dict[str, Any]]:
+    """Requested and observed token shares of every source, for every stage and for the whole run.
+
+    Args:
+        names: of the sources.
+        stages: of the run, in order.
+        drawn_at: per stage, [S] samples drawn before it began.
+        drawn: [S] samples drawn in all.
+        steps: of the whole run.
+    """
+    rows = []
+    ends = [*drawn_at[1:], drawn]
+    for stage, before, after in zip(stages, drawn_at, ends, strict=True):
+        rows += _rows(names, stage.name, stage.mixture, after - before)
+    if len(stages) > 1:
+        rows += _rows(names, "all", average_mixture(stages, steps), drawn)
+    return rows
+
+
+def share_table(rows: Sequence[dict[str, Any]]) -> str:
+    """For people."""
+    wide = max(6, *(len(row["source"]) for row in rows))
+    lines = [f"{'stage':<8}  {'source':<{wide}}  requested  observed  difference"]
+    lines += [
+        f"{row['stage']:<8}  {row['source']:<{wide}}  {row['requested']:9.3%}  "
+        f"{row['observed']:8.3%}  {row['observed'] - row['requested']:+10.3%}"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _rows(
+    names: Sequence[str], stage: str, mixture: FloatArray, drawn: NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    total = max(1, int(drawn.sum()))
+    return [
+        {
+            "stage": stage,
+            "source": name,
+            "requested": float(share),
+            "observed": int(count) / total,
+            "samples": int(count),
+        }
+        for name, share, count in zip(names, mixture, drawn, strict=True)
+    ]
