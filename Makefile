@@ -3,13 +3,14 @@
 #   make demo    find a mixture with one proxy model on real text, on this machine's CPU
 #   make test    lint, type-check and run all tests
 #   make bench   the short benchmarks (docs/performance.md holds their figures)
+#   make soak    an hour of faults, fuzzing and watching memory (docs/reliability.md)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench soak clean
 
 demo: $(READY)
 	$(BIN)/python -m data_tools.prepare configs/corpora_demo.yaml --output data/demo
@@ -27,6 +28,11 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m data_tools.prepare configs/corpora_demo.yaml --output data/demo
 	$(BIN)/python -m benchmarks.search_cost configs/demo.yaml
+
+soak: $(READY)
+	$(BIN)/python -m benchmarks.fault_campaign --kills 50
+	$(BIN)/python -m benchmarks.fuzz --count 10000 --runs 20
+	$(BIN)/python -m benchmarks.soak --minutes 20
 
 # The stamp is written last: an interrupted set-up starts again from a clean folder.
 $(READY): requirements.txt requirements-consumers.txt pyproject.toml

@@ -50,7 +50,7 @@ class CorporaConfig(BaseModel):
     max_document: Annotated[int, Field(ge=1)] = 12_000
     """Longer documents are cut here, so that no single file makes up a corpus (characters)."""
     near_copy: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Jaccard similarity of word 5-grams from which two documents are near-copies."""
+    """Share of the smaller document's word 5-grams from which two are near-copies."""
 
 
 class CopyFilter:

@@ -6,10 +6,28 @@ A disk that is full or a folder that may not be written is one line too.
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 
 from fastmix_mega.errors import UserError
+
+TOOLS = {
+    "preprocess": "text to an indexed token file (.bin/.idx) with a manifest",
+    "train_tokenizer": "a sentencepiece tokenizer from sources in given proportions",
+    "merge": "several indexed token files into one",
+    "split": "train, valid and test by a hash of each document",
+    "inspect": "documents, tokens, lengths and decoded text of token files",
+    "verify": "find damage in token files",
+    "dedup": "remove documents of sources that a target also holds",
+    "build_corpora": "training, target and judge documents without leakage",
+    "prepare": "corpora, tokenizer and token files in one go",
+}
+"""Every command, and what it is for."""
+
+
+class ToolError(Exception):
+    """A failure of the machine rather than of the user: exit code 1, without a stack trace."""
 
 
 def run_command(
@@ -24,11 +42,20 @@ def run_command(
     except UserError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
+    except ToolError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"{parser.prog}: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"{parser.prog}: {where}{error.strerror or error}{_remedy(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "; make room and run the same command again: what is finished is kept"
+    return ""
 
 
 def tool_parser(module: str, description: str) -> argparse.ArgumentParser:

@@ -1,183 +1,272 @@
-"""Turn JSONL into one of Megatron's indexed token files, with a manifest beside it.
+"""Turn text into one of Megatron's indexed token files, with a manifest beside it.
 
-    python -m data_tools.preprocess corpus.jsonl --tokenizer tokenizer.model --output-prefix out/web
+    python -m data_tools.preprocess 'corpus/*.jsonl.zst' --tokenizer tokenizer.model \
+        --output-prefix out/web --workers 8
 
-writes out/web.bin, out/web.idx (megatron-core reads them) and out/web.json: documents, tokens,
-tokenizer and checksums. The end-of-document token follows every document. Lines that are not JSON
-objects with a text go to out/web.bad.jsonl with file, line and reason, and more than --max-bad of
-them end the run; none is dropped in silence. The files appear whole or not at all.
+reads JSONL, plain text (.gz, .zst, .bz2, .xz too), Parquet and folders of Hugging Face datasets,
+and writes out/web.bin, out/web.idx (megatron-core reads them) and out/web.json: documents, tokens,
+tokenizer and checksums. The end-of-document token follows every document.
+
+Bad lines (broken JSON, wrong type, not UTF-8, empty, too long) go to out/web.bad.jsonl with file,
+line and reason, and more than --max-bad of them end the run; none is dropped in silence.
+
+The work is cut into units. What is finished lies in out/web.parts/; a run that was killed goes on
+from there when the same command is given again, and the result is the same byte for byte, whatever
+the number of workers. --task 3/16 does the third of sixteen shares, for an array job; `merge` joins
+the shares, and the result is again the same.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from functools import partial
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from data_tools.commands import run_command, tool_parser
+from data_tools.encoding import EncodeJob, make_encoder
+from data_tools.inputs import InputFile, Unit, cut_into_units, describe_inputs, list_inputs
+from data_tools.joining import join
+from data_tools.parts import Marker, PartsFolder
+from data_tools.progress import Progress
+from data_tools.readers import ReadOptions
+from data_tools.workers import run_units
 from fastmix_mega import __version__
-from fastmix_mega.data.indexed import IndexedWriter, token_dtype
+from fastmix_mega.data.indexed import token_dtype
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic
 
-BATCH = 256
-"""Lines per batch: enough to keep the tokenizer's library busy, little enough for flat memory."""
 
-Line = tuple[str, int, bytes]
-"""File, line number from 1, content."""
-BadLine = dict[str, Any]
+@dataclass(frozen=True)
+class Options:
+    """How a prefix is made; all but the workers and `fresh` decide what is in it."""
+
+    read: ReadOptions = field(default_factory=ReadOptions)
+    eod: str | None = None
+    """The token that ends a document, where the tokenizer's own is not meant."""
+    bos: bool = False
+    """Whether the tokenizer's first token starts every document."""
+    max_bad: int = 0
+    """Bad lines to tolerate."""
+    task: tuple[int, int] = (1, 1)
+    """This share, from 1, of how many."""
+    workers: int = 1
+    fresh: bool = False
+    """Throw away what an earlier run left."""
+    quiet: bool = True
+    """Show no progress."""
 
 
 def preprocess(
-    files: Sequence[Path],
+    inputs: Sequence[str | Path],
     tokenizer_path: Path,
     output_prefix: Path,
-    text_key: str = "text",
-    workers: int = 1,
-    max_bad: int = 0,
+    options: Options | None = None,
+    list_file: Path | None = None,
 ) -> tuple[int, int]:
-    """Tokenize `files` in order into one prefix.
+    """Tokenize inputs in order into one prefix.
 
     Args:
-        files: JSONL.
-        tokenizer_path: a sentencepiece model.
+        inputs: files, globs, folders of Hugging Face datasets.
+        tokenizer_path: a sentencepiece model or a tokenizer.json.
         output_prefix: without .bin/.idx.
-        text_key: the field that holds the text.
-        workers: processes that tokenize; the result does not depend on it.
-        max_bad: bad lines to tolerate.
+        options: all the rest; by default those of `Options`.
+        list_file: names further inputs, one a line.
 
     Returns:
         Documents and tokens written.
 
     Raises:
         UserError: for a missing file, a broken tokenizer, or too many bad lines.
+        ToolError: if a worker dies.
     """
-    tokenizer = Tokenizer(tokenizer_path)
+    options = options or Options()
+    tokenizer = Tokenizer(tokenizer_path, options.eod)
+    if options.bos and tokenizer.bos is None:
+        raise UserError(f"--bos: {tokenizer_path} names no token that starts a document")
     dtype = token_dtype(tokenizer.vocab_size)
+    files = list_inputs(inputs, list_file)
+    units = cut_into_units(files, options.read.text_unit)
+    wanted = _share(len(units), options.task)
+    output_prefix.parent.mkdir(parents=True, exist_ok=True)
+    parts = PartsFolder(output_prefix, _plan(files, tokenizer, options), options.fresh)
+    job = EncodeJob(
+        files,
+        units,
+        parts.path,
+        tokenizer_path,
+        options.read,
+        options.eod,
+        options.bos,
+        options.max_bad,
+    )
+    markers = parts.finished(len(units), dtype)
+    _run(job, wanted, markers, options)
+    _report_bad_lines(job, [markers[number] for number in wanted], output_prefix)
+    ordered = [markers[number] for number in wanted]
     manifest = {
         "tokenizer_sha256": tokenizer.sha256,
         "vocab_size": tokenizer.vocab_size,
         "eod": tokenizer.eod,
         "made_by": {
             "program": f"fastmix-mega {__version__}",
-            "inputs": [path.name for path in files],
-            "text_key": text_key,
+            "inputs": [Path(file.path).name for file in files],
+            "text_key": options.read.text_key,
+            "text_bytes": sum(marker.text_bytes for marker in ordered),
+            "bad_lines": sum(len(marker.problems) for marker in ordered),
         },
     }
-    bad: list[BadLine] = []
-    documents = tokens = 0
-    encode = partial(_encode, tokenizer_path=str(tokenizer_path), text_key=text_key, dtype=dtype)
-    with ExitStack() as stack:
-        writer = stack.enter_context(IndexedWriter(output_prefix, dtype, manifest))
-        batches = _batches(_lines(files))
-        if workers > 1:
-            # A fresh interpreter per worker: no threads or locks are inherited half-way.
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers))
-            encoded: Iterable[Any] = pool.imap(encode, batches)
-        else:
-            encoded = map(encode, batches)
-        for arrays, bad_lines in encoded:
-            bad.extend(bad_lines)
-            if len(bad) > max_bad:
-                worst = bad[max_bad]
-                raise UserError(
-                    f"{worst['file']}:{worst['line']}: {worst['reason']} ({len(bad)} bad line(s) "
-                    f"so far, --max-bad is {max_bad}); mend it or raise --max-bad"
-                )
-            for array in arrays:
-                writer.add_document(array)
-                documents += 1
-                tokens += len(array)
-    bad_path = Path(f"{output_prefix}.bad.jsonl")
-    if bad:
-        write_atomic(bad_path, b"".join(orjson.dumps(line) + b"\n" for line in bad))
-    else:
-        bad_path.unlink(missing_ok=True)
-    return documents, tokens
+    made = join(output_prefix, dtype, parts.pieces(ordered, dtype), manifest)
+    parts.remove()
+    return made.documents, made.tokens
 
 
-def _lines(files: Sequence[Path]) -> Iterator[Line]:
-    for path in files:
-        try:
-            with path.open("rb") as file:
-                for number, content in enumerate(file, 1):
-                    yield str(path), number, content
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from None
+def _share(count: int, task: tuple[int, int]) -> range:
+    """The units of one task: neighbours, so that the tasks' results in order are the whole."""
+    number, tasks = task
+    return range(count * (number - 1) // tasks, count * number // tasks)
 
 
-def _batches(lines: Iterator[Line]) -> Iterator[list[Line]]:
-    while batch := list(islice(lines, BATCH)):
-        yield batch
+def _plan(files: Sequence[InputFile], tokenizer: Tokenizer, options: Options) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "inputs": describe_inputs(files),
+        "tokenizer": tokenizer.sha256,
+        "reading": asdict(options.read),
+        "eod": tokenizer.eod,
+        "bos": options.bos,
+        "task": list(options.task),
+    }
 
 
-_TOKENIZERS: dict[str, Tokenizer] = {}
-"""One per worker process: loading a model takes longer than encoding a batch."""
-
-
-def _encode(
-    batch: list[Line], tokenizer_path: str, text_key: str, dtype: np.dtype[Any]
-) -> tuple[list[NDArray[Any]], list[BadLine]]:
-    if tokenizer_path not in _TOKENIZERS:
-        _TOKENIZERS[tokenizer_path] = Tokenizer(tokenizer_path)
-    tokenizer = _TOKENIZERS[tokenizer_path]
-    texts: list[str] = []
-    bad: list[BadLine] = []
-    for file, number, content in batch:
-        text = _text_of(content, text_key)
-        if isinstance(text, UserError):
-            bad.append({"file": file, "line": number, "reason": str(text)})
-        else:
-            texts.append(text)
-    end = np.array([tokenizer.eod], dtype)
-    arrays = [np.concatenate((ids.astype(dtype), end)) for ids in tokenizer.encode(texts)]
-    return arrays, bad
-
-
-def _text_of(content: bytes, text_key: str) -> str | UserError:
+def _run(job: EncodeJob, wanted: range, markers: dict[int, Marker], options: Options) -> None:
+    """Make the parts that are missing, into `markers`."""
+    progress = Progress(sum(job.units[number].weight for number in wanted), options.quiet)
+    bad = 0
+    for number in wanted:
+        if number in markers:
+            progress.skip(job.units[number].weight)
+            bad += len(markers[number].problems)
+    _require_few(job, markers, wanted, bad)
+    missing = [number for number in wanted if number not in markers]
     try:
-        row = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        return UserError(f"not JSON ({error})")
-    if not isinstance(row, dict) or text_key not in row:
-        return UserError(f"not an object with the key {text_key!r}")
-    text = row[text_key]
-    if not isinstance(text, str):
-        return UserError(f"{text_key!r} is not a string")
-    return text if text else UserError("the text is empty")
+        for marker in run_units(make_encoder, job, missing, options.workers, progress.add):
+            markers[marker.unit] = marker
+            bad += len(marker.problems)
+            progress.add(tokens=marker.tokens, bad=len(marker.problems))
+            _require_few(job, markers, wanted, bad)
+    finally:
+        progress.close()
+
+
+def _require_few(job: EncodeJob, markers: dict[int, Marker], wanted: range, bad: int) -> None:
+    if bad <= job.max_bad:
+        return
+    found = [line for number in wanted if number in markers for line in _bad(job, markers[number])]
+    worst = found[min(job.max_bad, len(found) - 1)]
+    raise UserError(
+        f"{worst['file']}:{worst['line']}: {worst['reason']} ({bad} bad line(s) so far, --max-bad "
+        f"is {job.max_bad}); mend it, or raise --max-bad"
+    )
+
+
+def _bad(job: EncodeJob, marker: Marker) -> list[dict[str, Any]]:
+    """The problems of a unit, by the lines of its file where the unit starts the file."""
+    unit: Unit = job.units[marker.unit]
+    first = _lines_before(job, marker.unit)
+    file = job.files[unit.file].path
+    return [
+        {"file": file, "line": first + line, "reason": reason} for line, reason in marker.problems
+    ]
+
+
+def _lines_before(job: EncodeJob, number: int) -> int:
+    """Lines or rows of the file before a unit, counted anew: only bad lines need them."""
+    unit = job.units[number]
+    file = job.files[unit.file]
+    if file.kind == "parquet":
+        import pyarrow.parquet
+
+        metadata = pyarrow.parquet.read_metadata(file.path)
+        return sum(metadata.row_group(group).num_rows for group in range(unit.start))
+    if unit.start == 0:
+        return 0
+    lines, left = 0, unit.start
+    ends = True
+    with open(file.path, "rb") as stream:
+        while left and (block := stream.read(min(left, 1 << 20))):
+            lines += block.count(b"\n")
+            ends = block.endswith(b"\n")
+            left -= len(block)
+    # A line that was under way where the unit starts belongs to the unit before.
+    return lines if ends else lines + 1
+
+
+def _report_bad_lines(job: EncodeJob, markers: Sequence[Marker], prefix: Path) -> None:
+    bad = [line for marker in markers if marker.problems for line in _bad(job, marker)]
+    path = Path(f"{prefix}.bad.jsonl")
+    if bad:
+        write_atomic(path, b"".join(orjson.dumps(line) + b"\n" for line in bad))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = tool_parser("preprocess", __doc__ or "")
-    parser.add_argument("files", type=Path, nargs="+", help="JSONL files, read in this order")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a sentencepiece .model")
+    parser.add_argument("inputs", nargs="*", help="files, globs or dataset folders, in order")
+    parser.add_argument("--files-from", type=Path, metavar="LIST", help="one input a line")
+    parser.add_argument(
+        "--tokenizer", type=Path, required=True, help="a sentencepiece .model or a tokenizer.json"
+    )
     parser.add_argument("--output-prefix", type=Path, required=True, help="without .bin/.idx")
-    parser.add_argument("--text-key", default="text", help="field that holds the text")
+    parser.add_argument("--text-key", default="text", help="field of the text; a.b for nested ones")
+    parser.add_argument(
+        "--text-unit", choices=("line", "file"), default="line", help="a document of plain text"
+    )
+    parser.add_argument("--max-bytes", type=int, default=ReadOptions.largest, help="per document")
+    parser.add_argument("--eod", metavar="TOKEN", help="ends documents, if not the tokenizer's own")
+    parser.add_argument("--bos", action="store_true", help="start documents with the first token")
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize")
     parser.add_argument("--max-bad", type=int, default=0, help="bad lines to tolerate")
+    parser.add_argument(
+        "--task", type=_task, default=(1, 1), metavar="K/N", help="do share K of N (array jobs)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="forget an unfinished run")
 
     def work(options: argparse.Namespace) -> None:
+        if options.workers < 1 or options.max_bytes < 1:
+            raise UserError("--workers and --max-bytes must be at least 1")
+        read = ReadOptions(options.text_key, options.text_unit, options.max_bytes)
         documents, tokens = preprocess(
-            options.files,
+            options.inputs,
             options.tokenizer,
             options.output_prefix,
-            options.text_key,
-            options.workers,
-            options.max_bad,
+            Options(
+                read,
+                options.eod,
+                options.bos,
+                options.max_bad,
+                options.task,
+                options.workers,
+                options.fresh,
+                quiet=False,
+            ),
+            options.files_from,
         )
         print(f"{options.output_prefix}: {documents:,} documents, {tokens:,} tokens")
 
     return run_command(parser, work, arguments)
+
+
+def _task(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError("must look like 3/16, with 1 <= K <= N")
+    return int(number), int(count)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,12 @@ def _run_folder(
     config: Config, mode: str, allowed: Collection[str], found: Findings
 ) -> Iterator[str]:
     directory = Path(config.run_dir)
-    existing = next(path for path in (directory, *directory.parents, Path(".")) if path.exists())
+    try:
+        above = (directory, *directory.parents, Path("."))
+        existing = next(path for path in above if path.exists())
+    except OSError as error:
+        yield f"run_dir: {str(directory)[:80]}: {error.strerror}"
+        return
     if not existing.is_dir():
         yield f"run_dir: {existing} is a file; name a folder"
     elif not os.access(existing, os.W_OK):

@@ -1,6 +1,7 @@
 """The `fastmix` command: one verb a job.
 
     fastmix check  CONFIG [key.path=value ...]
+    fastmix plan   CONFIG --gpus N --gpu-memory GB [key.path=value ...]
     fastmix search CONFIG [--nproc N] [--seeds N] [key.path=value ...]
     fastmix train  CONFIG [--nproc N] [key.path=value ...]
     fastmix report RUN_DIR
@@ -21,11 +22,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastmix_mega import __version__, cli_mixture, launch
 from fastmix_mega.errors import RunFailed, UserError
 from fastmix_mega.launch import Nodes
 from fastmix_mega.stop import EXIT_STOPPED, Stopped, die_with_parent
+
+if TYPE_CHECKING:
+    from fastmix_mega.config import Config
 
 EXIT_USER_MISTAKE = 2
 
@@ -90,6 +95,17 @@ def _parser() -> argparse.ArgumentParser:
             )
         run.set_defaults(verb=verb)
 
+    plan = verbs.add_parser("plan", help="memory, communication and the layout for N GPUs")
+    plan.add_argument("config", help="a YAML configuration, for example configs/large_7b.yaml")
+    plan.add_argument("overrides", nargs="*", metavar="key.path=value", help="change it")
+    plan.add_argument("--gpus", type=_positive, required=True, metavar="N", help="of the whole run")
+    plan.add_argument(
+        "--gpu-memory", type=float, default=80.0, metavar="GB", help="of one GPU (default: 80)"
+    )
+    plan.add_argument("--gpus-per-node", type=_positive, default=8, metavar="N", help="default: 8")
+    plan.add_argument("--mode", choices=("search", "train"), default="search", help="of the run")
+    plan.set_defaults(verb=_plan)
+
     report = verbs.add_parser("report", help="write a run folder's report.html anew")
     report.add_argument("run_dir", type=Path)
     report.set_defaults(verb=_report)
@@ -120,6 +136,12 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="continue the run folder's run although NAME differs, for example train.steps",
     )
+    parser.add_argument(
+        "--sweep-seed",
+        type=int,
+        metavar="N",
+        help="one run of a sweep over seeds: seed=N, in the run folder's seed-N",
+    )
     several = parser.add_argument_group("several machines (one command on each)")
     several.add_argument("--nnodes", type=_positive, default=1, help="how many")
     several.add_argument("--node-rank", type=int, default=0, help="this one's number, from 0")
@@ -133,14 +155,36 @@ def _positive(text: str) -> int:
     return value
 
 
-def _check(options: argparse.Namespace) -> int:
-    from fastmix_mega.check import check, describe
-    from fastmix_mega.config import load_config
+def _load(options: argparse.Namespace) -> Config:
+    from fastmix_mega.config import load_config, parse_config
 
     config = load_config(options.config, options.overrides)
+    if options.sweep_seed is None:
+        return config
+    own = {"seed": options.sweep_seed, "run_dir": f"{config.run_dir}/seed-{options.sweep_seed}"}
+    return parse_config(config.model_dump() | own, where="--sweep-seed")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from fastmix_mega.check import check, describe
+
+    config = _load(options)
     findings = check(config, options.nproc or 1, allowed=options.allow_changed)
     print(describe(config, findings))
     return EXIT_USER_MISTAKE if findings.mistakes else 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from fastmix_mega.config import load_config
+    from fastmix_mega.planning.describe import describe_plans
+    from fastmix_mega.planning.layouts import Machine
+
+    if not options.gpu_memory > 0:
+        raise UserError("--gpu-memory must be a positive number of gigabytes")
+    config = load_config(options.config, options.overrides)
+    machine = Machine(options.gpu_memory * 1e9, options.gpus_per_node)
+    print(describe_plans(config, options.gpus, options.mode, machine))
+    return 0
 
 
 def _search(options: argparse.Namespace) -> int:
@@ -161,9 +205,10 @@ def _train(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace, mode: str) -> int:
     from fastmix_mega.check import check, require_no_mistakes
-    from fastmix_mega.config import load_config
 
-    config = load_config(options.config, options.overrides)
+    # Whatever the user's mask: nobody else changes a run's files.
+    os.umask(os.umask(0o077) | 0o002)
+    config = _load(options)
     allowed = options.allow_changed
     if launch.under_launcher():
         die_with_parent()
@@ -181,6 +226,8 @@ def _run(options: argparse.Namespace, mode: str) -> int:
         if processes > 1 or nodes is not None:
             words = [mode, options.config, *options.overrides]
             words += [f"--allow-changed={name}" for name in allowed]
+            if options.sweep_seed is not None:
+                words.append(f"--sweep-seed={options.sweep_seed}")
             return launch.run_processes(words, processes, nodes)
     from fastmix_mega.loop import run
 
@@ -206,13 +253,16 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _data(arguments: Sequence[str]) -> int:
-    import data_tools
+    from data_tools.commands import TOOLS
 
-    directory = Path(data_tools.__file__).parent
-    tools = sorted(path.stem for path in directory.glob("[a-z]*.py"))
     tool = arguments[0] if arguments else ""
-    if tool not in tools:
-        print(f"fastmix data: choose one of {', '.join(tools)}", file=sys.stderr)
-        return EXIT_USER_MISTAKE
+    if tool not in TOOLS:
+        lines = [f"  {name:16} {text}" for name, text in TOOLS.items()]
+        asked = tool in ("-h", "--help")
+        print(
+            "\n".join(["fastmix data TOOL, with TOOL one of", *lines]),
+            file=sys.stdout if asked else sys.stderr,
+        )
+        return 0 if asked else EXIT_USER_MISTAKE
     module = importlib.import_module(f"data_tools.{tool}")
     return int(module.main(list(arguments[1:])) or 0)

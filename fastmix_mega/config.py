@@ -14,11 +14,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fastmix_mega.constraints.spec import Constraints
 from fastmix_mega.errors import UserError
 from fastmix_mega.section import Name, PositiveFloat, PositiveInt, Section, Share
+
+
+def _possible_path(path: str) -> str:
+    if not path.strip() or "\0" in path:
+        raise ValueError("a path must not be empty or hold a zero byte")
+    return path
+
+
+PathText = Annotated[str, AfterValidator(_possible_path)]
 
 
 class SourceConfig(Section):
@@ -26,7 +42,7 @@ class SourceConfig(Section):
 
     name: Name
     """Letters, digits and . _ + - only: it appears in files, charts and exports."""
-    prefix: str | list[str]
+    prefix: PathText | Annotated[list[PathText], Field(min_length=1)]
     """Path without .bin/.idx; a list is one source that is split over several files."""
 
     @property
@@ -54,6 +70,8 @@ class ModelSection(Section):
     """Width of the SwiGLU's two inner halves, each."""
     tie_embeddings: bool = False
     """One matrix for the input embedding and the head."""
+    experts: PositiveInt = 1
+    """Mixture-of-experts layers (more than 1) are refused by `fastmix check`, with the reason."""
     vocab_size: PositiveInt | None = None
     """Rows of the embedding; by default the tokenizer's size, rounded up to a multiple of 128."""
     rotary_base: PositiveFloat = 10000.0
@@ -200,10 +218,22 @@ class CheckpointSection(Section):
 
 
 class GuardsSection(Section):
-    """When a run that goes wrong is stopped."""
+    """What is told of a run that goes wrong (events.jsonl), and when it is stopped."""
 
     max_skipped: PositiveInt = 10
     """Steps with a non-finite gradient (each is skipped) before the run stops."""
+    spike: Annotated[float, Field(ge=0)] = 5.0
+    """A logged loss this many running standard deviations above its running mean is told of;
+    0 watches for none."""
+    min_effective_sources: Annotated[float, Field(ge=0)] = 1.5
+    """Fewer effective sources (exp of the mixture's entropy) are a collapsed mixture; 0 watches
+    for none."""
+    max_doubtful: Share = 0.5
+    """A larger share of sources whose score is smaller than its own standard error is told of; 1
+    watches for none."""
+    hang_minutes: Annotated[float, Field(ge=0)] = 15.0
+    """A run of several processes in which nothing moves for this long is ended, with the name and
+    the stack of the stuck rank; it must cover one forward pass and one save. 0 watches for none."""
 
 
 class LogSection(Section):
@@ -217,7 +247,7 @@ class LogSection(Section):
 class Config(Section):
     """Everything that a run depends on."""
 
-    run_dir: str
+    run_dir: PathText
     seed: int = Field(default=1, ge=0, lt=2**31)
     precision: Literal["fp32", "bf16"] = "fp32"
     method: Literal["fastmix", "reference"] = "fastmix"
@@ -227,7 +257,7 @@ class Config(Section):
     stages: list[StageConfig] = Field(default=[])
     """`fastmix train` only: mixtures that take over later in the run, in order. Every source goes
     on where it was, so that no sample is lost or repeated."""
-    tokenizer: str
+    tokenizer: PathText
     sources: Annotated[list[SourceConfig], Field(min_length=1)]
     targets: list[TargetConfig] = Field(default=[])
     model: ModelSection = ModelSection(preset="1M")
@@ -252,6 +282,12 @@ class Config(Section):
     def _parts_belong_together(self) -> Config:
         if self.parallel.sequence and self.parallel.tensor == 1:
             raise ValueError("parallel.sequence needs parallel.tensor > 1; set it to false")
+        if self.guards.hang_minutes >= self.parallel.timeout_minutes:
+            raise ValueError(
+                f"guards.hang_minutes ({self.guards.hang_minutes:g}) must be below "
+                f"parallel.timeout_minutes ({self.parallel.timeout_minutes:g}), or a stuck rank is "
+                "never named; 0 turns it off"
+            )
         if self.parallel.interleave > 1 and self.parallel.pipeline == 1:
             raise ValueError("parallel.interleave needs parallel.pipeline > 1; set it to 1")
         return self
@@ -358,7 +394,11 @@ def _explain(item: Any, schema: type[BaseModel]) -> str:
     """One line for one of pydantic's errors."""
     location: tuple[int | str, ...] = item["loc"]
     # The tags that pydantic adds for members of a union are no keys of the user's.
-    keys = [part for part in location if not str(part).startswith(("dict[", "list[", "str"))]
+    keys = [
+        part
+        for part in location
+        if not str(part).startswith(("dict[", "list[", "str", "function-"))
+    ]
     where = ".".join(map(str, keys)) or "the whole"
     if item["type"] == "extra_forbidden":
         known = _known_keys(schema, location[:-1])

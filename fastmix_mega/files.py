@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def fsync_directory(directory: Path) -> None:
@@ -21,13 +23,19 @@ def fsync_directory(directory: Path) -> None:
 
 def write_atomic(path: str | Path, content: bytes | str) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part."""
+    with open_atomic(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write to, which gets its name when the block ends without an error."""
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes the file private; a result is for the team, and never world-writable.
@@ -46,11 +54,19 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def append_jsonl(path: str | Path, value: dict[str, Any]) -> None:
-    """Append one JSON line in one write, so that a crash can tear only the last line."""
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+    """Append one JSON line in one write, so that a crash can tear only the last line.
+
+    Raises:
+        OSError: and nothing of the line is left in the file.
+    """
+    line = (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line.encode())
+        written = os.write(descriptor, line)
+        if written < len(line):
+            # A disk that fills up takes the first part.
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(descriptor)
 

@@ -58,12 +58,12 @@ def run_processes(arguments: Sequence[str], processes: int, nodes: Nodes | None 
         place = ["--nnodes", str(nodes.count), "--node-rank", str(nodes.rank)]
         place += ["--master-addr", host, "--master-port", port]
     place += ["--signals-to-handle", "SIGHUP,SIGQUIT"]
-    options = parse_args(
-        [*place, "--nproc-per-node", str(processes), "-m", "fastmix_mega", *arguments]
-    )
     threads = max(1, (os.cpu_count() or 1) // processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     with tempfile.TemporaryDirectory(prefix="fastmix-") as directory:
+        # torchrun would leave a folder of its own behind at every start.
+        place += ["--log-dir", directory, "--nproc-per-node", str(processes)]
+        options = parse_args([*place, "-m", "fastmix_mega", *arguments])
         stop_file = Path(directory) / "stop"
         os.environ[STOP_FILE_VARIABLE] = str(stop_file)
         asked: list[float] = []

@@ -25,7 +25,10 @@ from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.errors import RunFailed
 from fastmix_mega.files import write_json
 from fastmix_mega.guards.agreement import Agreement
+from fastmix_mega.guards.mixture import MixtureGuard, describe_mixture_event
 from fastmix_mega.guards.nonfinite import NonFiniteGuard
+from fastmix_mega.guards.spikes import LossSpikes, describe_spike
+from fastmix_mega.guards.watchdog import Member, Watchdog
 from fastmix_mega.handover.export import describe
 from fastmix_mega.identity import record_run
 from fastmix_mega.mixture.controller import MixtureEstimate
@@ -33,6 +36,7 @@ from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.mixture.outer import OuterLoop
 from fastmix_mega.mixture.policy import MixturePolicy
 from fastmix_mega.mixture.stages import Stage, average_mixture, resolve_stages, stage_at
+from fastmix_mega.model.gpt import chunks_of
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
@@ -55,7 +59,9 @@ def run(config: Config, mode: Mode) -> None:
         with request.listening():
             loop = TrainingLoop(config, mode, layout)
             try:
-                loop.run(request)
+                with loop.watchdog:
+                    loop.run(request)
+                loop.finish()
             finally:
                 loop.close()
 
@@ -105,7 +111,14 @@ class TrainingLoop:
             config.model.tie_embeddings,
         )
         self.agreement = Agreement(layout)
-        self.skipped = NonFiniteGuard(config.guards.max_skipped, names, layout)
+        guards = config.guards
+        self.skipped = NonFiniteGuard(guards.max_skipped, names, layout)
+        self.spikes = LossSpikes(guards.spike, names)
+        self.mixture_guard = MixtureGuard(guards.min_effective_sources, guards.max_doubtful, names)
+        member = Member(layout.rank, layout.world_size, lockstep=layout.pipeline.size == 1)
+        self.watchdog = Watchdog(member, 60 * guards.hang_minutes, config.run_dir)
+        for chunk in chunks_of(self.engine.deepspeed.module):
+            chunk.register_forward_pre_hook(self.watchdog.beat)
         self.start_step = self._resume()
         self.log: RunLog | None = None
         if layout.is_main:
@@ -125,22 +138,28 @@ class TrainingLoop:
         saved = self.start_step
         self._stop_if_asked(request, self.start_step, saved)
         for step in range(self.start_step, config.train.steps):
+            self.watchdog.phase(step, "target gradient and training step")
             if self.outer is not None:
                 self.outer.before_step(step)
             elif stage_at(self.stages, step) == len(self.drawn_at):
                 self.drawn_at.append(self.sampler.drawn.copy())
             self._train_step(step)
-            row = None if self.outer is None else self.outer.after_step(step)
             done = step + 1
+            self.watchdog.phase(done, "mixture update and log")
+            row = None if self.outer is None else self.outer.after_step(step)
             if row is not None:
                 assert self.log is not None
                 self.log.outer_step(row | {"tokens": self._tokens(done)})
+                for event in self.mixture_guard.check(row):
+                    self.log.event(event, describe_mixture_event(event))
             last = done == config.train.steps
             if done % config.log.every == 0 or last:
                 self._log_step(step)
             loss = None
             if last or (config.evaluation.every and done % config.evaluation.every == 0):
+                self.watchdog.phase(done, "evaluation")
                 loss = self._evaluate(done)
+            self.watchdog.phase(done, "checkpoint and agreement")
             due = config.checkpoint.every and done % config.checkpoint.every == 0
             if due or (last and config.checkpoint.final):
                 saved = done if self.checkpoints.save(done, self._state(), loss) else saved
@@ -148,8 +167,6 @@ class TrainingLoop:
                 self._give_up(done)
             if not last:
                 self._stop_if_asked(request, done, saved)
-        if self.layout.is_main:
-            self._finish()
 
     def _stop_if_asked(self, request: StopRequest, done: int, saved: int) -> None:
         """Raises: Stopped, on every process at the same step."""
@@ -198,6 +215,7 @@ class TrainingLoop:
         if self.log is not None:
             train = self.config.train
             means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+            source_losses = [None if math.isnan(mean) else float(mean) for mean in means]
             self.log.step(
                 {
                     "step": step + 1,
@@ -205,10 +223,13 @@ class TrainingLoop:
                     "loss": loss,
                     "learning_rate": learning_rate(train.schedule, step, train.steps),
                     "grad_norm": norm,
-                    "source_loss": [None if math.isnan(mean) else float(mean) for mean in means],
+                    "source_loss": source_losses,
                     "source_count": self.sampler.drawn.tolist(),
                 }
             )
+            spike = self.spikes.check(step + 1, loss, source_losses)
+            if spike is not None:
+                self.log.event(spike, describe_spike(spike))
 
     def _evaluate(self, step: int) -> float | None:
         """Returns the mean of the sets' losses, None without sets."""
@@ -234,6 +255,8 @@ class TrainingLoop:
             "meter": None if meter is None else meter.state(),
             "outer": None if self.outer is None else self.outer.state(),
             "skipped": self.skipped.count,
+            "spikes": self.spikes.state(),
+            "mixture_guard": self.mixture_guard.state(),
             "held_out": self.checkpoints.held_out(),
         }
 
@@ -245,6 +268,8 @@ class TrainingLoop:
         self.sampler.drawn = state["drawn"]
         self.drawn_at = list(state["drawn_at"])
         self.skipped.count = state["skipped"]
+        self.spikes.load(state["spikes"])
+        self.mixture_guard.load(state["mixture_guard"])
         self.engine.losses.load(state["losses"])
         self.engine.objective.load(state["objective"])
         if self.outer is not None:
@@ -253,11 +278,12 @@ class TrainingLoop:
             self.outer.load(state["outer"])
         return step
 
-    def _finish(self) -> None:
-        """Write the mixture and the report, and say where they are."""
+    def finish(self) -> None:
+        """Write the mixture and the report, and say where they are; on rank 0."""
+        if self.log is None:
+            return
         from fastmix_mega.report.build import build_report
 
-        assert self.log is not None
         config, directory = self.config, Path(self.config.run_dir)
         path = directory / "mixture.json"
         ours = (config, self.inputs, self.shape, self.layout)

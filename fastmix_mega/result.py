@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastmix_mega.config import Config
 from fastmix_mega.constraints.apply import Constrained, ConstraintSet
 from fastmix_mega.data.inputs import Inputs
+from fastmix_mega.guards.mixture import is_collapsed
 from fastmix_mega.mixture.controller import MixtureEstimate
 from fastmix_mega.mixture.cost import cost_in_proxy_runs
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource
@@ -121,7 +122,8 @@ def search_warnings(config: Config, estimate: MixtureEstimate, outer_steps: int)
             f"The mixture was updated only {outer_steps} times; search for more steps, or set "
             "search.every lower, before you rely on it."
         )
-    if effective_sources(estimate.weights) < min(2.0, len(estimate.weights)):
+    least, found = config.guards.min_effective_sources, effective_sources(estimate.weights)
+    if is_collapsed(found, least, len(estimate.weights)):
         warnings.append(
             "The mixture has collapsed to almost one source; look for a source that overlaps the "
             "target, or lower search.step."

@@ -33,6 +33,7 @@ class RunLog:
         self._started = time.perf_counter()
         self._last = (start_step, self._started)
         self._leaders = ""
+        self._unwritten: list[tuple[str, dict[str, Any]]] = []
         self._wandb = _start_wandb(config, start_step)
 
     def step(self, values: dict[str, Any]) -> None:
@@ -43,7 +44,7 @@ class RunLog:
         train = self.config.train
         speed = steps * train.global_batch * train.seq_length / seconds
         values["tokens_per_second"] = round(speed, 1)
-        append_jsonl(self.directory / "metrics.jsonl", values)
+        self._append("metrics.jsonl", values)
         self._progress(values, now)
         per_source = {
             f"loss/{name}": loss
@@ -55,7 +56,7 @@ class RunLog:
 
     def outer_step(self, row: dict[str, Any]) -> None:
         """A line of history.jsonl."""
-        append_jsonl(self.directory / "history.jsonl", row)
+        self._append("history.jsonl", row)
         self._leaders = _leading_sources(self.names, row["mixture"])
         numbers = {"outer_step": row["outer_step"], "entropy": row["entropy"]}
         for kind, values in (("lambda", row["mixture"]), ("score", row["scores"])):
@@ -66,14 +67,14 @@ class RunLog:
         self._mirror(numbers, row["step"])
 
     def evaluation(self, step: int, losses: dict[str, float]) -> None:
-        append_jsonl(self.directory / "metrics.jsonl", {"step": step, "eval": losses})
+        self._append("metrics.jsonl", {"step": step, "eval": losses})
         self._mirror({f"eval/{name}": loss for name, loss in losses.items()}, step)
         shown = "  ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
         self.say(f"step {step}: held-out loss: {shown}")
 
     def event(self, values: dict[str, Any], message: str) -> None:
         """A line of events.jsonl (`values` holds step and kind), and a word to the user."""
-        append_jsonl(self.directory / "events.jsonl", values)
+        self._append("events.jsonl", values)
         self.say(f"warning: {message}")
 
     def say(self, message: str) -> None:
@@ -83,7 +84,22 @@ class RunLog:
         self.stream.write(f"{message}\n")
         self.stream.flush()
 
+    def _append(self, file: str, values: dict[str, Any]) -> None:
+        """A full disk must not end the run: its lines wait in memory and are tried again."""
+        told = bool(self._unwritten)
+        self._unwritten.append((file, values))
+        try:
+            while self._unwritten:
+                name, waiting = self._unwritten[0]
+                append_jsonl(self.directory / name, waiting)
+                del self._unwritten[0]
+        except OSError as error:
+            if not told:
+                self.say(f"warning: {self.directory / file}: {error.strerror}; the run goes on")
+
     def close(self) -> None:
+        if self._unwritten:
+            self.say(f"warning: {len(self._unwritten)} lines could not be written")
         if self._wandb is not None:
             self._wandb.finish()
 
@@ -113,7 +129,10 @@ def _cut(path: Path, last_step: int) -> None:
     if path.exists():
         import json
 
-        kept = [row for row in read_jsonl(path) if row["step"] <= last_step]
+        # That a run hung is not told again when its steps are done again.
+        kept = [
+            row for row in read_jsonl(path) if row["step"] <= last_step or row.get("kind") == "hung"
+        ]
         write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
 

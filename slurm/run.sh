@@ -9,6 +9,11 @@ if [ $# -lt 1 ]; then
     echo "usage: sbatch slurm/SCRIPT.sbatch CONFIG [key.path=value ...]" >&2
     exit 2
 fi
+# The batch script alone gets the signal before the time limit (--signal=B:...), perhaps before
+# anything has started; srun hands it on.
+ASKED=
+STEP=
+trap 'ASKED=1; [ -z "$STEP" ] || kill -USR1 "$STEP" 2>/dev/null || true' USR1
 FASTMIX_VENV=.venv
 CONTAINER=()
 if [ -f "${FASTMIX_SITE:-slurm/site.sh}" ]; then
@@ -31,8 +36,26 @@ LOGS=${FASTMIX_LOGS:-fastmix-logs}/$SLURM_JOB_ID
 mkdir -p "$LOGS"
 echo "job $SLURM_JOB_ID, start $((RESTARTS + 1)): fastmix ${VERB:?} $1 on $SLURM_JOB_NUM_NODES" \
     "node(s) x $PROCESSES process(es), rendezvous $RENDEZVOUS, logs $LOGS"
-# A sweep over seeds: sbatch --array=1-5 ... 'run_dir=runs/seed-%a' seed=%a
-ARGUMENTS=("${@//%a/${SLURM_ARRAY_TASK_ID:-0}}")
+ARGUMENTS=("$@")
+JOB=$SLURM_JOB_ID
+# A sweep over seeds, sbatch --array=1-5: task N has seed N and the run folder's seed-N. The number
+# of one of the tasks is also that of the whole array, which must not be requeued with it.
+if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
+    ARGUMENTS+=(--sweep-seed "$SLURM_ARRAY_TASK_ID")
+    JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+fi
+
+requeue() {
+    if [ "$RESTARTS" -ge "${FASTMIX_MAX_RESTARTS:-100}" ]; then
+        echo "stopped, and not requeued again after $RESTARTS restarts" >&2
+        exit 75
+    fi
+    echo "stopped as asked ($1); requeued to go on from the checkpoint"
+    scontrol requeue "$JOB"
+    # Slurm ends this script; leaving by itself could count as the job's end.
+    sleep 60
+}
+[ -z "$ASKED" ] || requeue "before the start"
 
 # The node's number is each node's own, so it is expanded there.
 # shellcheck disable=SC2016
@@ -41,9 +64,8 @@ LAUNCH='exec "$0" -m fastmix_mega "$@" --nproc "$PROCESSES" --nnodes "$SLURM_JOB
 srun --kill-on-bad-exit=1 --output="$LOGS/start$((RESTARTS + 1))-node%n.log" \
     "${CONTAINER[@]}" bash -c "$LAUNCH" "$FASTMIX_VENV/bin/python" "$VERB" "${ARGUMENTS[@]}" &
 STEP=$!
-# The batch script alone gets the signal before the time limit (--signal=B:...); srun hands it on.
-ASKED=
-trap 'ASKED=1; kill -USR1 "$STEP" 2>/dev/null || true' USR1
+# Asked between the trap and here: srun would not know.
+[ -z "$ASKED" ] || kill -USR1 "$STEP"
 CODE=0
 wait "$STEP" || CODE=$?
 # A trapped signal ends `wait` early.
@@ -53,13 +75,6 @@ while kill -0 "$STEP" 2>/dev/null; do
 done
 cat "$LOGS/start$((RESTARTS + 1))-node0.log"
 if [ "$CODE" = 75 ] || { [ "$CODE" != 0 ] && [ -n "$ASKED" ]; }; then
-    if [ "$RESTARTS" -ge "${FASTMIX_MAX_RESTARTS:-100}" ]; then
-        echo "stopped, and not requeued again after $RESTARTS restarts" >&2
-        exit 75
-    fi
-    echo "stopped as asked (exit code $CODE); requeued to go on from the checkpoint"
-    scontrol requeue "$SLURM_JOB_ID"
-    # Slurm ends this script; leaving by itself could count as the job's end.
-    sleep 60
+    requeue "exit code $CODE"
 fi
 exit "$CODE"

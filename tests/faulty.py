@@ -1,8 +1,11 @@
 """`fastmix` with a fault at a known place: for torchrun, in tests only.
 
-FAULT=kind:rank:count makes the count-th call of a place fail on one rank. Kinds: `kill-save`,
-`kill-seal`, `kill-outer`, `kill-step`, `kill-start` (SIGKILL there), `nan` (that step's first loss
-is not a number), `hang` (that step never ends), `drift` (the mixture differs).
+FAULT=kind:rank:count makes the count-th call of a place fail on one rank, or on all with the rank
+`all`; several faults are separated by commas. Kinds: `kill-save`, `kill-seal`, `kill-outer`,
+`kill-step`, `kill-start` (SIGKILL there), `nan` (from that step on the first loss is not a number),
+`spike` (that step's losses are tenfold), `hang` (that step never ends), `drift` (the mixture
+differs), `collapse` (the controller gives all weight to one source), `doubt` (the scores of that
+outer step are mostly noise).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from fastmix_mega import cli
 from fastmix_mega.checkpoint import store
 from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.loop import TrainingLoop
+from fastmix_mega.mixture.controller import FastMixController
 from fastmix_mega.mixture.outer import OuterLoop
 from fastmix_mega.mixture.policy import MixturePolicy
 
@@ -49,30 +53,47 @@ def before(owner: Any, name: str, count: int, fault: Callable[..., None]) -> Non
     setattr(owner, name, wrapper)
 
 
-def poison(count: int) -> None:
-    """The first loss of the count-th training step becomes NaN."""
+def collapse(loop: Any, *_: Any) -> None:
+    if loop.controller is not None:
+        loop.controller._logits[0] += 20
+
+
+def doubt(_: Any, sums: Any) -> None:
+    sums[1] *= 1e6
+
+
+def spoil_losses(first: int, last: int, factor: float, sequences: int | None) -> None:
+    """The first sequences' losses (None: all) of some training steps are multiplied."""
     original, calls = TrainingEngine.train_step, [0]
     forward = TrainingEngine._forward
 
     def train_step(engine: Any, *arguments: Any) -> Any:
         calls[0] += 1
-        engine.poisoned = calls[0] >= count
+        engine.left = len(arguments[1]) if first <= calls[0] <= last else 0
+        if sequences is not None:
+            engine.left = min(engine.left, 1)
         return original(engine, *arguments)
 
-    def poisoned_forward(engine: Any, model: Any, batch: Any) -> Any:
+    def spoiled_forward(engine: Any, model: Any, batch: Any) -> Any:
         found = forward(engine, model, batch)
-        if getattr(engine, "poisoned", False):
-            engine.poisoned = False
-            found = found * found.new_tensor([float("nan")] + [1.0] * (len(found) - 1))
+        if getattr(engine, "left", 0):
+            engine.left -= 1
+            factors = [
+                factor if row < (sequences or len(found)) else 1.0 for row in range(len(found))
+            ]
+            found = found * found.new_tensor(factors)
         return found
 
     TrainingEngine.train_step = train_step  # type: ignore[method-assign]
-    TrainingEngine._forward = poisoned_forward  # type: ignore[method-assign]
+    TrainingEngine._forward = spoiled_forward  # type: ignore[method-assign]
 
 
 def install(kind: str, count: int) -> None:
     if kind == "nan":
-        poison(count)
+        spoil_losses(count, 10**9, float("nan"), 1)
+        return
+    if kind == "spike":
+        spoil_losses(count, count, 10.0, None)
         return
     owner, name, fault = {
         "kill-start": (TrainingLoop, "_resume", kill),
@@ -82,12 +103,20 @@ def install(kind: str, count: int) -> None:
         "kill-seal": (store, "record_file", kill),
         "hang": (TrainingEngine, "train_step", hang),
         "drift": (TrainingLoop, "_log_step", drift),
+        "collapse": (OuterLoop, "_broadcast", collapse),
+        "doubt": (FastMixController, "update", doubt),
     }[kind]
     before(owner, name, count, fault)
 
 
+def install_all(faults: str, own_rank: str) -> None:
+    """Install those of FAULT's faults that are this rank's."""
+    for each in faults.split(","):
+        kind, rank, count = each.split(":")
+        if rank in (own_rank, "all"):
+            install(kind, int(count))
+
+
 if __name__ == "__main__":
-    fault_kind, rank, number = os.environ["FAULT"].split(":")
-    if os.environ["RANK"] == rank:
-        install(fault_kind, int(number))
+    install_all(os.environ["FAULT"], os.environ["RANK"])
     sys.exit(cli.main())

@@ -16,15 +16,22 @@ from fastmix_mega.files import read_jsonl
 LOGS = Path(__file__).parent.parent / "test-logs"
 
 
-def fastmix(*arguments: str, timeout: float = 300, expect: int = 0) -> str:
+def fastmix(
+    *arguments: str,
+    timeout: float = 300,
+    expect: int = 0,
+    variables: dict[str, str] | None = None,
+    umask: int = -1,
+) -> str:
     """`python -m fastmix_mega ARGUMENTS`; returns its whole output.
 
     On another exit code than expected the log goes to test-logs/ and the test fails.
     """
-    environment = clean_environment()
+    environment = clean_environment() | (variables or {})
     done = subprocess.run(
         [sys.executable, "-m", "fastmix_mega", *arguments],
         env=environment,
+        umask=umask,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -80,12 +87,21 @@ def fastmix_with_fault(fault: str, *arguments: str, processes: int = 2) -> tuple
     return done.returncode, done.stdout
 
 
-def start_fastmix(*arguments: str) -> subprocess.Popen[str]:
-    """Start the command and go on; the caller waits for it."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "fastmix_mega", *arguments],
-        env=clean_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def start_fastmix(*arguments: str, output: Path | None = None) -> subprocess.Popen[str]:
+    """Start the command and go on; the caller waits for it.
+
+    Args:
+        output: where it writes; by default into a pipe, which a long run would fill.
+    """
+    stdout: Any = subprocess.PIPE if output is None else output.open("w")
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fastmix_mega", *arguments],
+            env=clean_environment(),
+            stdout=stdout,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    finally:
+        if output is not None:
+            stdout.close()

@@ -83,6 +83,7 @@ def _safe_types() -> list[Any]:
     kinds = ("float64", "float32", "int64", "int32", "bool")
     return [
         *(LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address),
-        *(np.ndarray, np.dtype, _reconstruct, scalar),
+        # An array without elements is written with `bytes`.
+        *(np.ndarray, np.dtype, _reconstruct, scalar, bytes),
         *(type(np.dtype(kind)) for kind in kinds),
     ]

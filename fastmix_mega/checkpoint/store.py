@@ -225,8 +225,10 @@ class Checkpoints:
 
     def _remove_old(self) -> None:
         section = self.section
+        there = checkpoint_steps(self.directory)
+        self._losses = {step: loss for step, loss in self._losses.items() if step in there}
         for step in to_remove(
-            checkpoint_steps(self.directory),
+            there,
             section.keep,
             section.keep_every,
             self._losses,

@@ -95,8 +95,11 @@ class IndexedTokens:
         self.prefix = str(prefix)
         self.bin_path, self.idx_path = Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
         for path in (self.bin_path, self.idx_path):
-            if not path.is_file():
+            # Unlike Path.is_file: no error where a name is too long or a folder is closed to us.
+            if not os.path.isfile(path):
                 raise UserError(f"{path} is missing; make it with python -m data_tools.preprocess")
+            if not os.access(path, os.R_OK):
+                raise UserError(f"{path} cannot be read: permission denied")
         bin_size, idx_size = self.bin_path.stat().st_size, self.idx_path.stat().st_size
         with self.idx_path.open("rb") as file:
             header = file.read(HEADER.size)

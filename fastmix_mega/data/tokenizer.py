@@ -1,10 +1,16 @@
-"""The tokenizer of a run, and the hash by which its data is recognised."""
+"""The tokenizer of a run, and the hash by which its data is recognised.
+
+Two kinds of file: a sentencepiece `.model`, and the `tokenizer.json` of Hugging Face's tokenizers.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import sentencepiece
@@ -12,37 +18,149 @@ from numpy.typing import NDArray
 
 from fastmix_mega.errors import UserError
 
+Ids = NDArray[np.int32]
+END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end|>", "<EOS>", "[EOS]")
+"""What ends a document where a tokenizer.json has no tokenizer_config.json beside it."""
 
-class Tokenizer:
-    """A sentencepiece model.
 
-    Args:
-        path: of the .model file.
+class _Backend(Protocol):
+    vocab_size: int
+    eod: int | None
+    bos: int | None
 
-    Raises:
-        UserError: if it cannot be read, is no sentencepiece model, or has no end-of-document piece.
-    """
+    def encode(self, texts: Sequence[str]) -> list[Ids]: ...
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = str(path)
-        try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            raise UserError(f"tokenizer: cannot read {path}: {error.strerror}") from None
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+    def token_id(self, token: str) -> int | None: ...
+
+
+class _SentencePiece:
+    def __init__(self, content: bytes, path: str) -> None:
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_proto=content)
         except RuntimeError:
             raise UserError(f"tokenizer: {path} is not a sentencepiece model") from None
-        self.sha256 = hashlib.sha256(content).hexdigest()
         self.vocab_size = int(self._model.vocab_size())
-        self.eod = int(self._model.eos_id())
-        """The token that ends every document."""
-        if self.eod < 0:
-            raise UserError(f"tokenizer: {path} has no </s>; train it with an end-of-sentence id")
+        self.eod = _given(self._model.eos_id())
+        self.bos = _given(self._model.bos_id())
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Token ids of each text, without the end-of-document token."""
-        return [np.asarray(ids, np.int32) for ids in self._model.encode(list(texts), num_threads=1)]
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        found: list[Ids] = self._model.encode(list(texts), out_type="numpy", num_threads=1)
+        return found
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self._model.decode([int(token) for token in tokens]))
+
+    def token_id(self, token: str) -> int | None:
+        number = int(self._model.piece_to_id(token))
+        return number if self._model.id_to_piece(number) == token else None
+
+
+class _HuggingFace:
+    def __init__(self, content: bytes, path: str) -> None:
+        # One process per core encodes; the library's own threads would only compete with them.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        import tokenizers
+
+        try:
+            self._model = tokenizers.Tokenizer.from_buffer(content)
+        except Exception as error:
+            # The library raises bare Exception for every malformed file.
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"tokenizer: {path} is not a tokenizer.json ({reason})") from None
+        # A tokenizer that cuts or pads would drop text or add tokens in silence.
+        self._model.no_truncation()
+        self._model.no_padding()
+        self._vocabulary: dict[str, int] = self._model.get_vocab(with_added_tokens=True)
+        if not self._vocabulary:
+            raise UserError(f"tokenizer: {path} has no tokens")
+        # Added tokens may leave holes: the highest id decides how many rows a model needs.
+        self.vocab_size = max(self._vocabulary.values()) + 1
+        named = _named_tokens(Path(path).parent / "tokenizer_config.json")
+        ends = [named["eos_token"]] if "eos_token" in named else END_TOKENS
+        self.eod = next((self._vocabulary[t] for t in ends if t in self._vocabulary), None)
+        self.bos = self._vocabulary.get(named.get("bos_token", ""))
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        encoded = self._model.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(each.ids, np.int32) for each in encoded]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        ids = [int(token) for token in tokens]
+        return str(self._model.decode(ids, skip_special_tokens=False))
+
+    def token_id(self, token: str) -> int | None:
+        return self._vocabulary.get(token)
+
+
+class Tokenizer:
+    """A sentencepiece model or a tokenizer.json.
+
+    Args:
+        path: of the .model or .json file, or of a folder that holds a tokenizer.json.
+        eod: the token that ends a document, where the file's own is not meant.
+
+    Attributes:
+        sha256: of the file.
+        vocab_size: the highest token id plus one.
+        eod: the id that ends every document.
+        bos: the id that may start one, or None.
+
+    Raises:
+        UserError: if it cannot be read, is of neither kind, or has no end-of-document token.
+    """
+
+    def __init__(self, path: str | Path, eod: str | None = None) -> None:
+        path = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+        self.path = str(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"tokenizer: cannot read {path}: {error.strerror}") from None
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.is_json = path.suffix == ".json"
+        kind = _HuggingFace if self.is_json else _SentencePiece
+        self._backend: _Backend = kind(content, self.path)
+        self.vocab_size = self._backend.vocab_size
+        self.bos = self._backend.bos
+        end = self._backend.eod if eod is None else self._backend.token_id(eod)
+        if end is None and eod is not None:
+            raise UserError(f"tokenizer: {path} has no token {eod!r}; name one that it has")
+        if end is None:
+            remedy = (
+                "name its token, for example with --eod, or put its tokenizer_config.json beside it"
+                if self.is_json
+                else "train it with an end-of-sentence id"
+            )
+            what = "end-of-document token" if self.is_json else "</s>"
+            raise UserError(f"tokenizer: {path} has no {what}; {remedy}")
+        self.eod: int = end
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Token ids of each text, without the end-of-document token."""
+        return self._backend.encode(texts)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self._backend.decode(tokens)
+
+
+def _given(number: int) -> int | None:
+    return int(number) if number >= 0 else None
+
+
+def _named_tokens(path: Path) -> dict[str, str]:
+    """The special tokens that a tokenizer_config.json names; nothing where there is none."""
+    try:
+        content: Any = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"tokenizer: cannot read {path}: {error}") from None
+    found: dict[str, str] = {}
+    for name in ("eos_token", "bos_token"):
+        token = content.get(name) if isinstance(content, dict) else None
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            found[name] = token
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastmix_mega.config import Config
 from fastmix_mega.data.batches import MicroBatch
@@ -20,6 +19,7 @@ from fastmix_mega.engine.optimizer_access import OptimizerAccess
 from fastmix_mega.engine.passes import Forward, Passes, build_passes
 from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.engine.sums import SourceSums
+from fastmix_mega.engine.zero import initialize_deepspeed
 from fastmix_mega.model.gpt import build_model
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.context import positions_of_rank
@@ -48,7 +48,7 @@ class TrainingEngine:
         self.config = config
         self.layout = layout
         model = build_model(config, shape, layout)
-        self.deepspeed = _initialize_deepspeed(config, model, layout)
+        self.deepspeed = initialize_deepspeed(config, model, layout)
         optimizer = OptimizerAccess(self.deepspeed)
         self.passes: Passes = build_passes(self.deepspeed, optimizer, config)
         self.losses = SourceSums(source_count, layout.device)
@@ -187,70 +187,3 @@ class TrainingEngine:
         if context.size == 1:
             return per_sequence.detach()
         return context.sum(per_sequence.detach() / context.size)
-
-
-def reduction_bucket(parameters: int) -> int:
-    """Numbers in DeepSpeed's buffer for one reduction over data parallelism.
-
-    Args:
-        parameters: of this process.
-    """
-    return min(parameters, 200_000_000)
-
-
-def _initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> Any:
-    import deepspeed
-    from deepspeed.utils import logger
-
-    from fastmix_mega.parallel.mpu import ModelParallelUnit
-
-    logger.setLevel(logging.WARNING)
-    # On CPU the shared-memory collectives would be compiled at the first start, for a minute.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(verbose=False)
-    train, options = config.train, config.train.optimizer
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    norms = [p for p in model.parameters() if p.dim() == 1]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": options.weight_decay},
-            {"params": norms, "weight_decay": 0.0},
-        ],
-        lr=train.schedule.peak,
-        betas=(options.beta1, options.beta2),
-        eps=options.epsilon,
-        fused=layout.device.type == "cuda",
-    )
-    pipelined = config.parallel.pipeline > 1
-    accumulation = train.global_batch // (train.micro_batch * layout.data.size)
-    bucket = reduction_bucket(sum(parameter.numel() for parameter in model.parameters()))
-    settings: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": train.micro_batch,
-        # A pipeline schedule accumulates by itself; DeepSpeed's step is then the boundary.
-        "gradient_accumulation_steps": 1 if pipelined else accumulation,
-        "managed_gradient_accumulation": not pipelined,
-        "gradient_clipping": options.clip,
-        "zero_optimization": {
-            "stage": config.parallel.zero,
-            # DeepSpeed's own default is a buffer of 500 million numbers, whatever the model.
-            "reduce_bucket_size": bucket,
-            "allgather_bucket_size": bucket,
-        },
-        # Any torch optimizer works on ZeRO's flat fp32 partitions; DeepSpeed has to be told.
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": math.inf,
-    }
-    if config.precision == "bf16":
-        # Every backward pass adds to fp32 gradients at once, in a pipeline schedule too.
-        settings["bf16"] = {"enabled": True, "immediate_grad_update": True}
-        settings["data_types"] = {"grad_accum_dtype": "fp32"}
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        optimizer=optimizer,
-        config=settings,
-        mpu=ModelParallelUnit(),
-        dist_init_required=False,
-    )
-    engine.train()
-    return engine

@@ -16,6 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+CHUNK_ELEMENTS = 1 << 24
+"""Logits that are looked at together: the copies that the formulas need stay small (64 MB)."""
+
 
 @dataclass(frozen=True)
 class VocabularyShard:
@@ -67,9 +70,22 @@ def target_gradient(
     Returns:
         [V / shards, d], fp32 (fp64 for fp64 logits).
     """
-    gradient = logit_gradient(logits, labels, shard)
-    gradient.mul_(weights.to(gradient.dtype)[:, None])
-    return gradient.T @ hidden.to(gradient.dtype)
+    rows = _chunk_rows(logits.size(-1))
+    total: Tensor | None = None
+    for parts in zip(
+        *(part.split(rows) for part in (hidden, logits, labels, weights)), strict=True
+    ):
+        part_hidden, part_logits, part_labels, part_weights = parts
+        gradient = logit_gradient(part_logits, part_labels, shard)
+        gradient.mul_(part_weights.to(gradient.dtype)[:, None])
+        found = gradient.T @ part_hidden.to(gradient.dtype)
+        total = found if total is None else total.add_(found)
+    assert total is not None, "no token was given"
+    return total
+
+
+def _chunk_rows(vocabulary: int) -> int:
+    return max(1, CHUNK_ELEMENTS // vocabulary)
 
 
 def sequence_scores(
@@ -94,10 +110,17 @@ def sequence_scores(
         [b], summed over the shards, in the dtype of `logit_gradient`.
     """
     length, batch, _ = hidden.shape
-    gradient = logit_gradient(logits.flatten(0, 1), labels.T.flatten(), shard)  # [s * b, V]
-    response = hidden.flatten(0, 1) @ direction.to(hidden.dtype).T  # [s * b, V]
-    per_token = torch.linalg.vecdot(gradient, response.to(gradient.dtype))  # [s * b]
-    return shard.reduce(per_token.view(length, batch).sum(0) / token_count)
+    rows = _chunk_rows(logits.size(-1))
+    tokens = (hidden.flatten(0, 1), logits.flatten(0, 1), labels.T.flatten())  # [s * b, ...]
+    products = []
+    for part_hidden, part_logits, part_labels in zip(
+        *(part.split(rows) for part in tokens), strict=True
+    ):
+        gradient = logit_gradient(part_logits, part_labels, shard)  # [rows, V]
+        response = part_hidden @ direction.to(part_hidden.dtype).T  # [rows, V]
+        products.append(torch.linalg.vecdot(gradient, response.to(gradient.dtype)))  # [rows]
+    per_token = torch.cat(products).view(length, batch)
+    return shard.reduce(per_token.sum(0) / token_count)
 
 
 def precondition(

@@ -145,10 +145,11 @@ class FastMixController:
                 )
             ),
             "scale": self._scale,
-            "log_mixtures": list(self._log_mixtures),
-            "noise": list(self._noise),
+            # One array each: thousands of small ones are slow to save and fragment the memory.
+            "log_mixtures": np.array(self._log_mixtures),
+            "noise": np.array(self._noise),
             "free_logits": self._free_logits,
-            "free_log_mixtures": list(self._free_log_mixtures),
+            "free_log_mixtures": np.array(self._free_log_mixtures),
         }
 
     def load(self, state: dict[str, Any]) -> None:

@@ -58,4 +58,4 @@ class OuterSchedule:
 
     @property
     def outer_steps(self) -> int:
-        return sum(self.updates_after(step) for step in range(self.steps))
+        return max(0, (self.steps - self.window - self.warmup) // self.every + 1)

@@ -23,6 +23,8 @@ from fastmix_mega.errors import UserError
         ("search", "step", "nan", "search.step: Input should be a finite number"),
         ("model", "prest", "1M", "model.prest: unknown key; did you mean 'preset'"),
         ("parallel", "sequence", True, "parallel.sequence needs parallel.tensor > 1"),
+        ("guards", "hang_minutes", 30, "guards.hang_minutes (30"),
+        ("guards", "max_doubtful", 2, "guards.max_doubtful: Input should be less than"),
     ],
 )
 def test_mistakes_are_named(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastmix_mega.files import append_jsonl, read_jsonl, write_atomic, write_json
+from tests.full_disk import files_of_at_most
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
@@ -28,3 +29,12 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     append_jsonl(path, {"step": 2})
     path.write_bytes(path.read_bytes() + b'{"step": 3')
     assert read_jsonl(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_line_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    append_jsonl(path, {"step": 1})
+    with files_of_at_most(20), pytest.raises(OSError, match="No space left"):
+        append_jsonl(path, {"step": 2})
+    append_jsonl(path, {"step": 3})
+    assert read_jsonl(path) == [{"step": 1}, {"step": 3}]

@@ -16,8 +16,8 @@ from fastmix_mega.data.source import TokenSource
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture.stages import average_mixture, resolve_stages, stage_at
-from tests.conftest import SOURCES
 from tests.launch import column, run_config
+from tests.tiny import SOURCES
 
 STABLE = {"alpha": 0.4, "beta": 0.3, "gamma": 0.2, "delta": 0.1}
 ANNEAL = {"alpha": 0.0, "beta": 0.25, "gamma": 0.25, "delta": 0.5}

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from fastmix_mega.checkpoint.store import checkpoint_steps
-from fastmix_mega.stop import EXIT_STOPPED
+from fastmix_mega.stop import EXIT_STOPPED, StopRequest
 from tests.launch import column, fastmix, run_config, start_fastmix
 
 pytestmark = pytest.mark.distributed
@@ -50,12 +50,30 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_asked_to_stop_again_and_again(config: str, tmp_path: Path, processes: int) -> None:
-    """SIGTERM, SIGINT, SIGUSR1 and the stop file, one after another; then on to the end."""
+EVERY_SIGNAL = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("wanted", EVERY_SIGNAL)
+def test_each_signal_is_a_wish(tmp_path: Path, wanted: signal.Signals) -> None:
+    request = StopRequest(str(tmp_path))
+    before = signal.getsignal(wanted)
+    with request.listening():
+        assert not request.wanted
+        os.kill(os.getpid(), wanted)
+        assert request.reason == wanted.name
+    assert signal.getsignal(wanted) == before
+
+
+@pytest.mark.parametrize(
+    ("processes", "wishes"), [(1, (signal.SIGTERM, None)), (2, (*EVERY_SIGNAL, None))]
+)
+def test_asked_to_stop_again_and_again(
+    config: str, tmp_path: Path, processes: int, wishes: tuple[signal.Signals | None, ...]
+) -> None:
+    """Signals and the stop file (None), one after another; then on to the end."""
     run_dir, metrics = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
     command = ("search", config, "--nproc", str(processes))
-    for wish in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, None):
+    for wish in wishes:
         lines = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
         process = start_fastmix(*command)
         wait_for_lines(metrics, lines + 3, process)

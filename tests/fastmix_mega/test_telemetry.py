@@ -7,6 +7,7 @@ from typing import Any
 from fastmix_mega.config import parse_config
 from fastmix_mega.files import append_jsonl, read_jsonl
 from fastmix_mega.telemetry import RunLog
+from tests.full_disk import files_of_at_most
 
 
 def test_lines_beyond_the_checkpoint_are_cut(settings: dict[str, Any]) -> None:
@@ -41,3 +42,28 @@ def test_progress_line(settings: dict[str, Any]) -> None:
     assert "step 12/24  loss 2.5000" in shown
     assert "tokens/s" in shown
     assert "mixture: beta 60% gamma 20%" in shown
+
+
+def test_a_full_disk_delays_lines_and_loses_none(settings: dict[str, Any]) -> None:
+    config = parse_config(settings)
+    Path(config.run_dir).mkdir()
+    stream = io.StringIO()
+    log = RunLog(config, 0, stream)
+    log.event({"step": 1, "kind": "spike"}, "one")
+    with files_of_at_most(40):
+        log.event({"step": 2, "kind": "spike"}, "two")
+        log.event({"step": 3, "kind": "spike"}, "three")
+    log.event({"step": 4, "kind": "spike"}, "four")
+    rows = read_jsonl(Path(config.run_dir) / "events.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert stream.getvalue().count("the run goes on") == 1
+
+
+def test_a_hang_is_remembered_when_its_steps_are_done_again(settings: dict[str, Any]) -> None:
+    config = parse_config(settings)
+    run_dir = Path(config.run_dir)
+    run_dir.mkdir()
+    append_jsonl(run_dir / "events.jsonl", {"step": 9, "kind": "spike"})
+    append_jsonl(run_dir / "events.jsonl", {"step": 9, "kind": "hung"})
+    RunLog(config, start_step=5, stream=io.StringIO())
+    assert [row["kind"] for row in read_jsonl(run_dir / "events.jsonl")] == ["hung"]

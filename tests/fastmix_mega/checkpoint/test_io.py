@@ -18,11 +18,13 @@ class Attack:
 
 def test_our_state_round_trips(tmp_path: Path) -> None:
     state = {"drawn": np.arange(4), "log": [np.ones(3), 2.5], "sums": torch.ones(2), "none": None}
+    state["empty"] = np.array([])
     write_tensors(tmp_path / "state.pt", state)
     found = load_tensors(tmp_path / "state.pt")
     assert np.array_equal(found["drawn"], state["drawn"])
     assert np.array_equal(found["log"][0], np.ones(3))
     assert torch.equal(found["sums"], torch.ones(2))
+    assert found["empty"].shape == (0,)
 
 
 def test_code_in_a_checkpoint_never_runs(tmp_path: Path) -> None:

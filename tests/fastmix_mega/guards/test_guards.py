@@ -45,3 +45,37 @@ def test_a_mixture_that_drifts_is_caught(settings: dict[str, Any], tmp_path: Pat
     assert code == 1
     assert "lost step with each other" in shown
     assert "rank 1: step 9" in shown
+
+
+def test_what_goes_wrong_is_told(settings: dict[str, Any], tmp_path: Path) -> None:
+    """A spike at step 18, a collapse at outer step 2, noise at outer step 4: told once each."""
+    settings["search"]["decay"] = 0.0
+    faults = "spike:all:18,collapse:0:2,doubt:0:4"
+    code, shown = fastmix_with_fault(faults, "search", write(settings, tmp_path))
+    assert code == 0
+    events = read_jsonl(tmp_path / "run" / "events.jsonl")
+    by_kind = {event["kind"]: event for event in events}
+    assert len(events) == len(by_kind) == 3
+    spike = by_kind["spike"]
+    assert spike["step"] == 18
+    assert spike["z"] > 5
+    rows = {row["step"]: row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")}
+    assert list(spike["source_loss"].values()) == rows[18]["source_loss"]
+    assert "step 18: the loss spiked" in shown
+    assert by_kind["collapsed"]["outer_step"] == 2
+    assert by_kind["collapsed"]["source"] == "alpha"
+    assert "the mixture has collapsed" in shown
+    assert by_kind["doubtful"]["outer_step"] == 4
+    assert by_kind["doubtful"]["scored"] == 4
+
+
+def test_a_hung_rank_is_named_with_its_stack(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["guards"] = {"hang_minutes": 0.05}
+    code, shown = fastmix_with_fault("hang:1:9", "search", write(settings, tmp_path))
+    assert code == 1
+    assert "rank 1 is stuck (the others wait for it in a collective)" in shown
+    assert "stack of rank 1" in shown
+    assert "in hang" in shown
+    (event,) = read_jsonl(tmp_path / "run" / "events.jsonl")
+    assert (event["kind"], event["step"], event["ranks"]) == ("hung", 8, [1])
+    assert event["places"][0]["waits"]

@@ -17,8 +17,8 @@ from fastmix_mega.errors import UserError
 from fastmix_mega.handover.export import export_mixture, import_mixture
 from fastmix_mega.handover.formats import FORMATS
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, read_mixture
-from tests.conftest import SOURCES
 from tests.fastmix_mega.handover.consumers import read_with
+from tests.tiny import SOURCES
 
 WEIGHTS = (0.5, 0.1 + 0.2, 0.0, 0.2)
 """0.30000000000000004 must come back as it is; 0 must be left out."""

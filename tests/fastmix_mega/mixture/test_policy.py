@@ -35,3 +35,13 @@ def test_outer_schedule() -> None:
 def test_reference_scores_one_step() -> None:
     schedule = OuterSchedule.of(SearchSection(every=4, warmup=6), "reference", 20)
     assert [s for s in range(20) if schedule.updates_after(s)] == [6, 10, 14, 18]
+
+
+@pytest.mark.parametrize("method", ["fastmix", "reference"])
+@pytest.mark.parametrize("steps", [1, 9, 10, 13, 14, 10**11 + 10])
+def test_outer_steps_are_counted_at_once(method: str, steps: int) -> None:
+    schedule = OuterSchedule.of(SearchSection(every=4, warmup=6), method, steps)
+    if steps < 100:
+        assert schedule.outer_steps == sum(map(schedule.updates_after, range(steps)))
+    else:
+        assert schedule.outer_steps == 25 * 10**9 + 1

@@ -1,0 +1,146 @@
+"""Does `fastmix plan` predict the memory that torch measures?
+
+    python -m benchmarks.plan_memory CONFIG --nproc 2 [--mode train] [key.path=value ...]
+
+Starts the run's processes for three steps, outer steps included, and prints for each process the
+measured peak of torch's allocations and the predicted one. On CPU the allocations are recorded by
+torch's profiler; on CUDA they are the allocator's own count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+MEASURED_STEPS = 3
+
+
+def measure(config_path: str, mode: str, overrides: list[str]) -> dict[str, Any]:
+    """Run three steps in this process (of several, under torchrun); returns peak and prediction."""
+    import torch
+
+    from fastmix_mega.config import load_config
+    from fastmix_mega.data.tokenizer import Tokenizer
+    from fastmix_mega.loop import TrainingLoop
+    from fastmix_mega.model.presets import resolve_shape
+    from fastmix_mega.parallel import layout as layouts
+    from fastmix_mega.planning.memory import CPU, CUDA, peak_memory
+
+    config = load_config(config_path, overrides)
+    shape = resolve_shape(config.model, Tokenizer(config.tokenizer).vocab_size)
+    on_cuda = torch.cuda.is_available()
+    with layouts.start(config.parallel) as layout:
+        profiler = torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+        )
+        if not on_cuda:
+            profiler.start()
+        loop = TrainingLoop(config, mode, layout)  # type: ignore[arg-type]
+        for step in range(MEASURED_STEPS):
+            if loop.outer is not None:
+                loop.outer.before_step(step)
+            loop._train_step(step)
+            if loop.outer is not None:
+                loop.outer.after_step(step)
+        if on_cuda:
+            peak = torch.cuda.max_memory_allocated()
+        else:
+            profiler.stop()
+            peak = _highest(profiler.profiler.kineto_results.experimental_event_tree())
+        predicted = peak_memory(
+            config, shape, config.parallel, layout.world.size, mode, CUDA if on_cuda else CPU
+        )
+        peaks: list[int] = [0] * layout.world.size
+        torch.distributed.all_gather_object(peaks, peak)
+    return {"peaks": peaks, "predicted": predicted.total, "parts": vars(predicted)}
+
+
+def _highest(events: list[Any]) -> int:
+    """Peak of what is allocated, from the profiler's record.
+
+    gloo's threads free memory unseen. The profiler's own running total then stays too high; so does
+    a count by address, until the address is given out again. The lower one is nearer the truth.
+    """
+    live: dict[int, int] = {}
+    total = by_address = by_profiler = 0
+    for _, address, size, running in sorted(_allocations(events)):
+        total -= live.pop(address, 0)
+        if size > 0:
+            live[address] = size
+            total += size
+        by_address = max(by_address, total)
+        by_profiler = max(by_profiler, running)
+    return min(by_address, by_profiler)
+
+
+def _allocations(events: list[Any]) -> Iterator[tuple[int, int, int, int]]:
+    """(time, address, bytes; negative for a release, total) of every event in the tree."""
+    for event in events:
+        fields = event.extra_fields
+        if hasattr(fields, "alloc_size"):
+            yield event.start_time_ns, fields.ptr, fields.alloc_size, fields.total_allocated
+        yield from _allocations(event.children)
+
+
+def measure_in_processes(
+    config: str, processes: int, mode: str, overrides: list[str]
+) -> dict[str, Any]:
+    """`measure` under torchrun; the peaks of all processes."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    with tempfile.TemporaryDirectory() as folder:
+        result = subprocess.run(
+            [
+                *launcher,
+                f"--nproc-per-node={processes}",
+                "--module",
+                "benchmarks.plan_memory",
+                config,
+                f"--mode={mode}",
+                *overrides,
+                f"run_dir={folder}/run",
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    lines = [line for line in result.stdout.splitlines() if line.startswith('{"peaks"')]
+    if result.returncode or not lines:
+        raise RuntimeError(f"the measured run failed:\n{result.stdout}\n{result.stderr}")
+    found: dict[str, Any] = json.loads(lines[0])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("config")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value")
+    parser.add_argument("--nproc", type=int, default=1)
+    parser.add_argument("--mode", choices=("search", "train"), default="search")
+    options, rest = parser.parse_known_args()
+    overrides = options.overrides + rest
+    if "RANK" in os.environ:
+        found = measure(options.config, options.mode, overrides)
+        if os.environ["RANK"] == "0":
+            print(json.dumps(found), flush=True)
+        return
+    config = str(Path(options.config).resolve())
+    found = measure_in_processes(config, options.nproc, options.mode, overrides)
+    highest = max(found["peaks"])
+    print(
+        f"measured {highest / 1e6:.1f} MB, predicted {found['predicted'] / 1e6:.1f} MB, ratio "
+        f"{found['predicted'] / highest:.3f}"
+    )
+    for name, value in found["parts"].items():
+        print(f"  {name:12} {value / 1e6:8.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Join several token files into one, in the order given, in constant memory.
+
+    python -m data_tools.merge out/web.1 out/web.2 --output-prefix out/web
+
+The shares of an array job (`preprocess --task K/N`), joined in order, are byte for byte what one
+job would have written. Tokens are copied as they are; all files must be of one tokenizer and dtype.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.commands import run_command, tool_parser
+from data_tools.joining import Piece, Region, join
+from fastmix_mega import __version__
+from fastmix_mega.data.indexed import HEADER, IndexedTokens, Manifest
+from fastmix_mega.errors import UserError
+
+
+def merge(prefixes: Sequence[str], output_prefix: Path) -> Manifest:
+    """Write `output_prefix` from `prefixes`.
+
+    Raises:
+        UserError: for a broken file, one given twice, or files that do not belong together.
+    """
+    if not prefixes:
+        raise UserError("name the token files to join, without .bin/.idx, or give --from LIST")
+    resolved = [str(Path(prefix).resolve()) for prefix in prefixes]
+    twice = next((prefix for prefix in resolved if resolved.count(prefix) > 1), None)
+    if twice is not None:
+        raise UserError(f"{twice} is given twice; its documents would count twice")
+    if str(output_prefix.resolve()) in resolved:
+        raise UserError(f"{output_prefix} is one of the inputs; name another output")
+    pieces: list[Piece] = []
+    dtype: np.dtype[Any] | None = None
+    first: Manifest | None = None
+    for prefix in prefixes:
+        file = IndexedTokens(prefix)
+        if dtype is None:
+            dtype, first = file.dtype, file.manifest
+        _require_same(prefixes[0], prefix, dtype, first, file)
+        pieces.append(_piece(file))
+    assert dtype is not None
+    manifest: dict[str, Any] = {
+        "made_by": {"program": f"fastmix-mega {__version__}", "merged": len(prefixes)}
+    }
+    if first is not None:
+        named = ("tokenizer_sha256", "vocab_size", "eod")
+        manifest |= {name: getattr(first, name) for name in named}
+    return join(output_prefix, dtype, pieces, manifest)
+
+
+def _require_same(
+    first_prefix: str,
+    prefix: str,
+    dtype: np.dtype[Any],
+    first: Manifest | None,
+    file: IndexedTokens,
+) -> None:
+    if file.dtype != dtype:
+        raise UserError(f"{prefix} holds {file.dtype}, {first_prefix} holds {dtype}")
+    known = first.tokenizer_sha256 if first else None
+    found = file.manifest.tokenizer_sha256 if file.manifest else None
+    if known != found:
+        raise UserError(
+            f"{prefix} and {first_prefix} were made with other tokenizers ({_short(found)} and "
+            f"{_short(known)}); preprocess one of them again"
+        )
+
+
+def _short(sha256: str | None) -> str:
+    return "unknown" if sha256 is None else f"{sha256[:12]}..."
+
+
+def _piece(file: IndexedTokens) -> Piece:
+    count, boundaries = file.num_sequences, file.num_documents + 1
+    return Piece(
+        Region(file.bin_path, 0, file.num_tokens * file.dtype.itemsize),
+        Region(file.idx_path, HEADER.size, 4 * count),
+        Region(file.idx_path, HEADER.size + 12 * count, 8 * boundaries),
+    )
+
+
+def read_list(path: Path) -> list[str]:
+    """The lines of a list of prefixes; UserError if it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the list {path}: {error}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = tool_parser("merge", __doc__ or "")
+    parser.add_argument("prefixes", nargs="*", help="token files without .bin/.idx, in order")
+    parser.add_argument("--from", dest="list", type=Path, metavar="LIST", help="one prefix a line")
+    parser.add_argument("--output-prefix", type=Path, required=True, help="without .bin/.idx")
+
+    def work(options: argparse.Namespace) -> None:
+        prefixes = options.prefixes + (read_list(options.list) if options.list else [])
+        made = merge(prefixes, options.output_prefix)
+        print(
+            f"{options.output_prefix}: {len(prefixes)} files, {made.documents:,} documents, "
+            f"{made.tokens:,} tokens"
+        )
+
+    return run_command(parser, work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,91 @@
+"""Split a token file into train, valid and test by a hash of each document.
+
+    python -m data_tools.split data/web --valid 0.01 --test 0.01 --output-prefix out/web
+
+writes out/web_train, out/web_valid and out/web_test. A document's side depends on its tokens and
+the seed alone: adding data moves nothing, and equal documents stay together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from data_tools.commands import run_command, tool_parser
+from fastmix_mega import __version__
+from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
+from fastmix_mega.errors import UserError
+
+
+def split(
+    prefix: str, output_prefix: Path, valid: float, test: float, seed: int = 0
+) -> dict[str, tuple[int, int]]:
+    """Write the three parts; returns documents and tokens of each.
+
+    Args:
+        prefix: without .bin/.idx; every sequence must be a document.
+        output_prefix: gets _train, _valid and _test.
+        valid, test: shares of the documents.
+        seed: another one gives other parts.
+    """
+    if not (valid >= 0 and test >= 0 and valid + test < 1):
+        raise UserError("--valid and --test are shares from 0 on, together below 1")
+    file = IndexedTokens(prefix)
+    if file.num_sequences != file.num_documents:
+        raise UserError(f"{prefix} has documents of several sequences, which cannot be split here")
+    manifest = {"made_by": {"program": f"fastmix-mega {__version__}", "split_from": str(prefix)}}
+    if file.manifest is not None:
+        named = ("tokenizer_sha256", "vocab_size", "eod")
+        manifest |= {name: getattr(file.manifest, name) for name in named}
+    counts = dict.fromkeys(("train", "valid", "test"), (0, 0))
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(
+                IndexedWriter(Path(f"{output_prefix}_{name}"), file.dtype, manifest)
+            )
+            for name in counts
+        }
+        position = 0
+        for length in file.lengths:
+            tokens = file.tokens[position : position + int(length)]
+            position += int(length)
+            side = side_of(tokens.tobytes(), valid, test, seed)
+            writers[side].add_document(tokens)
+            documents, total = counts[side]
+            counts[side] = (documents + 1, total + int(length))
+    return counts
+
+
+def side_of(content: bytes, valid: float, test: float, seed: int) -> str:
+    """train, valid or test."""
+    digest = hashlib.blake2b(content, digest_size=8, key=seed.to_bytes(8, "little")).digest()
+    place = int.from_bytes(digest, "little") / 2**64
+    if place < test:
+        return "test"
+    # From the other end: changing one share moves no document between the two.
+    return "valid" if place >= 1 - valid else "train"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = tool_parser("split", __doc__ or "")
+    parser.add_argument("prefix", help="a token file without .bin/.idx")
+    parser.add_argument("--output-prefix", type=Path, required=True)
+    parser.add_argument("--valid", type=float, default=0.01, help="share of the documents")
+    parser.add_argument("--test", type=float, default=0.01, help="share of the documents")
+    parser.add_argument("--seed", type=int, default=0)
+
+    def work(options: argparse.Namespace) -> None:
+        counts = split(
+            options.prefix, options.output_prefix, options.valid, options.test, options.seed
+        )
+        for name, (documents, tokens) in counts.items():
+            print(f"{options.output_prefix}_{name}: {documents:,} documents, {tokens:,} tokens")
+
+    return run_command(parser, work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

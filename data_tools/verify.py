@@ -1,0 +1,141 @@
+"""Find damage in token files: sizes, types, pointers, boundaries; with --deep every token.
+
+    python -m data_tools.verify data/web data/code --deep
+
+The index is read whole. --deep also reads the tokens: their range against the vocabulary, and both
+checksums against the manifest. Exit code 2 if anything is wrong; every problem names its file and
+byte offset.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_tools.commands import run_command, tool_parser
+from fastmix_mega.data.indexed import HEADER, IndexedTokens
+from fastmix_mega.errors import UserError
+
+BLOCK = 1 << 20
+"""Numbers looked at together."""
+
+
+def problems(prefix: str, deep: bool, vocab_size: int | None = None) -> Iterator[str]:
+    """Everything that is wrong with one prefix.
+
+    Args:
+        prefix: without .bin/.idx.
+        deep: read the tokens too.
+        vocab_size: tokens must be below it; by default the manifest's.
+    """
+    try:
+        file = IndexedTokens(prefix)
+    except UserError as error:
+        yield str(error)
+        return
+    found = list(_index(file))
+    yield from found
+    if not deep or found:
+        return
+    manifest = file.manifest
+    limit = vocab_size or (manifest.vocab_size if manifest else None)
+    if limit is not None:
+        yield from _tokens(file, limit)
+    if manifest is not None:
+        for path, said in (
+            (file.bin_path, manifest.bin_sha256),
+            (file.idx_path, manifest.idx_sha256),
+        ):
+            if _sha256(path) != said:
+                yield f"{path} has another checksum than {prefix}.json says; preprocess it again"
+
+
+def _index(file: IndexedTokens) -> Iterator[str]:
+    count, width = file.num_sequences, file.dtype.itemsize
+    lengths, offsets = file.lengths, file.offsets
+    end = 0
+    for start in range(0, count, BLOCK):
+        part = lengths[start : start + BLOCK].astype(np.int64)
+        if (part < 0).any():
+            row = start + int(np.argmax(part < 0))
+            yield f"{file.idx_path}: a negative length at offset {HEADER.size + 4 * row}"
+            return
+        ends = end + np.cumsum(part) * width
+        starts = ends - part * width
+        wrong = offsets[start : start + BLOCK] != starts
+        if wrong.any():
+            row = start + int(np.argmax(wrong))
+            yield (
+                f"{file.idx_path}: the pointer at offset {HEADER.size + 4 * count + 8 * row} is "
+                f"{int(offsets[row])}, not {int(starts[row - start])}"
+            )
+            return
+        end = int(ends[-1])
+    yield from _boundaries(file, HEADER.size + 12 * count)
+
+
+def _boundaries(file: IndexedTokens, position: int) -> Iterator[str]:
+    boundaries: NDArray[Any] = np.memmap(
+        file.idx_path, np.int64, "r", position, (file.num_documents + 1,)
+    )
+    previous = 0
+    for start in range(0, len(boundaries), BLOCK):
+        part = np.concatenate(([previous], boundaries[start : start + BLOCK]))
+        steps = np.diff(part)
+        if (steps < 0).any() or (start == 0 and part[1] != 0):
+            row = start + (int(np.argmax(steps < 0)) if (steps < 0).any() else 0)
+            yield f"{file.idx_path}: a wrong document boundary at offset {position + 8 * row}"
+            return
+        previous = int(part[-1])
+    if previous != file.num_sequences:
+        yield (
+            f"{file.idx_path}: the documents end at sequence {previous}, but there are "
+            f"{file.num_sequences} (offset {position + 8 * file.num_documents})"
+        )
+
+
+def _tokens(file: IndexedTokens, limit: int) -> Iterator[str]:
+    for start in range(0, file.num_tokens, BLOCK):
+        part = file.tokens[start : start + BLOCK]
+        wrong = (part < 0) | (part >= limit)
+        if wrong.any():
+            row = start + int(np.argmax(wrong))
+            yield (
+                f"{file.bin_path}: token {int(file.tokens[row])} at offset "
+                f"{row * file.dtype.itemsize} is outside the vocabulary of {limit}"
+            )
+            return
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = tool_parser("verify", __doc__ or "")
+    parser.add_argument("prefixes", nargs="+", help="token files without .bin/.idx")
+    parser.add_argument("--deep", action="store_true", help="read every token too")
+    parser.add_argument("--vocab-size", type=int, help="if the manifest is missing")
+
+    def work(options: argparse.Namespace) -> None:
+        found: list[str] = []
+        for prefix in options.prefixes:
+            wrong = list(problems(prefix, options.deep, options.vocab_size))
+            found += wrong
+            if not wrong:
+                print(f"{prefix}: no damage found" + ("" if options.deep else " in the index"))
+        if found:
+            raise UserError("\n".join(found))
+
+    return run_command(parser, work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

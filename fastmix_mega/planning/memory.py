@@ -1,0 +1,269 @@
+"""Peak memory of one process by part, from the configuration alone: pure functions.
+
+The formulas follow what DeepSpeed and megatron-core allocate; `benchmarks/plan_memory.py` compares
+them with what torch measures. Two moments compete for the peak: the last micro-batch's backward
+pass, with all activations alive, and the optimizer step, with its copies of the gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from fastmix_mega.config import Config, ParallelSection
+from fastmix_mega.engine.head_scores import CHUNK_ELEMENTS
+from fastmix_mega.engine.zero import reduction_bucket
+from fastmix_mega.model.presets import ModelShape
+
+BYTES_FP32, BYTES_BF16 = 4, 2
+ZERO3_LIVE_PARAMETERS = 1_000_000_000
+"""DeepSpeed keeps that many gathered parameters (`stage3_max_live_parameters`)."""
+BF16_REDUCTION = 500_000_000
+"""Numbers in the buffer by which DeepSpeed's BF16_Optimizer reduces gradients."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Where CUDA needs less memory than CPU."""
+
+    fused_norm: bool
+    """RMSNorm keeps one number a token instead of a normalised copy."""
+    fused_adam: bool
+    """The optimizer needs no temporary tensors."""
+
+
+CUDA = Kernels(True, True)
+CPU = Kernels(False, False)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak of one process."""
+
+    parameters: float
+    gradients: float
+    optimizer: float
+    """fp32 master weights and Adam's moments."""
+    direction: float
+    """v, the preconditioned target gradient."""
+    activations: float
+    logits: float
+    buffers: float
+    """Reduction buckets, gathered parameters, the optimizer step's copies."""
+
+    @property
+    def total(self) -> float:
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+def peak_memory(
+    config: Config,
+    shape: ModelShape,
+    parallel: ParallelSection,
+    processes: int,
+    mode: str,
+    kernels: Kernels = CUDA,
+) -> Memory:
+    """The peak of the process that needs most; of a pipeline, its first or its last stage.
+
+    Args:
+        config: precision, batch sizes, recomputation and scores are read.
+        shape: of the model.
+        parallel: the layout, which may be another than the configuration's.
+        processes: of the whole run; the layout must divide them.
+        mode: `search` or `train`.
+        kernels: of the device.
+    """
+    stages = {0, parallel.pipeline - 1}
+    found = (
+        _stage_memory(config, shape, parallel, processes, mode, kernels, stage) for stage in stages
+    )
+    return max(found, key=lambda memory: memory.total)
+
+
+def layer_parameters(shape: ModelShape, tensor: int) -> int:
+    """Of one layer on one tensor-parallel process; the norms are held by each."""
+    hidden, kv = shape.hidden_size, shape.key_value_heads * shape.head_size
+    split = hidden * (hidden + 2 * kv) + hidden * hidden + 3 * hidden * shape.ffn_size
+    return split // tensor + 2 * hidden
+
+
+def stage_parameters(shape: ModelShape, parallel: ParallelSection, stage: int) -> int:
+    """Of one process of a pipeline stage."""
+    count = shape.layers // parallel.pipeline * layer_parameters(shape, parallel.tensor)
+    matrix = shape.vocab_size * shape.hidden_size // parallel.tensor
+    first, last = stage == 0, stage == parallel.pipeline - 1
+    if last:
+        count += shape.hidden_size
+    if first and last:
+        return count + matrix * (1 if shape.tie_embeddings else 2)
+    return count + matrix * (first + last)
+
+
+def _stage_memory(
+    config: Config,
+    shape: ModelShape,
+    parallel: ParallelSection,
+    processes: int,
+    mode: str,
+    kernels: Kernels,
+    stage: int,
+) -> Memory:
+    width = BYTES_BF16 if config.precision == "bf16" else BYTES_FP32
+    count = stage_parameters(shape, parallel, stage)
+    shards = processes // (parallel.tensor * parallel.pipeline)
+    data = shards // parallel.context
+    micro_batches = config.train.global_batch // (config.train.micro_batch * data)
+    state = _state(count, shards, width, parallel.zero, micro_batches)
+    direction = _direction(config, shape, parallel, stage, count, width) if mode == "search" else 0
+    in_flight = min(micro_batches, parallel.pipeline - stage)
+    work = _activations(config, shape, parallel, stage, in_flight, mode, kernels)
+    # ZeRO 2 makes its buffer anew in every backward pass.
+    forward_buffers = 0 if parallel.zero == 2 else state.pass_buffers
+    moments = [
+        (state.gradients, work.body, work.forward_logits, forward_buffers),
+        (state.gradients, work.body + work.layer, work.backward_logits, state.pass_buffers),
+        (state.gradients_in_step, 0, 0, state.step_buffers(kernels)),
+    ]
+    gradients, activations, logits, buffers = max(moments, key=sum)
+    return Memory(
+        state.parameters, gradients, state.optimizer, direction, activations, logits, buffers
+    )
+
+
+@dataclass(frozen=True)
+class _State:
+    """Bytes of what does not depend on the batch."""
+
+    parameters: float
+    optimizer: float
+    gradients: float
+    """While the last micro-batch is in its backward pass."""
+    gradients_in_step: float
+    pass_buffers: float
+    reduction_buffers: float
+    shard: float
+    """fp32 bytes of this process's share of the gradient."""
+    flattened: bool
+    """Whether the step copies the share's gradient into one tensor."""
+
+    def step_buffers(self, kernels: Kernels) -> float:
+        """The larger one of the reduction's buffers and the update's."""
+        update = self.shard * (self.flattened + (0 if kernels.fused_adam else 2))
+        return max(self.reduction_buffers, update)
+
+
+def _state(count: int, shards: int, width: int, zero: int, micro_batches: int) -> _State:
+    whole, shard = BYTES_FP32 * count, BYTES_FP32 * count / shards
+    bucket = BYTES_FP32 * reduction_bucket(count)
+    if zero == 3:
+        live = width * min(count, ZERO3_LIVE_PARAMETERS)
+        # Measured, not derived: gathered parameters, the reduction's and the partitions' buffers.
+        in_pass, in_step = (2.0, 3.2) if width == BYTES_FP32 else (1.2, 2.2)
+        parameters = width * count / shards
+        gradients = shard if width == BYTES_FP32 else 0
+        return _State(
+            parameters,
+            3 * shard,
+            0,
+            0,
+            live + in_pass * bucket,
+            live + in_step * bucket,
+            gradients,
+            True,
+        )
+    if zero == 2:
+        # Every backward pass reduces into the process's own share.
+        in_pass = width / BYTES_FP32 * bucket
+        reduced = bucket + shard / 2
+        step_gradients = whole if width == BYTES_FP32 else shard
+        return _State(
+            width * count, 3 * shard, shard, step_gradients, in_pass, reduced, shard, True
+        )
+    if width == BYTES_FP32:
+        held = whole if micro_batches > 1 else 0
+        return _State(whole, 3 * shard, held, whole, bucket, bucket, shard, True)
+    reduced = 1.5 * BYTES_FP32 * min(count, BF16_REDUCTION) if shards > 1 else 0
+    # bf16 gradients are added to the fp32 ones one by one, as the backward pass makes them.
+    return _State(width * count, 3 * shard, whole, whole, 0, reduced, shard, False)
+
+
+def _direction(
+    config: Config, shape: ModelShape, parallel: ParallelSection, stage: int, count: int, width: int
+) -> float:
+    matrix = shape.vocab_size * shape.hidden_size // parallel.tensor
+    last = stage == parallel.pipeline - 1
+    if config.search.scores in ("head", "hooks:head"):
+        return width * matrix if last else 0
+    if config.search.scores == "body":
+        return (
+            width * (shape.layers // parallel.pipeline) * layer_parameters(shape, parallel.tensor)
+        )
+    return width * count
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Bytes that one process's micro-batches need."""
+
+    body: float
+    """The layers' saved activations, of all micro-batches under way."""
+    forward_logits: float
+    """Logits and what the scores copy of them, at the end of the forward pass."""
+    backward_logits: float
+    """Logits and the head's gradients; 0 if the last layer's backward pass needs more."""
+    layer: float
+    """What a layer's backward pass needs beside; 0 if the head needs more."""
+
+
+def _activations(
+    config: Config,
+    shape: ModelShape,
+    parallel: ParallelSection,
+    stage: int,
+    in_flight: int,
+    mode: str,
+    kernels: Kernels,
+) -> _Work:
+    train = config.train
+    width = BYTES_BF16 if config.precision == "bf16" else BYTES_FP32
+    tokens = train.micro_batch * train.seq_length // parallel.context
+    hidden, kv = shape.hidden_size, shape.key_value_heads * shape.head_size
+    tensor = parallel.tensor
+    spread = tensor if parallel.sequence else 1
+    norms = (4 if kernels.fused_norm else 6) * hidden / spread
+    if parallel.context == 1:
+        # Queries, keys and values, the rotated queries and keys, and the output.
+        attention = (3 * hidden + 3 * kv) / tensor
+    else:
+        # Every chunk of queries keeps a copy of the keys and values up to its own end.
+        attention = (3 + 2 * parallel.context + 1) * hidden / tensor
+    feed_forward = 5 * shape.ffn_size / tensor
+    layer = tokens * width * (norms + attention + feed_forward)
+    backward = tokens * width * (1.5 * shape.ffn_size / tensor + hidden)
+    layers = shape.layers // parallel.pipeline
+    residual = tokens * width * hidden / spread
+    # Interleaving keeps the activations of a few more chunks (Narayanan et al., 2021).
+    chunks = parallel.pipeline * parallel.interleave
+    more = 1 + (parallel.pipeline - 1) / chunks if parallel.interleave > 1 else 1
+    if train.recompute == "full":
+        body, backward = in_flight * more * layers * residual, backward + layer
+    else:
+        body = in_flight * more * layers * layer
+    if stage == 0:
+        body += in_flight * residual
+    if stage != parallel.pipeline - 1:
+        return _Work(body, 0, 0, backward)
+    body += 2 * residual
+    matrix = shape.vocab_size * hidden / tensor
+    table = tokens * shape.vocab_size / tensor
+    # The loss works in place on fp32 logits; those of a bf16 head stay beside them. The head's
+    # backward pass makes two gradients before the logits go.
+    logits = table * (BYTES_FP32 if width == BYTES_FP32 else BYTES_FP32 + width)
+    logits += matrix * width + residual
+    scored = 0.0
+    if mode == "search" and config.search.scores == "head":
+        copies = (3 if width == BYTES_FP32 else 3.5) * BYTES_FP32 * min(table, CHUNK_ELEMENTS)
+        scored = table * width + copies
+    if logits > backward:
+        return _Work(body, scored, logits, 0)
+    return _Work(body, scored, 0, backward)

@@ -1,0 +1,338 @@
+"""Formats, resuming after kill -9, shares of an array job, merge, split and verify."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from backports import zstd
+
+from data_tools import inspect, merge, preprocess, split, verify
+from data_tools.train_tokenizer import train_tokenizer
+from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.tokenizer import Tokenizer
+
+WORDS = [
+    "the",
+    "model",
+    "reads",
+    "tokens",
+    "of",
+    "many",
+    "sources",
+    "and",
+    "learns",
+    "which",
+    "mixture",
+    "is",
+    "best",
+    "for",
+    "it",
+]
+
+
+def text(number: int) -> str:
+    draw = random.Random(number)
+    return " ".join(draw.choices(WORDS, k=draw.randint(1, 80))) + f" {number}."
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer and 2,000 documents."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rows = [json.dumps({"text": text(number)}) for number in range(2000)]
+    (folder / "all.jsonl").write_text("\n".join(rows) + "\n")
+    train_tokenizer([folder / "all.jsonl"], 300, 100_000, folder / "t.model")
+    return folder
+
+
+def run(corpus: Path, output: Path, *words: str) -> int:
+    tokenizer = str(corpus / "t.model")
+    return preprocess.main([*words, "--tokenizer", tokenizer, "--output-prefix", str(output)])
+
+
+def content(prefix: Path) -> tuple[bytes, bytes]:
+    return Path(f"{prefix}.bin").read_bytes(), Path(f"{prefix}.idx").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Path) -> Path:
+    assert run(corpus, corpus / "whole", str(corpus / "all.jsonl")) == 0
+    return corpus / "whole"
+
+
+def test_documents_are_those_of_the_tokenizer(corpus: Path, whole: Path) -> None:
+    tokenizer = Tokenizer(corpus / "t.model")
+    file = IndexedTokens(whole)
+    assert file.num_documents == 2000
+    starts = file.offsets // file.dtype.itemsize
+    for number in (0, 1, 777, 1999):
+        tokens = file.tokens[starts[number] : starts[number] + file.lengths[number]]
+        (expected,) = tokenizer.encode([text(number)])
+        assert tokens.tolist() == [*expected.tolist(), tokenizer.eod]
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst", "parquet", "txt", "dataset"])
+def test_every_format_gives_the_same_bytes(
+    corpus: Path, whole: Path, tmp_path: Path, kind: str
+) -> None:
+    raw = (corpus / "all.jsonl").read_bytes()
+    texts = [text(number) for number in range(2000)]
+    source = tmp_path / f"in.jsonl.{kind}"
+    if kind in ("gz", "bz2", "xz", "zst"):
+        pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd.compress}
+        source.write_bytes(pack[kind](raw))
+    elif kind == "parquet":
+        source = tmp_path / "in.parquet"
+        table = pyarrow.table({"other": range(2000), "text": texts})
+        pyarrow.parquet.write_table(table, source, row_group_size=300)
+    elif kind == "txt":
+        source = tmp_path / "in.txt"
+        source.write_text("\n".join(texts))
+    else:
+        import datasets
+
+        source = tmp_path / "saved"
+        datasets.Dataset.from_dict({"text": texts}).save_to_disk(str(source), num_shards=3)
+    assert run(corpus, tmp_path / "out", str(source)) == 0
+    assert content(tmp_path / "out") == content(whole)
+
+
+def test_nested_keys_lists_and_several_files(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    for part in range(3):
+        rows = [
+            json.dumps({"data": {"body": text(number)}})
+            for number in range(part * 700, min(2000, part * 700 + 700))
+        ]
+        (tmp_path / f"part{part}.jsonl").write_text("\n".join(rows) + "\n")
+    names = "\n".join(str(tmp_path / f"part{part}.jsonl") for part in range(3))
+    (tmp_path / "list").write_text(names)
+    words = ["--files-from", str(tmp_path / "list"), "--text-key", "data.body"]
+    assert run(corpus, tmp_path / "out", *words) == 0
+    assert content(tmp_path / "out") == content(whole)
+
+
+def test_shares_of_an_array_job_merge_to_the_whole(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_tools.inputs.SMALLEST_RANGE", 20_000)
+    source = str(corpus / "all.jsonl")
+    assert run(corpus, tmp_path / "one", source) == 0
+    shares = []
+    for number in range(1, 8):
+        shares.append(str(tmp_path / f"share{number}"))
+        assert run(corpus, Path(shares[-1]), source, "--task", f"{number}/7") == 0
+    assert merge.main([*shares, "--output-prefix", str(tmp_path / "merged")]) == 0
+    assert content(tmp_path / "merged") == content(tmp_path / "one")
+    assert verify.main([str(tmp_path / "merged"), "--deep"]) == 0
+
+
+def test_merge_refuses_what_does_not_belong_together(
+    corpus: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.model"
+    train_tokenizer([corpus / "all.jsonl"], 310, 100_000, other)
+    words = [str(corpus / "all.jsonl"), "--tokenizer", str(other)]
+    assert preprocess.main([*words, "--output-prefix", str(tmp_path / "o")]) == 0
+    output = ["--output-prefix", str(tmp_path / "m")]
+    assert merge.main([str(whole), str(tmp_path / "o"), *output]) == 2
+    assert "other tokenizers" in capsys.readouterr().err
+    assert merge.main([str(whole), str(whole), *output]) == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+SLOW_START = """
+import sys
+import data_tools.inputs as inputs
+inputs.SMALLEST_RANGE = 4_000
+from data_tools import preprocess
+sys.exit(preprocess.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.distributed
+def test_kill_at_any_moment_then_resume_is_byte_identical(
+    corpus: Path, whole: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    words = [str(corpus / "all.jsonl"), "--tokenizer", str(corpus / "t.model")]
+    command = [sys.executable, "-c", SLOW_START, *words, "--output-prefix", str(output)]
+    draw, killed, kept = random.Random(5), 0, 0
+    for _ in range(6):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+        target = len(list(tmp_path.glob("out.parts/*.part"))) + draw.randint(1, 8)
+        while process.poll() is None and len(list(tmp_path.glob("out.parts/*.part"))) < target:
+            time.sleep(0.001)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            killed += 1
+        process.communicate()
+        kept = max(kept, len(list(tmp_path.glob("out.parts/*.part"))))
+        if output.with_suffix(".json").exists():
+            break
+    assert killed > 0
+    assert kept > 0
+    assert subprocess.run(command, check=False).returncode == 0
+    assert content(output) == content(whole)
+    assert not Path(f"{output}.parts").exists()
+
+
+def test_a_torn_part_is_made_again(
+    corpus: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_tools.inputs.SMALLEST_RANGE", 20_000)
+    source, output = str(corpus / "all.jsonl"), tmp_path / "out"
+    monkeypatch.setattr("data_tools.preprocess.join", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(corpus, output, source)
+    monkeypatch.undo()
+    monkeypatch.setattr("data_tools.inputs.SMALLEST_RANGE", 20_000)
+    part = sorted(tmp_path.glob("out.parts/*.part"))[2]
+    damaged = bytearray(part.read_bytes())
+    damaged[7] ^= 1
+    part.write_bytes(damaged)
+    assert run(corpus, output, source) == 0
+    assert content(output) == content(whole)
+
+
+def test_other_inputs_are_not_mixed_into_an_unfinished_run(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (corpus / "all.jsonl").read_text()
+    source = tmp_path / "in.jsonl"
+    source.write_text(lines)
+    (tmp_path / "second.jsonl").write_text("{\n")
+    output = tmp_path / "out"
+    assert run(corpus, output, str(source), str(tmp_path / "second.jsonl")) == 2
+    assert "second.jsonl:1: not JSON" in capsys.readouterr().err
+    assert run(corpus, output, str(source)) == 2
+    assert "other inputs" in capsys.readouterr().err
+    assert run(corpus, output, str(source), "--fresh") == 0
+
+
+def test_bad_lines_have_their_line_in_the_file(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_tools.inputs.SMALLEST_RANGE", 500)
+    rows = [json.dumps({"text": text(number)}) for number in range(300)]
+    wrong = [7, 120, 121, 299]
+    for number in wrong:
+        rows[number] = "{"
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(rows) + "\n")
+    assert run(corpus, tmp_path / "out", str(source), "--max-bad", "4") == 0
+    kept = [json.loads(line) for line in (tmp_path / "out.bad.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in kept] == [number + 1 for number in wrong]
+    assert IndexedTokens(tmp_path / "out").num_documents == 296
+
+
+def test_a_dead_worker_is_an_error(
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("data_tools.preprocess.make_encoder", dying)
+    monkeypatch.setattr("data_tools.inputs.SMALLEST_RANGE", 20_000)
+    source = str(corpus / "all.jsonl")
+    assert run(corpus, tmp_path / "out", source, "--workers", "2") == 1
+    assert "SIGKILL" in capsys.readouterr().err
+    assert not (tmp_path / "out.bin").exists()
+
+
+def dying(_job: object) -> object:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return None
+
+
+def test_a_hugging_face_tokenizer(corpus: Path, tmp_path: Path) -> None:
+    import tokenizers
+
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator((text(number) for number in range(500)), trainer)
+    path = tmp_path / "tokenizer.json"
+    made.save(str(path))
+    words = [str(corpus / "all.jsonl"), "--tokenizer", str(path)]
+    assert preprocess.main([*words, "--output-prefix", str(tmp_path / "out")]) == 0
+    file = IndexedTokens(tmp_path / "out")
+    first = file.tokens[: file.lengths[0]]
+    assert first.tolist() == [*made.encode(text(0)).ids, made.token_to_id("<|endoftext|>")]
+    assert Tokenizer(path).decode(first[:-1]) == text(0)
+
+
+def test_splits_are_stable_when_data_is_added(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    some = tmp_path / "some.jsonl"
+    some.write_text("\n".join((corpus / "all.jsonl").read_text().splitlines()[:1000]) + "\n")
+    assert run(corpus, tmp_path / "some", str(some)) == 0
+    shares = ["--valid", "0.2", "--test", "0.1"]
+    for name, prefix in (("few", tmp_path / "some"), ("all", whole)):
+        assert split.main([str(prefix), "--output-prefix", str(tmp_path / name), *shares]) == 0
+    total = 0
+    for side in ("train", "valid", "test"):
+        few, everything = (documents(tmp_path / f"{name}_{side}") for name in ("few", "all"))
+        assert everything[: len(few)] == few
+        total += len(everything)
+    assert total == 2000
+    assert 300 < len(documents(tmp_path / "all_valid")) < 500
+
+
+def documents(prefix: Path) -> list[bytes]:
+    file = IndexedTokens(prefix)
+    ends = np.cumsum(file.lengths)
+    return [part.tobytes() for part in np.split(file.tokens, ends[:-1])]
+
+
+def test_verify_finds_every_single_damage(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join((corpus / "all.jsonl").read_text().splitlines()[:20]) + "\n")
+    assert run(corpus, tmp_path / "out", str(few)) == 0
+    draw = random.Random(3)
+    for kind in ("bin", "idx", "json"):
+        path = tmp_path / f"out.{kind}"
+        good = path.read_bytes()
+        for _ in range(200 if kind != "json" else 40):
+            bad = bytearray(good)
+            if draw.random() < 0.2:
+                del bad[draw.randrange(len(bad)) :]
+            else:
+                bad[draw.randrange(len(bad))] ^= 1 << draw.randrange(8)
+            path.write_bytes(bad)
+            code = verify.main([str(tmp_path / "out"), "--deep"])
+            # Damage to what the manifest says of the origin changes no token.
+            assert code == 2 or (kind == "json" and code == 0)
+            assert "Traceback" not in capsys.readouterr().err
+        path.write_bytes(good)
+    assert verify.main([str(tmp_path / "out"), "--deep"]) == 0
+
+
+def test_inspect_shows_text_and_shares(
+    corpus: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inspect.main([str(whole), "--tokenizer", str(corpus / "t.model")]) == 0
+    shown = capsys.readouterr().out
+    assert "2,000" in shown
+    assert "100.00%" in shown
+    assert text(0)[:40] in shown

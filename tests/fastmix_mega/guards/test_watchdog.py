@@ -1,0 +1,47 @@
+"""The watchdog's thread in real processes, without a training run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from fastmix_mega.files import read_jsonl
+from tests.launch import clean_environment
+
+pytestmark = pytest.mark.distributed
+
+
+def test_a_stopped_process_is_named_by_the_others(tmp_path: Path) -> None:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    command = [sys.executable, "-m", "tests.watched"]
+    watched = [
+        subprocess.Popen(
+            [*command, str(rank), str(store.port), str(tmp_path)],
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in watched:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "beats no more\n"
+        os.kill(watched[1].pid, signal.SIGSTOP)
+        shown, _ = watched[0].communicate(timeout=60)
+    finally:
+        for process in watched:
+            process.kill()
+            process.wait(timeout=60)
+    assert watched[0].returncode == 1
+    assert "rank 1 is stuck (the process gives no sign of life" in shown
+    assert "rank 1: step 7, training" in shown
+    (event,) = read_jsonl(tmp_path / "events.jsonl")
+    assert event["ranks"] == [1]

@@ -1,0 +1,48 @@
+"""`fastmix plan` from the command line."""
+
+import pytest
+
+from fastmix_mega import cli
+from fastmix_mega.config import load_config
+from fastmix_mega.planning.describe import best_plan, planned_shape
+from fastmix_mega.planning.layouts import Machine
+
+LARGE = "configs/large_70b.yaml"
+
+
+def test_recommends_a_layout_that_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", LARGE, "--gpus", "64", "--mode", "train"]) == 0
+    text = capsys.readouterr().out
+    assert "recommended: parallel: {" in text
+    assert "optimizer" in text
+    assert "GB sent per GPU and training step" in text
+
+
+def test_every_offered_layout_fits_and_is_ordered() -> None:
+    config = load_config("configs/large_7b.yaml")
+    machine = Machine(80e9)
+    _, plans = best_plan(config, planned_shape(config), 64, "search", machine)
+    assert plans
+    assert all(plan.memory.total <= machine.usable for plan in plans)
+    times = [plan.step_seconds for plan in plans]
+    assert times == sorted(times)
+    assert all(plan.parallel.zero < 3 for plan in plans), "a search cannot run under ZeRO 3"
+
+
+def test_smaller_gpus_need_another_layout() -> None:
+    config = load_config(LARGE)
+    shape = planned_shape(config)
+    roomy = best_plan(config, shape, 512, "train", Machine(140e9))[1]
+    tight = best_plan(config, shape, 512, "train", Machine(24e9))[1]
+    assert len(tight) < len(roomy)
+
+
+def test_says_when_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", LARGE, "--gpus", "8", "--gpu-memory", "24", "--mode", "train"]) == 2
+    assert "nothing fits" in capsys.readouterr().err
+
+
+def test_says_why_the_configured_layout_cannot_run(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", LARGE, "--gpus", "512", "--mode", "train", "parallel.pipeline=3"]
+    assert cli.main(words) == 0
+    assert "cannot share model.layers" in capsys.readouterr().out

@@ -1,0 +1,43 @@
+"""Bytes on the links, against counts made by hand."""
+
+import pytest
+
+from fastmix_mega.config import ParallelSection, load_config
+from fastmix_mega.model.presets import resolve_shape
+from fastmix_mega.planning.traffic import outer_traffic, step_traffic
+
+CONFIG = load_config("configs/large_7b.yaml", ["search.target_batch=64"])
+SHAPE = resolve_shape(CONFIG.model, 128256)
+
+
+def test_one_process_sends_nothing() -> None:
+    assert step_traffic(CONFIG, SHAPE, ParallelSection(), 1).total == 0
+    assert outer_traffic(CONFIG, SHAPE, ParallelSection(), 1).total == 0
+
+
+def test_data_parallel_gradients_and_parameters() -> None:
+    traffic = step_traffic(CONFIG, SHAPE, ParallelSection(), 4)
+    # fp32 gradients all-reduced in a ring (2 x 3/4), bf16 parameters gathered (3/4).
+    assert traffic.data == pytest.approx(0.75 * SHAPE.parameters * (2 * 4 + 2))
+    assert traffic.total == traffic.data
+    outer = outer_traffic(CONFIG, SHAPE, ParallelSection(), 4)
+    assert outer.total == pytest.approx(2 * 0.75 * 128256 * 4096 * 4)
+
+
+def test_tensor_parallel_residuals() -> None:
+    traffic = step_traffic(CONFIG, SHAPE, ParallelSection(tensor=2), 2)
+    residual = 4096 * 4096 * 2  # tokens x hidden size x bf16
+    micro_batches, passes, reductions = 1024, 2, 2 * 32 + 1
+    assert traffic.tensor == pytest.approx(residual * reductions * passes * micro_batches)
+    assert traffic.data == 0
+
+
+def test_pipeline_sends_each_residual_forward_and_back() -> None:
+    traffic = step_traffic(CONFIG, SHAPE, ParallelSection(pipeline=4), 4)
+    assert traffic.pipeline == pytest.approx(1024 * 2 * 4096 * 4096 * 2)
+
+
+def test_context_parallel_keys_and_values() -> None:
+    traffic = step_traffic(CONFIG, SHAPE, ParallelSection(context=2), 2)
+    keys_and_values = 2 * 2048 * 4096 * 2  # both x own tokens x width x bf16
+    assert traffic.context == pytest.approx(1024 * 2 * 32 * keys_and_values)

@@ -1,0 +1,70 @@
+"""Small real token files and a configuration over them: a search of about a second of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+
+from fastmix_mega.data.indexed import IndexedWriter, token_dtype
+from fastmix_mega.data.tokenizer import Tokenizer
+
+SOURCES = ("alpha", "beta", "gamma", "delta")
+
+
+def write_corpora(directory: Path) -> None:
+    """tokenizer.model, four sources and a target whose tokens are distributed like beta's."""
+    words = Path(np.__file__).read_text().split("\n")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(words),
+        model_prefix=str(directory / "tokenizer"),
+        vocab_size=300,
+        minloglevel=2,
+    )
+    tokenizer = Tokenizer(directory / "tokenizer.model")
+    random = np.random.default_rng(0)
+    manifest = {
+        "tokenizer_sha256": tokenizer.sha256,
+        "vocab_size": tokenizer.vocab_size,
+        "eod": tokenizer.eod,
+    }
+
+    def write(name: str, first_token: int, documents: int) -> None:
+        with IndexedWriter(directory / name, token_dtype(300), manifest) as writer:
+            for _ in range(documents):
+                body = first_token + random.integers(0, 120, 50)
+                writer.add_document(np.append(body, tokenizer.eod))
+
+    for number, name in enumerate(SOURCES):
+        write(name, 3 + 50 * number, 100)
+    write("target", 3 + 50, 30)
+    write("other_target", 3 + 100, 30)
+
+
+def tiny_settings(corpora: Path, run_dir: Path) -> dict[str, Any]:
+    """Plain data for `parse_config`."""
+    return {
+        "run_dir": str(run_dir),
+        "seed": 7,
+        "tokenizer": str(corpora / "tokenizer.model"),
+        "sources": [{"name": name, "prefix": str(corpora / name)} for name in SOURCES],
+        "targets": [
+            {"name": "near", "prefix": str(corpora / "target"), "weight": 2},
+            {"name": "far", "prefix": str(corpora / "other_target")},
+        ],
+        "model": {"preset": "tiny"},
+        "train": {
+            "steps": 24,
+            "global_batch": 8,
+            "micro_batch": 2,
+            "seq_length": 16,
+            "schedule": {"warmup": 3, "peak": 1e-3},
+            # Adam divides tiny gradients by their own size; without a larger epsilon it would
+            # amplify fp32's rounding, and comparisons to 1e-5 would compare noise.
+            "optimizer": {"epsilon": 1e-6},
+        },
+        "search": {"every": 4, "warmup": 4, "target_batch": 6},
+        "log": {"every": 1, "wandb": "disabled"},
+    }
