@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,9 @@ def test_a_stopped_process_is_named_by_the_others(tmp_path: Path) -> None:
         for process in watched:
             assert process.stdout is not None
             assert process.stdout.readline() == "beats no more\n"
+        published = dist.PrefixStore("fastmix-watchdog", store)
+        while json.loads(published.get("1"))["step"] < 7:
+            time.sleep(0.1)
         os.kill(watched[1].pid, signal.SIGSTOP)
         shown, _ = watched[0].communicate(timeout=60)
     finally:
