@@ -32,7 +32,7 @@ from data_tools.inputs import InputFile, Unit, cut_into_units, describe_inputs, 
 from data_tools.joining import join
 from data_tools.parts import Marker, PartsFolder
 from data_tools.progress import Progress
-from data_tools.readers import ReadOptions
+from data_tools.readers import ReadOptions, lines_before
 from data_tools.workers import run_units
 from fastmix_mega import __version__
 from fastmix_mega.data.indexed import token_dtype
@@ -177,33 +177,12 @@ def _require_few(job: EncodeJob, markers: dict[int, Marker], wanted: range, bad:
 def _bad(job: EncodeJob, marker: Marker) -> list[dict[str, Any]]:
     """The problems of a unit, by the lines of its file where the unit starts the file."""
     unit: Unit = job.units[marker.unit]
-    first = _lines_before(job, marker.unit)
-    file = job.files[unit.file].path
-    return [
-        {"file": file, "line": first + line, "reason": reason} for line, reason in marker.problems
-    ]
-
-
-def _lines_before(job: EncodeJob, number: int) -> int:
-    """Lines or rows of the file before a unit, counted anew: only bad lines need them."""
-    unit = job.units[number]
     file = job.files[unit.file]
-    if file.kind == "parquet":
-        import pyarrow.parquet
-
-        metadata = pyarrow.parquet.read_metadata(file.path)
-        return sum(metadata.row_group(group).num_rows for group in range(unit.start))
-    if unit.start == 0:
-        return 0
-    lines, left = 0, unit.start
-    ends = True
-    with open(file.path, "rb") as stream:
-        while left and (block := stream.read(min(left, 1 << 20))):
-            lines += block.count(b"\n")
-            ends = block.endswith(b"\n")
-            left -= len(block)
-    # A line that was under way where the unit starts belongs to the unit before.
-    return lines if ends else lines + 1
+    first = lines_before(file, unit)
+    return [
+        {"file": file.path, "line": first + line, "reason": reason}
+        for line, reason in marker.problems
+    ]
 
 
 def _report_bad_lines(job: EncodeJob, markers: Sequence[Marker], prefix: Path) -> None:
