@@ -155,8 +155,9 @@ def _sample(files: Sequence[InputFile], wanted: int, training: Training) -> Iter
                     f"{files[unit.file].path}:{number}: {text.reason}; mend it, or leave it out"
                 )
             for start in range(0, min(len(text), left), PIECE):
-                yield text[start : start + PIECE]
-            wanted -= min(left, len(text))
+                piece = text[start : start + PIECE]
+                wanted -= len(piece)
+                yield piece
             left -= len(text)
             if left <= 0:
                 break

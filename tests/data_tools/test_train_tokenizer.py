@@ -120,9 +120,9 @@ def test_without_byte_fallback_and_with_whole_numbers(tmp_path: Path) -> None:
 
 
 def test_sources_count_evenly_or_by_weight(tmp_path: Path) -> None:
-    """Twenty times the text of one source changes nothing; weights do."""
+    """Three times the text of one source changes nothing; weights do."""
     large = write(tmp_path / "large.jsonl", words("abcdefgh", 2000))
-    small = write(tmp_path / "small.jsonl", words("ijklmnop", 400))
+    small = write(tmp_path / "small.jsonl", words("ijklmnop", 600))
     found = {}
     for weights in (None, (1.0, 7.0), (7.0, 1.0)):
         output = tmp_path / "t.model"
