@@ -336,3 +336,20 @@ def test_inspect_shows_text_and_shares(
     assert "2,000" in shown
     assert "100.00%" in shown
     assert text(0)[:40] in shown
+
+
+@pytest.mark.parametrize("kind", ["bin", "idx"])
+def test_damage_gets_no_new_manifest(
+    corpus: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """What opening cannot see, since it reads no tokens: merge and split read all."""
+    for name in ("bin", "idx", "json"):
+        (tmp_path / f"in.{name}").write_bytes(Path(f"{whole}.{name}").read_bytes())
+    damaged = bytearray((tmp_path / f"in.{kind}").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / f"in.{kind}").write_bytes(damaged)
+    IndexedTokens(tmp_path / "in")
+    for tool in (merge, split):
+        assert tool.main([str(tmp_path / "in"), "--output-prefix", str(tmp_path / "out")]) == 2
+        assert f"in.{kind}" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
