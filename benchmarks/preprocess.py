@@ -4,20 +4,24 @@
         --megatron Megatron-LM/tools/preprocess_data.py
 
 The runs alternate; the medians count. Every tool also does a file of one document, whose time (a
-start of Python with its imports) is subtracted for the second column. What Megatron-LM's tool
-writes must be what ours writes, byte for byte. A tokenizer.json must lie in a folder of its own.
+start of Python with its imports) is subtracted for "no start". "CPU" compares the processor time of
+all processes, also without the start: it says what a core gets done where others use the machine
+too. What Megatron-LM's tools write must be what ours writes, byte for byte. A tokenizer.json must
+lie in a folder of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -33,10 +37,29 @@ def encode_all(texts: list[str], encode: Callable[[list[str]], object]) -> None:
         encode(texts[start : start + BATCH])
 
 
-def timed(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+@dataclass(frozen=True)
+class Cost:
+    """Seconds."""
+
+    wall: float
+    processor: float
+
+
+def measured(work: Callable[[], object]) -> Cost:
+    begin, used = time.perf_counter(), processor_time()
     work()
-    return time.perf_counter() - begin
+    return Cost(time.perf_counter() - begin, processor_time() - used)
+
+
+def processor_time() -> float:
+    """Of this process and of all that it started and that ended."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in spent)
+
+
+def middle(costs: list[Cost]) -> Cost:
+    walls, processors = [cost.wall for cost in costs], [cost.processor for cost in costs]
+    return Cost(statistics.median(walls), statistics.median(processors))
 
 
 def our_commands(options: argparse.Namespace) -> dict[str, list[str]]:
@@ -101,20 +124,20 @@ def main() -> None:
     alone: dict[str, Callable[[list[str]], object]] = {"library alone": tokenizer.encode}
     if options.gigatoken:
         alone["gigatoken alone"] = FastEncoder(tokenizer).encode_fast
-    times: dict[str, list[float]] = {name: [] for name in [*alone, *commands]}
-    starts: dict[str, list[float]] = {name: [] for name in commands}
+    times: dict[str, list[Cost]] = {name: [] for name in [*alone, *commands]}
+    starts: dict[str, list[Cost]] = {name: [] for name in commands}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         one = folder / "one.jsonl"
         one.write_bytes(orjson.dumps({"text": texts[0]}) + b"\n")
         for _ in range(options.rounds):
             for tool, encode in alone.items():
-                times[tool].append(timed(lambda encode=encode: encode_all(texts, encode)))
+                times[tool].append(measured(lambda encode=encode: encode_all(texts, encode)))
             for number, (tool, words) in enumerate(commands.items()):
                 for source, kept in ((one, starts), (options.corpus, times)):
                     prefix = folder / f"out{number}"
                     kept[tool].append(
-                        timed(
+                        measured(
                             lambda w=words, s=source, p=prefix: run(w, s, p, options.megatron_path)
                         )
                     )
@@ -123,16 +146,20 @@ def main() -> None:
             for number, tool in enumerate(commands)
         }
     print(f"{size / 1e6:.1f} MB of text, {len(texts)} documents, {options.rounds} rounds")
-    base = statistics.median(times["library alone"])
-    print(f"{'':20} {'MB/s':>8} {'of library':>10} {'no start':>10} {'spread':>7}  same bytes")
+    base = middle(times["library alone"])
+    print(
+        f"{'':20} {'MB/s':>7} {'of library':>10} {'no start':>9} {'CPU':>6} {'spread':>7}  same bytes"
+    )
     for tool, found in times.items():
-        middle = statistics.median(found)
-        spread = (max(found) - min(found)) / middle
-        working = middle - statistics.median(starts[tool]) if tool in starts else middle
+        whole = middle(found)
+        start = middle(starts[tool]) if tool in starts else Cost(0, 0)
+        walls = [cost.wall for cost in found]
+        spread = (max(walls) - min(walls)) / whole.wall
         same = contents[tool] == contents["ours, 1 worker"] if tool in contents else ""
         print(
-            f"{tool:20} {size / middle / 1e6:8.2f} {base / middle:10.3f} {base / working:10.3f} "
-            f"{spread:7.0%}  {same}"
+            f"{tool:20} {size / whole.wall / 1e6:7.2f} {base.wall / whole.wall:10.3f} "
+            f"{base.wall / (whole.wall - start.wall):9.3f} "
+            f"{base.processor / (whole.processor - start.processor):6.3f} {spread:7.0%}  {same}"
         )
 
 

@@ -118,7 +118,7 @@ def test_about_a_hundredth_is_compared(folder: Path, monkeypatch: pytest.MonkeyP
 def test_an_unknown_kind_of_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("gigatoken")
     model = tmp_path / "unigram.model"
-    train_tokenizer([folder / "a.jsonl"], model, Training(300, model_type="unigram"))
+    train_tokenizer([folder / "a.jsonl"], model, Training(400, model_type="unigram"))
     with pytest.raises(UserError, match=r"cannot load .*unigram.*leave the option out"):
         FastEncoder(Tokenizer(model))
 

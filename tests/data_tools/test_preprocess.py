@@ -340,7 +340,7 @@ def test_inspect_shows_text_and_shares(
 
 @pytest.mark.parametrize("kind", ["bin", "idx"])
 def test_damage_gets_no_new_manifest(
-    corpus: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     """What opening cannot see, since it reads no tokens: merge and split read all."""
     for name in ("bin", "idx", "json"):
