@@ -1,6 +1,6 @@
 """Time and memory to open a source of 10^9 samples and draw a batch, against megatron-core's index.
 
-    python -m benchmarks.large_source --documents 10000000
+    python -m benchmarks.large_source tokenizer.model
 
 The source is a sparse file that takes no room: 10^9 documents of 4,097 tokens, 8 TB of tokens and
 20 GB of index. megatron-core's GPTDataset builds its index for one epoch of 10^7 such documents.
@@ -46,14 +46,16 @@ print(json.dumps([source.num_samples, opened - begin, drawn - opened, resident()
 MEGATRON = (
     COMMON
     + """
-import types
 import numpy as np
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from megatron.core.datasets.indexed_dataset import IndexedDataset
 from megatron.core.datasets.utils import Split
+from megatron.core.tokenizers import MegatronTokenizer
 config = GPTDatasetConfig(
     random_seed=1, sequence_length=sequence, blend=([prefix], None), split="1,0,0",
-    tokenizer=types.SimpleNamespace(eod=0, pad=-1, unique_identifiers={"class": "numbers"}),
+    tokenizer=MegatronTokenizer.from_pretrained(
+        sys.argv[5], metadata_path={"library": "sentencepiece"}
+    ),
     reset_position_ids=False, reset_attention_mask=False, eod_mask_loss=False,
     path_to_cache=folder,
 )
@@ -113,6 +115,7 @@ def report(name: str, rounds: list[list[float]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("tokenizer", help="a sentencepiece model, which GPTDataset wants to see")
     parser.add_argument("--samples", type=int, default=10**9)
     parser.add_argument("--documents", type=int, default=10**7, help="for megatron-core's index")
     parser.add_argument("--rounds", type=int, default=5)
@@ -126,7 +129,8 @@ def main() -> None:
         report("ours", rounds)
         rounds = [measure(OURS, str(small), *words) for _ in range(options.rounds)]
         report("ours", rounds)
-        rounds = [measure(MEGATRON, str(small), *words, str(options.documents))]
+        further = (str(options.documents), options.tokenizer)
+        rounds = [measure(MEGATRON, str(small), *words, *further)]
         report("megatron-core", rounds)
 
 

@@ -147,9 +147,7 @@ def main() -> None:
         }
     print(f"{size / 1e6:.1f} MB of text, {len(texts)} documents, {options.rounds} rounds")
     base = middle(times["library alone"])
-    print(
-        f"{'':20} {'MB/s':>7} {'of library':>10} {'no start':>9} {'CPU':>6} {'spread':>7}  same bytes"
-    )
+    print(f"{'':20} {'MB/s':>7} {'of library':>10} {'no start':>9} {'CPU':>6} {'spread':>7}  same")
     for tool, found in times.items():
         whole = middle(found)
         start = middle(starts[tool]) if tool in starts else Cost(0, 0)
