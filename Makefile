@@ -32,6 +32,7 @@ bench: $(READY)
 soak: $(READY)
 	$(BIN)/python -m benchmarks.fault_campaign --kills 50
 	$(BIN)/python -m benchmarks.fuzz --count 10000 --runs 20
+	$(BIN)/python -m benchmarks.fuzz_data --count 6000
 	$(BIN)/python -m benchmarks.soak --minutes 20
 
 # The stamp is written last: an interrupted set-up starts again from a clean folder.

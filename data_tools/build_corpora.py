@@ -14,9 +14,7 @@ stays, over all corpora and targets together), and writes JSONL:
 from __future__ import annotations
 
 import argparse
-import hashlib
 import random
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +23,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_tools.commands import run_command, tool_parser
+from data_tools.copies import CopyIndex
 from data_tools.texts import Corpus, Document, ShuffledCorpus, read_documents
 from fastmix_mega.config import read_yaml
 from fastmix_mega.errors import UserError
@@ -51,38 +50,6 @@ class CorporaConfig(BaseModel):
     """Longer documents are cut here, so that no single file makes up a corpus (characters)."""
     near_copy: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the smaller document's word 5-grams from which two are near-copies."""
-
-
-class CopyFilter:
-    """Recognises copies and near-copies of every document it has accepted.
-
-    Exact: two documents are near-copies if they share this part of the smaller one's distinct word
-    5-grams, so that a document inside a longer one is found too. Memory is about 100 bytes per
-    word, so this is for corpora up to some hundred megabytes.
-    """
-
-    def __init__(self, similarity: float) -> None:
-        self._similarity = similarity
-        self._sizes: list[int] = []
-        self._holders: dict[bytes, list[int]] = {}
-
-    def is_new(self, text: str) -> bool:
-        """Whether the document copies none before it; if so it is remembered."""
-        words = text.split()
-        shingles = {
-            hashlib.blake2b(" ".join(words[i : i + 5]).encode(), digest_size=8).digest()
-            for i in range(max(1, len(words) - 4))
-        }
-        shared = Counter(
-            holder for shingle in shingles for holder in self._holders.get(shingle, ())
-        )
-        for holder, count in shared.items():
-            if count >= self._similarity * min(len(shingles), self._sizes[holder]):
-                return False
-        for shingle in shingles:
-            self._holders.setdefault(shingle, []).append(len(self._sizes))
-        self._sizes.append(len(shingles))
-        return True
 
 
 def load_corpora_config(path: Path) -> CorporaConfig:
@@ -122,7 +89,8 @@ def build_corpora(config: CorporaConfig, output: Path, base: Path) -> list[Path]
     Returns:
         The files written: sources, held-out parts, targets, judges.
     """
-    copies = CopyFilter(config.near_copy)
+    # Case and punctuation count here: code that differs in them is other code.
+    copies = CopyIndex(config.near_copy, str.split)
     # Targets come first: a document that a source shares with a target belongs to the target.
     targets = {
         corpus.name: _take(corpus, read_documents(corpus, base), config, copies)
@@ -188,14 +156,14 @@ def write_jsonl(path: Path, documents: Iterable[Document]) -> None:
 
 
 def _take(
-    corpus: Corpus, documents: Iterable[Document], config: CorporaConfig, copies: CopyFilter
+    corpus: Corpus, documents: Iterable[Document], config: CorporaConfig, copies: CopyIndex
 ) -> list[Document]:
     """New documents in their order, until the corpus is full."""
     taken: list[Document] = []
     size = 0
     for identifier, text in documents:
         text = text.strip()[: config.max_document]
-        if len(text) < config.min_document or not copies.is_new(text):
+        if len(text) < config.min_document or not copies.add_if_new(identifier, text):
             continue
         taken.append((identifier, text))
         size += len(text)

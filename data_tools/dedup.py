@@ -13,83 +13,20 @@ target document, is listed in <output>.removed.jsonl.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from data_tools.commands import run_command, tool_parser
+from data_tools.copies import CopyIndex
 from data_tools.inputs import InputFile, cut_into_units, list_inputs
 from data_tools.readers import Problem, ReadOptions, read_unit
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import open_atomic
-
-RUN = 5
-"""Words in a run; a shorter document is one run."""
-WORD = re.compile(r"\w+")
-
-
-@dataclass(frozen=True)
-class Match:
-    """A document of a target that a text repeats."""
-
-    target: str
-    """File and number of the document, from 1."""
-    share: float
-    """Of the smaller one's runs."""
-
-
-class TargetIndex:
-    """Which target documents hold a run of words.
-
-    Args:
-        share: of the smaller document's runs that makes a match.
-    """
-
-    def __init__(self, share: float) -> None:
-        self._share = share
-        self._names: list[str] = []
-        self._sizes: list[int] = []
-        self._holders: dict[int, list[int]] = {}
-
-    def add(self, name: str, text: str) -> None:
-        runs = runs_of(text)
-        for run in runs:
-            self._holders.setdefault(run, []).append(len(self._names))
-        self._names.append(name)
-        self._sizes.append(len(runs))
-
-    def match(self, text: str) -> Match | None:
-        """The target document that `text` repeats most, if enough of it."""
-        runs = runs_of(text)
-        shared: Counter[int] = Counter()
-        for run in runs:
-            shared.update(self._holders.get(run, ()))
-        best: Match | None = None
-        for number, count in shared.items():
-            share = count / min(len(runs), self._sizes[number])
-            if share >= self._share and (best is None or share > best.share):
-                best = Match(self._names[number], share)
-        return best
-
-
-def runs_of(text: str) -> set[int]:
-    """64-bit hashes of all runs of five words, in lower case; empty without words."""
-    words = [word.lower() for word in WORD.findall(text)]
-    if not words:
-        return set()
-    last = max(1, len(words) - RUN + 1)
-    return {_hash(" ".join(words[start : start + RUN])) for start in range(last)}
-
-
-def _hash(run: str) -> int:
-    return int.from_bytes(hashlib.blake2b(run.encode(), digest_size=8).digest(), "little")
 
 
 def dedup(
@@ -102,7 +39,7 @@ def dedup(
     """
     if not 0 < share <= 1:
         raise UserError("--share must be above 0 and at most 1")
-    index = TargetIndex(share)
+    index = CopyIndex(share)
     target_files, source_files = list_inputs(targets), list_inputs(sources)
     for name, text in _documents(target_files, read):
         index.add(name, text)
@@ -116,7 +53,7 @@ def dedup(
                 clean.write(orjson.dumps({"text": text}) + b"\n")
                 kept += 1
             else:
-                row = {"source": name, "target": match.target, "share": round(match.share, 4)}
+                row = {"source": name, "target": match.name, "share": round(match.share, 4)}
                 listing.write(orjson.dumps(row) + b"\n")
                 removed += 1
     return kept, removed

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.fast_encoding import FastEncoder
 from data_tools.inputs import InputFile, Unit
 from data_tools.parts import Marker, PartFile
 from data_tools.readers import Problem, ReadOptions, read_unit
@@ -34,11 +35,15 @@ class EncodeJob:
     eod: str | None
     bos: bool
     max_bad: int
+    backend: str = "library"
+    """`library` (the tokenizer's own) or `gigatoken`."""
 
 
 def make_encoder(job: EncodeJob) -> Callable[[int, Report], Marker]:
     """Load the tokenizer once; the function returned makes the part of a unit."""
     tokenizer = Tokenizer(job.tokenizer, job.eod)
+    fast = FastEncoder(tokenizer) if job.backend == "gigatoken" else None
+    encode_texts = tokenizer.encode if fast is None else fast.encode
     dtype = token_dtype(tokenizer.vocab_size)
     start = np.array([tokenizer.bos] if job.bos else [], dtype)
     end = np.array([tokenizer.eod], dtype)
@@ -47,7 +52,7 @@ def make_encoder(job: EncodeJob) -> Callable[[int, Report], Marker]:
         arrays: list[NDArray[Any]] = []
         lengths = np.empty(len(texts), np.int32)
         around = len(start) + 1
-        for place, ids in enumerate(tokenizer.encode(texts)):
+        for place, ids in enumerate(encode_texts(texts)):
             arrays += (start, ids, end) if job.bos else (ids, end)
             lengths[place] = len(ids) + around
         tokens = np.concatenate(arrays)
@@ -57,6 +62,8 @@ def make_encoder(job: EncodeJob) -> Callable[[int, Report], Marker]:
 
     def work(number: int, report: Report) -> Marker:
         unit = job.units[number]
+        if fast is not None:
+            fast.begin_unit()
         return _encode_unit(job, number, unit, encode, dtype, report)
 
     return work

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.commands import run_command, tool_parser
+from data_tools.verify import require_sound_index
 from fastmix_mega.data.indexed import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
@@ -59,7 +60,7 @@ def _histogram(file: IndexedTokens) -> Iterator[str]:
 def _text(file: IndexedTokens, number: int, tokenizer: Tokenizer) -> str:
     start = int(file.offsets[number]) // file.dtype.itemsize
     tokens = file.tokens[start : start + min(int(file.lengths[number]), SHOWN_TOKENS)]
-    if int(tokens.max(initial=0)) >= tokenizer.vocab_size:
+    if not 0 <= tokens.min(initial=0) <= tokens.max(initial=0) < tokenizer.vocab_size:
         raise UserError(f"{file.prefix} holds tokens that {tokenizer.path} does not have")
     return repr(tokenizer.decode(tokens.tolist()))
 
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(options: argparse.Namespace) -> None:
         tokenizer = Tokenizer(options.tokenizer) if options.tokenizer else None
         files = [IndexedTokens(prefix) for prefix in options.prefixes]
+        for file in files:
+            require_sound_index(file)
         print("\n".join(describe(files, tokenizer)))
 
     return run_command(parser, work, arguments)

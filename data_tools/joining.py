@@ -45,6 +45,8 @@ class Piece:
     boundaries: Region | None = None
     """int64, sequences before each document's start and a last entry; None where each sequence is a
     document."""
+    sha256: str | None = None
+    """Of the tokens, where it is known."""
 
     @property
     def sequences(self) -> int:
@@ -72,7 +74,8 @@ def join(
         progress: told how many bytes of tokens each block had.
 
     Raises:
-        UserError: if a piece is shorter than it should be, or a length in it is negative.
+        UserError: if a piece is shorter than it should be, has another checksum, or a negative
+            length.
     """
     prefix.parent.mkdir(parents=True, exist_ok=True)
     partial = {kind: Path(f"{prefix}.{kind}.partial") for kind in ("bin", "idx")}
@@ -80,10 +83,15 @@ def join(
         digest = hashlib.sha256()
         with partial["bin"].open("wb") as file:
             for piece in pieces:
+                copied = hashlib.sha256() if piece.sha256 else None
                 for block in _read(piece.tokens):
                     file.write(block)
                     digest.update(block)
+                    if copied is not None:
+                        copied.update(block)
                     progress(len(block))
+                if copied is not None and copied.hexdigest() != piece.sha256:
+                    raise UserError(f"{piece.tokens.path} was damaged; preprocess it again")
             _sync(file)
         with partial["idx"].open("wb") as file:
             tokens = _write_index(file, dtype, pieces)

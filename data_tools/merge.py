@@ -17,6 +17,7 @@ import numpy as np
 
 from data_tools.commands import run_command, tool_parser
 from data_tools.joining import Piece, Region, join
+from data_tools.verify import require_sound_index
 from fastmix_mega import __version__
 from fastmix_mega.data.indexed import HEADER, IndexedTokens, Manifest
 from fastmix_mega.errors import UserError
@@ -44,6 +45,8 @@ def merge(prefixes: Sequence[str], output_prefix: Path) -> Manifest:
         if dtype is None:
             dtype, first = file.dtype, file.manifest
         _require_same(prefixes[0], prefix, dtype, first, file)
+        # What is damaged must not get a manifest that calls it whole.
+        require_sound_index(file)
         pieces.append(_piece(file))
     assert dtype is not None
     manifest: dict[str, Any] = {
@@ -83,6 +86,7 @@ def _piece(file: IndexedTokens) -> Piece:
         Region(file.bin_path, 0, file.num_tokens * file.dtype.itemsize),
         Region(file.idx_path, HEADER.size, 4 * count),
         Region(file.idx_path, HEADER.size + 12 * count, 8 * boundaries),
+        file.manifest.bin_sha256 if file.manifest else None,
     )
 
 

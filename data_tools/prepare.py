@@ -23,7 +23,7 @@ from data_tools.build_corpora import CorporaConfig, build_corpora, load_corpora_
 from data_tools.commands import run_command, tool_parser
 from data_tools.preprocess import Options, preprocess
 from data_tools.texts import FilesCorpus, is_installed, list_files
-from data_tools.train_tokenizer import train_tokenizer
+from data_tools.train_tokenizer import Training, train_tokenizer
 from fastmix_mega.data.indexed import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
@@ -44,7 +44,9 @@ def prepare(config_path: Path, output: Path) -> None:
     sources = [output / "text" / "sources" / f"{corpus.name}.jsonl" for corpus in config.sources]
     print("training the tokenizer ...", flush=True)
     tokenizer = output / "tokenizer.model"
-    train_tokenizer(sources, config.vocab_size, 400_000, tokenizer)
+    # The documents lie in random order: the start of each file is a sample.
+    training = Training(config.vocab_size, per_source=400_000, spread=False)
+    train_tokenizer(sources, tokenizer, training)
     print(f"{'':>10}  {'documents':>9}  {'tokens':>9}")
     parts = []
     for path in texts:

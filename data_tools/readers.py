@@ -59,6 +59,26 @@ def read_unit(file: InputFile, unit: Unit, options: ReadOptions) -> Iterator[str
             yield line if isinstance(line, Problem) else text_of(line, options.text_key)
 
 
+def lines_before(file: InputFile, unit: Unit) -> int:
+    """Lines or rows of the file before a unit, counted anew: only problems need them."""
+    if file.kind == "parquet":
+        import pyarrow.parquet
+
+        metadata = pyarrow.parquet.read_metadata(file.path)
+        return sum(metadata.row_group(group).num_rows for group in range(unit.start))
+    if unit.start == 0:
+        return 0
+    lines, left = 0, unit.start
+    ends = True
+    with open(file.path, "rb") as stream:
+        while left and (block := stream.read(min(left, 1 << 20))):
+            lines += block.count(b"\n")
+            ends = block.endswith(b"\n")
+            left -= len(block)
+    # A line that was under way where the unit starts belongs to the unit before.
+    return lines if ends else lines + 1
+
+
 def open_decoded(file: InputFile) -> BinaryIO:
     """The file's bytes, decompressed as they are read."""
     if file.compression == "gzip":

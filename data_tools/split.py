@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+
 from data_tools.commands import run_command, tool_parser
+from data_tools.verify import require_sound_index, wrong_checksum
 from fastmix_mega import __version__
 from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
 from fastmix_mega.errors import UserError
@@ -34,7 +37,8 @@ def split(
     if not (valid >= 0 and test >= 0 and valid + test < 1):
         raise UserError("--valid and --test are shares from 0 on, together below 1")
     file = IndexedTokens(prefix)
-    if file.num_sequences != file.num_documents:
+    require_sound_index(file)
+    if file.num_sequences != file.num_documents or (np.diff(file.boundaries) != 1).any():
         raise UserError(f"{prefix} has documents of several sequences, which cannot be split here")
     manifest = {"made_by": {"program": f"fastmix-mega {__version__}", "split_from": str(prefix)}}
     if file.manifest is not None:
@@ -48,14 +52,19 @@ def split(
             )
             for name in counts
         }
-        position = 0
+        position, digest = 0, hashlib.sha256()
         for length in file.lengths:
             tokens = file.tokens[position : position + int(length)]
             position += int(length)
-            side = side_of(tokens.tobytes(), valid, test, seed)
+            content = tokens.tobytes()
+            digest.update(content)
+            side = side_of(content, valid, test, seed)
             writers[side].add_document(tokens)
             documents, total = counts[side]
             counts[side] = (documents + 1, total + int(length))
+        # Nothing has its name yet: damaged tokens must not get a manifest that calls them whole.
+        if file.manifest is not None and digest.hexdigest() != file.manifest.bin_sha256:
+            raise UserError(wrong_checksum(file.bin_path, prefix))
     return counts
 
 

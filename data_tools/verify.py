@@ -2,9 +2,9 @@
 
     python -m data_tools.verify data/web data/code --deep
 
-The index is read whole. --deep also reads the tokens: their range against the vocabulary, and both
-checksums against the manifest. Exit code 2 if anything is wrong; every problem names its file and
-byte offset.
+The index is read whole and compared with the checksum of the manifest. --deep also reads the
+tokens: their range against the vocabulary, and their checksum. Exit code 2 if anything is wrong;
+every problem names its file and byte offset.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import argparse
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data_tools.commands import run_command, tool_parser
 from fastmix_mega.data.indexed import HEADER, IndexedTokens
@@ -47,13 +45,18 @@ def problems(prefix: str, deep: bool, vocab_size: int | None = None) -> Iterator
     limit = vocab_size or (manifest.vocab_size if manifest else None)
     if limit is not None:
         yield from _tokens(file, limit)
-    if manifest is not None:
-        for path, said in (
-            (file.bin_path, manifest.bin_sha256),
-            (file.idx_path, manifest.idx_sha256),
-        ):
-            if _sha256(path) != said:
-                yield f"{path} has another checksum than {prefix}.json says; preprocess it again"
+    if manifest is not None and _sha256(file.bin_path) != manifest.bin_sha256:
+        yield wrong_checksum(file.bin_path, prefix)
+
+
+def require_sound_index(file: IndexedTokens) -> None:
+    """For tools that rely on it; UserError says what is wrong with the index, and where."""
+    for problem in _index(file):
+        raise UserError(f"{problem}; preprocess the data again")
+
+
+def wrong_checksum(path: Path, prefix: str | Path) -> str:
+    return f"{path} has another checksum than {prefix}.json says; preprocess it again"
 
 
 def _index(file: IndexedTokens) -> Iterator[str]:
@@ -77,13 +80,18 @@ def _index(file: IndexedTokens) -> Iterator[str]:
             )
             return
         end = int(ends[-1])
-    yield from _boundaries(file, HEADER.size + 12 * count)
+    found = list(_boundaries(file))
+    yield from found
+    if (
+        not found
+        and file.manifest is not None
+        and _sha256(file.idx_path) != file.manifest.idx_sha256
+    ):
+        yield wrong_checksum(file.idx_path, file.prefix)
 
 
-def _boundaries(file: IndexedTokens, position: int) -> Iterator[str]:
-    boundaries: NDArray[Any] = np.memmap(
-        file.idx_path, np.int64, "r", position, (file.num_documents + 1,)
-    )
+def _boundaries(file: IndexedTokens) -> Iterator[str]:
+    position, boundaries = HEADER.size + 12 * file.num_sequences, file.boundaries
     previous = 0
     for start in range(0, len(boundaries), BLOCK):
         part = np.concatenate(([previous], boundaries[start : start + BLOCK]))

@@ -138,6 +138,8 @@ class IndexedTokens:
                 f"{self.bin_path} has {bin_size} bytes, but {self.idx_path} ends at byte {end}: "
                 "one of them was truncated or belongs to other data; preprocess it again"
             )
+        if bin_size % self.dtype.itemsize:
+            raise self._broken(f"{bin_size} bytes are no whole number of {self.dtype.name} tokens")
         self.num_sequences = int(sequences)
         self.num_documents = int(boundaries) - 1
         self.num_tokens = bin_size // self.dtype.itemsize
@@ -163,6 +165,12 @@ class IndexedTokens:
             return np.empty(0, np.int64)
         start = HEADER.size + 4 * self.num_sequences
         return np.memmap(self.idx_path, np.int64, "r", start, (self.num_sequences,))
+
+    @property
+    def boundaries(self) -> NDArray[np.int64]:
+        """[num_documents + 1] sequences before each document and in all, a memory map."""
+        start = HEADER.size + 12 * self.num_sequences
+        return np.memmap(self.idx_path, np.int64, "r", start, (self.num_documents + 1,))
 
     def _broken(self, reason: str) -> UserError:
         return UserError(f"{self.idx_path} is broken: {reason}; preprocess the data again")

@@ -27,6 +27,7 @@ class _Backend(Protocol):
     vocab_size: int
     eod: int | None
     bos: int | None
+    special_tokens: list[str]
 
     def encode(self, texts: Sequence[str]) -> list[Ids]: ...
 
@@ -44,6 +45,10 @@ class _SentencePiece:
         self.vocab_size = int(self._model.vocab_size())
         self.eod = _given(self._model.eos_id())
         self.bos = _given(self._model.bos_id())
+        ids = range(self.vocab_size)
+        self.special_tokens = [
+            self._model.id_to_piece(number) for number in ids if self._model.is_control(number)
+        ]
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         found: list[Ids] = self._model.encode(list(texts), out_type="numpy", num_threads=1)
@@ -81,6 +86,8 @@ class _HuggingFace:
         ends = [named["eos_token"]] if "eos_token" in named else END_TOKENS
         self.eod = next((self._vocabulary[t] for t in ends if t in self._vocabulary), None)
         self.bos = self._vocabulary.get(named.get("bos_token", ""))
+        added = self._model.get_added_tokens_decoder().values()
+        self.special_tokens = [token.content for token in added if token.special]
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         encoded = self._model.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -106,6 +113,7 @@ class Tokenizer:
         vocab_size: the highest token id plus one.
         eod: the id that ends every document.
         bos: the id that may start one, or None.
+        special_tokens: the names of all tokens that control a model rather than stand for text.
 
     Raises:
         UserError: if it cannot be read, is of neither kind, or has no end-of-document token.
@@ -124,6 +132,7 @@ class Tokenizer:
         self._backend: _Backend = kind(content, self.path)
         self.vocab_size = self._backend.vocab_size
         self.bos = self._backend.bos
+        self.special_tokens = self._backend.special_tokens
         end = self._backend.eod if eod is None else self._backend.token_id(eod)
         if end is None and eod is not None:
             raise UserError(f"tokenizer: {path} has no token {eod!r}; name one that it has")

@@ -21,7 +21,7 @@ import pytest
 from backports import zstd
 
 from data_tools import inspect, merge, preprocess, split, verify
-from data_tools.train_tokenizer import train_tokenizer
+from data_tools.train_tokenizer import Training, train_tokenizer
 from fastmix_mega.data.indexed import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 
@@ -55,7 +55,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     rows = [json.dumps({"text": text(number)}) for number in range(2000)]
     (folder / "all.jsonl").write_text("\n".join(rows) + "\n")
-    train_tokenizer([folder / "all.jsonl"], 300, 100_000, folder / "t.model")
+    train_tokenizer([folder / "all.jsonl"], folder / "t.model", Training(300, 100_000))
     return folder
 
 
@@ -144,7 +144,7 @@ def test_merge_refuses_what_does_not_belong_together(
     corpus: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other.model"
-    train_tokenizer([corpus / "all.jsonl"], 310, 100_000, other)
+    train_tokenizer([corpus / "all.jsonl"], other, Training(310, 100_000))
     words = [str(corpus / "all.jsonl"), "--tokenizer", str(other)]
     assert preprocess.main([*words, "--output-prefix", str(tmp_path / "o")]) == 0
     output = ["--output-prefix", str(tmp_path / "m")]
@@ -336,3 +336,20 @@ def test_inspect_shows_text_and_shares(
     assert "2,000" in shown
     assert "100.00%" in shown
     assert text(0)[:40] in shown
+
+
+@pytest.mark.parametrize("kind", ["bin", "idx"])
+def test_damage_gets_no_new_manifest(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """What opening cannot see, since it reads no tokens: merge and split read all."""
+    for name in ("bin", "idx", "json"):
+        (tmp_path / f"in.{name}").write_bytes(Path(f"{whole}.{name}").read_bytes())
+    damaged = bytearray((tmp_path / f"in.{kind}").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / f"in.{kind}").write_bytes(damaged)
+    IndexedTokens(tmp_path / "in")
+    for tool in (merge, split):
+        assert tool.main([str(tmp_path / "in"), "--output-prefix", str(tmp_path / "out")]) == 2
+        assert f"in.{kind}" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))

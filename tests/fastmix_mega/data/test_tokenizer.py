@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from data_tools.train_tokenizer import train_tokenizer
+from data_tools.train_tokenizer import Training, train_tokenizer
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import append_jsonl
@@ -18,7 +18,7 @@ TEXT = Path(io.__file__).read_text(encoding="utf-8")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     append_jsonl(folder / "in.jsonl", {"text": TEXT})
-    train_tokenizer([folder / "in.jsonl"], 400, 10**6, folder / "t.model")
+    train_tokenizer([folder / "in.jsonl"], folder / "t.model", Training(400))
     return folder / "t.model"
 
 
@@ -39,7 +39,7 @@ def test_digits_stand_alone(model: Path) -> None:
 
 
 def test_the_same_text_gives_the_same_model(model: Path, tmp_path: Path) -> None:
-    train_tokenizer([model.parent / "in.jsonl"], 400, 10**6, tmp_path / "again.model")
+    train_tokenizer([model.parent / "in.jsonl"], tmp_path / "again.model", Training(400))
     assert Tokenizer(tmp_path / "again.model").sha256 == Tokenizer(model).sha256
 
 

@@ -1,0 +1,103 @@
+"""Encode with the gigatoken library, and make sure that it does what the tokenizer's own does.
+
+Two differences are known or possible. gigatoken takes control tokens that a text spells for the
+tokens themselves: such documents go to the tokenizer's own library. Anything else would be a
+mistake of the library: a hundredth of every unit's text, its first document in any case, is
+encoded by both, and a difference ends the run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastmix_mega.data.tokenizer import Ids, Tokenizer
+from fastmix_mega.errors import UserError
+
+BACKENDS = ("library", "gigatoken")
+CHECKED = 0.01
+"""Share of the characters that both libraries encode."""
+
+
+class FastEncoder:
+    """Token ids by gigatoken.
+
+    Args:
+        tokenizer: what is right.
+
+    Raises:
+        UserError: if gigatoken is not installed or does not know this kind of tokenizer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        try:
+            import gigatoken
+        except ImportError:
+            raise UserError(
+                "--backend gigatoken: the package is not installed; pip install gigatoken==0.10.0, "
+                "or leave the option out"
+            ) from None
+        load = gigatoken.Tokenizer
+        try:
+            self._fast: Any = (
+                load(tokenizer.path)
+                if tokenizer.is_json
+                else load.from_sentencepiece(tokenizer.path)
+            )
+        except Exception as error:
+            # The library raises errors of many types for what it cannot load.
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"--backend gigatoken cannot load {tokenizer.path} ({reason}); leave the option out"
+            ) from None
+        self._tokenizer = tokenizer
+        self._special = re.compile("|".join(map(re.escape, tokenizer.special_tokens)) or r"(?!)")
+        self._seen = self._checked = 0
+
+    def begin_unit(self) -> None:
+        """The next document is compared, and then a hundredth of the unit's text."""
+        self._seen = self._checked = 0
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Token ids of each text, without the end-of-document token.
+
+        Raises:
+            UserError: if the two libraries differ.
+        """
+        batch = list(texts)
+        spelled = [place for place, text in enumerate(batch) if self._special.search(text)]
+        compared = self._sample(batch)
+        found = self.encode_fast(batch)
+        slow = sorted({*spelled, *compared})
+        if slow:
+            right = self._tokenizer.encode([batch[place] for place in slow])
+            unspelled = set(compared) - set(spelled)
+            for place, ids in zip(slow, right, strict=True):
+                if place in unspelled and not np.array_equal(found[place], ids):
+                    raise UserError(
+                        f"gigatoken and {self._tokenizer.path} differ for the text that starts "
+                        f"{batch[place][:60]!r}; leave --backend out"
+                    )
+                found[place] = ids
+        return found
+
+    def _sample(self, texts: Sequence[str]) -> list[int]:
+        compared = []
+        for place, text in enumerate(texts):
+            if self._checked <= CHECKED * self._seen:
+                compared.append(place)
+                self._checked += len(text)
+            self._seen += len(text)
+        return compared
+
+    def encode_fast(self, texts: list[str]) -> list[Ids]:
+        """What gigatoken alone says."""
+        # Every worker is a process of its own; the library's threads would only compete with them.
+        layout = self._fast.encode_batch(texts, parallel=False).layout
+        ids = np.asarray(layout.content.data).astype(np.int32, copy=False)
+        ends = np.asarray(layout.offsets.data)
+        return [ids[start:end] for start, end in itertools.pairwise(ends)]
