@@ -25,7 +25,7 @@ from pydantic import (
 
 from fastmix_mega.constraints.spec import Constraints
 from fastmix_mega.errors import UserError
-from fastmix_mega.section import Name, PositiveFloat, PositiveInt, Section, Share
+from fastmix_mega.section import Name, PositiveFloat, PositiveInt, Section, Share, TokenCount
 
 
 def _possible_path(path: str) -> str:
@@ -185,7 +185,7 @@ class StageConfig(Section):
     """A later part of a training run with a mixture of its own, for example for annealing."""
 
     name: Name
-    from_tokens: PositiveInt
+    from_tokens: TokenCount
     """Tokens after which it begins, rounded up to a whole step."""
     mixture: str | dict[str, float]
     """As `mixture` of the whole run."""

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.section import Name, PositiveFloat, PositiveInt, Section, Share
+from fastmix_mega.section import Name, PositiveFloat, Section, Share, TokenCount
 
 
 class SourceLimits(Section):
@@ -59,7 +59,7 @@ class Prior(Section):
 class Constraints(Section):
     """Limits on a mixture. What breaks none of them stays as it is."""
 
-    budget_tokens: PositiveInt | None = None
+    budget_tokens: TokenCount | None = None
     """Tokens of the run that the mixture is for; `max_epochs` counts at this budget."""
     max_epochs: PositiveFloat | None = None
     """How often any source may be read within the budget. Repeated text is known to bear about
