@@ -9,6 +9,7 @@
     fastmix import FILE --from FORMAT --output MIXTURE
     fastmix compare A B
     fastmix pool MIXTURE MIXTURE ... --output MIXTURE
+    fastmix ngram CONFIG --output MIXTURE [--tokens N]
     fastmix data TOOL ...            the same as python -m data_tools.TOOL ...
 
 Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 stopped as asked: start again to go on.

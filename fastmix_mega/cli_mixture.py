@@ -1,4 +1,4 @@
-"""The verbs that work on mixtures: export, import, compare. Each is thin: words in, lines out."""
+"""The verbs that work on mixtures. Each is thin: words in, lines out."""
 
 from __future__ import annotations
 
@@ -43,6 +43,19 @@ def add_verbs(verbs: Any) -> None:
     pool.add_argument("mixtures", nargs="+", help="mixture.json files or run folders")
     pool.add_argument("--output", "-o", type=Path, required=True, help="the mixture.json to write")
     pool.set_defaults(verb=_pool)
+
+    ngram = verbs.add_parser("ngram", help="the control: a mixture from pairs of tokens alone")
+    ngram.add_argument("config", help="a YAML configuration, for example configs/demo.yaml")
+    ngram.add_argument("overrides", nargs="*", metavar="key.path=value", help="change it")
+    ngram.add_argument("--output", "-o", type=Path, required=True, help="the mixture.json to write")
+    ngram.add_argument(
+        "--tokens",
+        type=quantity,
+        default=4_000_000,
+        metavar="N",
+        help="of each source (default: 4M)",
+    )
+    ngram.set_defaults(verb=_ngram)
 
 
 def quantity(text: str) -> int:
@@ -93,6 +106,18 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _pool(options: argparse.Namespace) -> int:
     print("\n".join(pool_runs(options.mixtures, options.output)))
+    return 0
+
+
+def _ngram(options: argparse.Namespace) -> int:
+    from fastmix_mega.baselines.ngram import ngram_mixture
+    from fastmix_mega.config import load_config
+    from fastmix_mega.handover.export import describe
+
+    mixture = ngram_mixture(load_config(options.config, options.overrides), options.tokens)
+    mixture.write(options.output)
+    warnings = [f"warning: {text}" for text in mixture.search["warnings"]]
+    print("\n".join([*warnings, *describe(mixture, None), f"mixture: {options.output}"]))
     return 0
 
 

@@ -1,0 +1,1 @@
+"""Mixtures by other means than a search, to compare a search with."""
