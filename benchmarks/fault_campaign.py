@@ -13,18 +13,12 @@ and mixture.json to the last bit. Exit code 1 if any did not.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
-import os
 import random
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +26,7 @@ from pathlib import Path
 import yaml
 
 from fastmix_mega.files import read_jsonl
+from tests import ranks
 from tests.launch import clean_environment
 from tests.tiny import tiny_settings, write_corpora
 
@@ -99,69 +94,19 @@ def run_under_launcher(config: Path, seconds: float | None = None) -> bool:
     if seconds is not None:
         time.sleep(seconds)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        ranks = children.read_text().split() if children.exists() else []
-        kill(process.pid, *map(int, ranks))
+        workers = children.read_text().split() if children.exists() else []
+        ranks.kill(process.pid, *map(int, workers))
     return process.wait(timeout=LIMIT_SECONDS) == 0
-
-
-def kill(*pids: int) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def fork_rank(rank: int, port: int, config: Path, fault: str) -> int:
-    """One rank, forked from here: importing the libraries again would be most of the time."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        log = os.open(config.parent / f"rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES)}
-        os.environ |= {"LOCAL_WORLD_SIZE": str(PROCESSES), "MASTER_ADDR": "127.0.0.1"}
-        os.environ["MASTER_PORT"] = str(port)
-        from fastmix_mega import cli
-        from tests import faulty
-
-        if fault:
-            faulty.install_all(fault, str(rank))
-        code = cli.main(["search", str(config)])
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 def run_forked(config: Path, fault: str = "", victim: str = "", seconds: float = 0.0) -> bool:
     """Run all ranks, with a fault or a kill after some seconds; whether all ended well."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    ranks = [fork_rank(rank, port, config, fault) for rank in range(PROCESSES)]
+    log = config.parent / "ranks.log"
+    pids = ranks.start(["search", str(config)], PROCESSES, log, fault)
     if victim:
         time.sleep(seconds)
-        kill(*(ranks if victim == "all ranks" else [ranks[int(victim[-1])]]))
-    return supervise(ranks)
-
-
-def supervise(ranks: list[int]) -> bool:
-    """Wait for all; when one has failed the others have some seconds to notice, as a launcher
-    would give them."""
-    alive, good, end = set(ranks), True, time.monotonic() + LIMIT_SECONDS
-    while alive:
-        for pid in sorted(alive):
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                alive.remove(pid)
-                if status and good:
-                    good, end = False, time.monotonic() + 5.0
-        if time.monotonic() > end:
-            kill(*alive)
-        time.sleep(0.01)
-    return good
+        ranks.kill(*(pids if victim == "all ranks" else [pids[int(victim[-1])]]))
+    return ranks.supervise(pids) == 0
 
 
 def run_killed(config: Path, planned: Kill) -> bool:
@@ -181,17 +126,9 @@ def run_whole(config: Path, launcher: bool) -> None:
         RuntimeError: if it failed.
     """
     if not (run_under_launcher(config) if launcher else run_forked(config)):
-        logs = (path.read_text()[-2000:] for path in config.parent.glob("rank*.log"))
-        raise RuntimeError("a run without a fault failed:\n" + "\n".join(logs))
-
-
-def warm_up() -> None:
-    """Import what every rank needs, on one thread, so that forks are safe."""
-    os.environ |= {"OMP_NUM_THREADS": "1"}
-    importlib.import_module("fastmix_mega.loop")
-    importlib.import_module("fastmix_mega.report.build")
-    importlib.import_module("deepspeed")
-    importlib.import_module("tests.faulty")
+        log = config.parent / "ranks.log"
+        shown = log.read_text()[-4000:] if log.exists() else ""
+        raise RuntimeError(f"a run without a fault failed:\n{shown}")
 
 
 def outcome(run_dir: Path) -> dict[str, object]:
@@ -255,7 +192,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    warm_up()
+    ranks.warm_up()
     directory = Path(tempfile.mkdtemp(prefix="fastmix-campaign-"))
     wrong = campaign(options.kills, options.seed, directory)
     if not wrong:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,34 +31,89 @@ def fastmix(
 
     On another exit code than expected the log goes to test-logs/ and the test fails.
     """
-    environment = clean_environment() | (variables or {})
     done = subprocess.run(
         [sys.executable, "-m", "fastmix_mega", *arguments],
-        env=environment,
+        env=clean_environment() | (variables or {}),
         umask=umask,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=timeout,
     )
-    if done.returncode != expect:
-        LOGS.mkdir(exist_ok=True)
-        test = environment.get("PYTEST_CURRENT_TEST", "run").split("::")[-1].split(" ")[0]
-        log = LOGS / f"{''.join(c if c.isalnum() else '_' for c in test)}.log"
-        log.write_text(f"{arguments}\nexit code {done.returncode}\n\n{done.stdout}")
-        raise AssertionError(f"exit code {done.returncode}, log in {log}:\n{done.stdout[-3000:]}")
+    require_code(expect, done.returncode, arguments, done.stdout)
     return done.stdout
 
 
+def require_code(expect: int, code: int, arguments: tuple[str, ...], output: str) -> None:
+    """Keep the whole output in test-logs/ and fail the test, if the exit code is another one."""
+    if code != expect:
+        LOGS.mkdir(exist_ok=True)
+        test = os.environ.get("PYTEST_CURRENT_TEST", "run").split("::")[-1].split(" ")[0]
+        log = LOGS / f"{''.join(c if c.isalnum() else '_' for c in test)}.log"
+        log.write_text(f"{arguments}\nexit code {code}\n\n{output}")
+        raise AssertionError(f"exit code {code}, log in {log}:\n{output[-3000:]}")
+
+
+@functools.cache
+def warm_process() -> subprocess.Popen[str]:
+    """`tests.ranks`, started once for all tests."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.ranks"],
+        env=clean_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(process.kill)
+    return process
+
+
+def forked(
+    *arguments: str, processes: int = 1, expect: int | None = 0, fault: str = ""
+) -> tuple[int, str]:
+    """`fastmix ARGUMENTS` in forked ranks (see tests/ranks.py); returns exit code and output.
+
+    Args:
+        arguments: without --nproc.
+        processes: how many.
+        expect: the exit code; another one fails the test, with the log kept. None for any.
+        fault: see tests/faulty.py.
+    """
+    process = warm_process()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with tempfile.NamedTemporaryFile(suffix=".log") as log:
+        request = {"arguments": arguments, "processes": processes, "log": log.name, "fault": fault}
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        answer = process.stdout.readline()
+        assert answer, "the process that forks the ranks has ended"
+        output = Path(log.name).read_text(errors="replace")
+    if expect is not None:
+        require_code(expect, int(answer), arguments, output)
+    return int(answer), output
+
+
 def run_config(
-    verb: str, settings: dict[str, Any], directory: Path, processes: int = 1, expect: int = 0
+    verb: str, settings: dict[str, Any], directory: Path, processes: int = 1, cold: bool = False
 ) -> Path:
-    """Write `settings` to a file in `directory` and run a verb on it; returns the run folder."""
+    """Write `settings` to a file in `directory` and run a verb on it; returns the run folder.
+
+    Args:
+        verb: `search` or `train`.
+        settings: the configuration, but for run_dir.
+        directory: for the file and the run folder.
+        processes: how many.
+        cold: start the command as a user does, and not by forked ranks.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     run_dir = directory / "run"
     path = directory / "config.yaml"
     path.write_text(yaml.safe_dump(settings | {"run_dir": str(run_dir)}))
-    fastmix(verb, str(path), "--nproc", str(processes), expect=expect)
+    if cold:
+        fastmix(verb, str(path), "--nproc", str(processes))
+    else:
+        forked(verb, str(path), processes=processes)
     return run_dir
 
 
@@ -69,22 +128,6 @@ def clean_environment() -> dict[str, str]:
     drop = ("RANK", "CI", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
     kept = {name: text for name, text in os.environ.items() if name not in (*drop, "MASTER_PORT")}
     return kept | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-
-
-def fastmix_with_fault(fault: str, *arguments: str, processes: int = 2) -> tuple[int, str]:
-    """Run `tests/faulty.py` under torchrun; returns its exit code and output."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", str(processes), "-m", "tests.faulty", *arguments),
-        ],
-        env=clean_environment() | {"FAULT": fault},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    return done.returncode, done.stdout
 
 
 def start_fastmix(*arguments: str, output: Path | None = None) -> subprocess.Popen[str]:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fastmix_mega.checkpoint.manifest import DamagedCheckpoint, problems, read_manifest
-from tests.launch import column, fastmix, run_config
+from tests.launch import column, forked, run_config
 from tests.tiny import tiny_settings
 
 pytestmark = pytest.mark.distributed
@@ -55,7 +55,6 @@ def test_every_damaged_file_is_noticed(
 ) -> None:
     """A flipped bit in each file, a missing one, no manifest: the checkpoint before is used."""
     config = write(saving(settings, tmp_path / "run"), tmp_path)
-    command = ("search", config, "--nproc", "2")
     shutil.copytree(whole, tmp_path / "run")
     newest = tmp_path / "run" / "checkpoints" / "step_20"
     manifest = read_manifest(newest)
@@ -75,13 +74,13 @@ def test_every_damaged_file_is_noticed(
             read_manifest(newest)
     (newest / "manifest.json").write_bytes(content)
     (newest / "fastmix_rank1.pt").unlink()
-    shown = fastmix(*command)
+    _, shown = forked("search", config, processes=2)
     assert "checkpoint of step 20 is damaged (fastmix_rank1.pt: No such file" in shown
     assert "continuing after step 15" in shown
     same(tmp_path / "run", whole)
     for step in (15, 20):
         flip(tmp_path / "run" / "checkpoints" / f"step_{step}" / "fastmix_rank0.pt")
-    shown = fastmix(*command, expect=2)
+    _, shown = forked("search", config, processes=2, expect=2)
     assert "none of the checkpoints" in shown
     assert "Traceback" not in shown
 
@@ -97,10 +96,10 @@ def test_a_full_disk_ends_neither_run_nor_checkpoints(
         pytest.skip("mounting a small tmpfs needs root")
     try:
         config = write(saving(settings, tmp_path / "run"), tmp_path)
-        shown = fastmix("search", config, "--nproc", "2")
+        _, shown = forked("search", config, processes=2)
         assert "could not be written" in shown
         same(tmp_path / "run", whole)
-        shown = fastmix("search", config, "--nproc", "2")
+        _, shown = forked("search", config, processes=2)
         assert "continuing after step" in shown
     finally:
         subprocess.run(["umount", target], check=True)

@@ -22,7 +22,7 @@ def test_starts_without_compiling_anything(
     settings["train"]["steps"] = 12
     settings["search"] |= {"warmup": 4, "every": 4}
     settings["train"]["schedule"]["warmup"] = 2
-    run_config("search", settings, tmp_path, processes=2)
+    run_config("search", settings, tmp_path, processes=2, cold=True)
     made = [path for path in caches.rglob("*") if path.is_file()] if caches.exists() else []
     assert made == []
 

@@ -10,7 +10,7 @@ import yaml
 
 from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.files import read_jsonl
-from tests.launch import fastmix, fastmix_with_fault
+from tests.launch import forked
 
 pytestmark = pytest.mark.distributed
 
@@ -25,7 +25,7 @@ def test_a_loss_that_is_no_number(settings: dict[str, Any], tmp_path: Path) -> N
     """From step 10 on, on rank 1: skipped, traced to the sample, stopped after three; resumable."""
     settings["guards"] = {"max_skipped": 3}
     config = write(settings, tmp_path)
-    code, shown = fastmix_with_fault("nan:1:10", "search", config)
+    code, shown = forked("search", config, processes=2, expect=None, fault="nan:1:10")
     assert code == 1
     assert "3 steps had a gradient that is not finite" in shown
     assert 'loop.py", line' not in shown
@@ -34,14 +34,16 @@ def test_a_loss_that_is_no_number(settings: dict[str, Any], tmp_path: Path) -> N
     assert all(len(event["sequences"]) == 1 for event in events)
     assert {event["sequences"][0]["rank"] for event in events} == {1}
     assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [12]
-    fastmix("search", config, "--nproc", "2", "guards.max_skipped=9")
+    forked("search", config, "guards.max_skipped=9", processes=2)
     rows = read_jsonl(tmp_path / "run" / "history.jsonl")
     assert len(rows) == 5
     assert read_jsonl(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == 24
 
 
 def test_a_mixture_that_drifts_is_caught(settings: dict[str, Any], tmp_path: Path) -> None:
-    code, shown = fastmix_with_fault("drift:1:9", "search", write(settings, tmp_path))
+    code, shown = forked(
+        "search", write(settings, tmp_path), processes=2, expect=None, fault="drift:1:9"
+    )
     assert code == 1
     assert "lost step with each other" in shown
     assert "rank 1: step 9" in shown
@@ -51,7 +53,9 @@ def test_what_goes_wrong_is_told(settings: dict[str, Any], tmp_path: Path) -> No
     """A spike at step 18, a collapse at outer step 2, noise at outer step 4: told once each."""
     settings["search"]["decay"] = 0.0
     faults = "spike:all:18,collapse:0:2,doubt:0:4"
-    code, shown = fastmix_with_fault(faults, "search", write(settings, tmp_path))
+    code, shown = forked(
+        "search", write(settings, tmp_path), processes=2, expect=None, fault=faults
+    )
     assert code == 0
     events = read_jsonl(tmp_path / "run" / "events.jsonl")
     by_kind = {event["kind"]: event for event in events}
@@ -71,7 +75,9 @@ def test_what_goes_wrong_is_told(settings: dict[str, Any], tmp_path: Path) -> No
 
 def test_a_hung_rank_is_named_with_its_stack(settings: dict[str, Any], tmp_path: Path) -> None:
     settings["guards"] = {"hang_minutes": 0.05}
-    code, shown = fastmix_with_fault("hang:1:9", "search", write(settings, tmp_path))
+    code, shown = forked(
+        "search", write(settings, tmp_path), processes=2, expect=None, fault="hang:1:9"
+    )
     assert code == 1
     assert "rank 1 is stuck (the others wait for it in a collective)" in shown
     assert "stack of rank 1" in shown
