@@ -60,6 +60,7 @@ def check(
         _warm_up(config),
         _run_folder(config, mode, allowed, found),
         _inputs(config, mode, found),
+        _start(config, found),
         _search(config) if mode == "search" else iter(()),
         _layout(config, processes, mode, found),
     ]
@@ -147,6 +148,29 @@ def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
     yield from _mixtures(config, mode, opened, found)
     yield from _enough(config, opened, found)
     yield from _overlaps(config, opened)
+
+
+def _start(config: Config, found: Findings) -> Iterator[str]:
+    """What the run starts from; nothing where it goes on from its own checkpoint."""
+    if config.init_from is None:
+        return
+    from fastmix_mega.checkpoint.store import checkpoint_steps
+    from fastmix_mega.weights.start import mismatches, open_start
+
+    if checkpoint_steps(Path(config.run_dir) / "checkpoints"):
+        found.facts.append(
+            "init_from: not read, since the run folder has a checkpoint to go on from"
+        )
+        return
+    try:
+        start = open_start(config.init_from)
+    except UserError as error:
+        yield f"init_from: {error}"
+        return
+    # What is wrong with the tokenizer and the sizes is told where the model is looked at.
+    with suppress(UserError):
+        yield from mismatches(config, start, Tokenizer(config.tokenizer))
+    found.facts.append(f"starts from the weights in {start.identity()['path']}")
 
 
 def _describe_model(shape: ModelShape) -> str:

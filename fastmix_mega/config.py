@@ -257,6 +257,10 @@ class Config(Section):
     stages: list[StageConfig] = Field(default=[])
     """`fastmix train` only: mixtures that take over later in the run, in order. Every source goes
     on where it was, so that no sample is lost or repeated."""
+    init_from: PathText | None = None
+    """Start from these weights instead of random ones: a run folder (its newest checkpoint) or one
+    of its checkpoints, of any layout. The optimizer starts fresh. A run that
+    continues in its own folder does not read them again."""
     tokenizer: PathText
     sources: Annotated[list[SourceConfig], Field(min_length=1)]
     targets: list[TargetConfig] = Field(default=[])

@@ -42,11 +42,29 @@ FREE_SECTIONS = ("run_dir", "log", "checkpoint", "guards", "parallel")
 """A continued run may log, save and be laid out over processes otherwise than before."""
 
 
-def record_run(config: Config, mode: str) -> None:
-    """Make the run folder, and write what the run is: config.yaml and run.json."""
+def record_run(config: Config, mode: str, start: dict[str, Any] | None = None) -> None:
+    """Make the run folder, and write what the run is: config.yaml and run.json.
+
+    Args:
+        config: the run.
+        mode: `search` or `train`.
+        start: what it starts from; a run that goes on keeps what it recorded at its start.
+    """
     directory = Path(config.run_dir)
-    write_json(directory / "run.json", _identity(config, mode))
+    if start is None and config.init_from is not None:
+        start = starting_point(config)
+    content = _identity(config, mode)
+    write_json(directory / "run.json", content if start is None else content | {"init_from": start})
     write_atomic(directory / "config.yaml", config.to_yaml())
+
+
+def starting_point(config: Config) -> dict[str, Any] | None:
+    """What the run in the folder has started from; None if it drew its weights."""
+    try:
+        found = json.loads((Path(config.run_dir) / "run.json").read_bytes()).get("init_from")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def differences(config: Config, mode: str) -> list[Difference]:

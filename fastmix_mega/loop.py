@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fastmix_mega.checkpoint import Checkpoints
+from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.config import Config
 from fastmix_mega.constraints.apply import ConstraintSet, Sources
 from fastmix_mega.data.batches import even_micro_batches, load_micro_batch, rows_of_rank
@@ -43,6 +45,7 @@ from fastmix_mega.parallel.layout import Layout
 from fastmix_mega.result import mixture_file, share_rows, share_table
 from fastmix_mega.stop import Stopped, StopRequest
 from fastmix_mega.telemetry import RunLog
+from fastmix_mega.weights.start import StartingPoint, open_start_together
 
 LIMITS = "search.constraints"
 Mode = Literal["search", "train"]
@@ -78,7 +81,8 @@ class TrainingLoop:
         tokens = [source.num_tokens for source in self.inputs.sources]
         self.shape = resolve_shape(config.model, self.inputs.tokenizer.vocab_size)
         scores = config.search.scores if mode == "search" else None
-        self.engine = TrainingEngine(config, self.shape, layout, len(names), scores)
+        self.start = self._starting_point()
+        self.engine = TrainingEngine(config, self.shape, layout, len(names), scores, self.start)
         self.outer: OuterLoop | None = None
         self.constraints: ConstraintSet | None = None
         self.stages: list[Stage] = []
@@ -122,10 +126,21 @@ class TrainingLoop:
         self.start_step = self._resume()
         self.log: RunLog | None = None
         if layout.is_main:
-            record_run(config, mode)
+            record_run(config, mode, None if self.start is None else self.start.identity())
             self.log = RunLog(config, self.start_step)
             if self.start_step:
                 self.log.say(f"continuing after step {self.start_step}")
+
+    def _starting_point(self) -> StartingPoint | None:
+        """The weights of `init_from`; None without it, and where the run goes on by itself."""
+        path, layout = self.config.init_from, self.layout
+        if path is None:
+            return None
+        directory = Path(self.config.run_dir) / "checkpoints"
+        begun = torch.tensor([len(checkpoint_steps(directory))], device=layout.device)
+        if layout.broadcast_from_main(begun).item():
+            return None
+        return open_start_together(path, layout)
 
     @property
     def policy(self) -> MixturePolicy:

@@ -15,6 +15,7 @@ from fastmix_mega.config import Config
 from fastmix_mega.constraints.apply import Constrained, ConstraintSet
 from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.guards.mixture import is_collapsed
+from fastmix_mega.identity import starting_point
 from fastmix_mega.mixture.controller import MixtureEstimate
 from fastmix_mega.mixture.cost import cost_in_proxy_runs
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource
@@ -82,6 +83,7 @@ def mixture_file(
                 [] if outer_steps is None else search_warnings(config, estimate, outer_steps)
             ),
             **_constrained(config, estimate, known_gains, constraints),
+            **({} if config.init_from is None else {"init_from": starting_point(config)}),
         },
         versions={
             "fastmix-mega": version("fastmix-mega"),

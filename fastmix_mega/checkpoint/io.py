@@ -68,10 +68,16 @@ def write_tensors(path: Path, state: Any) -> None:
         os.fsync(file.fileno())
 
 
-def load_tensors(path: Path, map_location: Any = None) -> Any:
-    """torch.load that builds nothing but tensors, arrays and the few types listed here."""
+def load_tensors(path: Path, map_location: Any = None, mmap: bool = False) -> Any:
+    """torch.load that builds nothing but tensors, arrays and the few types listed here.
+
+    Args:
+        path: of the file.
+        map_location: the device.
+        mmap: leave tensors in the file until they are read.
+    """
     with torch.serialization.safe_globals(_safe_types()):
-        return torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
 
 
 def _safe_types() -> list[Any]:

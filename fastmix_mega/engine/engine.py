@@ -21,6 +21,7 @@ from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.engine.sums import SourceSums
 from fastmix_mega.engine.zero import initialize_deepspeed
 from fastmix_mega.model.gpt import build_model
+from fastmix_mega.model.initialize import Weights
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.context import positions_of_rank
 from fastmix_mega.parallel.layout import Layout
@@ -35,6 +36,7 @@ class TrainingEngine:
         layout: this process's place.
         source_count: S.
         scores: `search.scores`, or None to measure nothing (training with a fixed mixture).
+        weights: to start from; None draws them from the seed.
     """
 
     def __init__(
@@ -44,10 +46,11 @@ class TrainingEngine:
         layout: Layout,
         source_count: int,
         scores: str | None = None,
+        weights: Weights | None = None,
     ) -> None:
         self.config = config
         self.layout = layout
-        model = build_model(config, shape, layout)
+        model = build_model(config, shape, layout, weights)
         self.deepspeed = initialize_deepspeed(config, model, layout)
         optimizer = OptimizerAccess(self.deepspeed)
         self.passes: Passes = build_passes(self.deepspeed, optimizer, config)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastmix_mega.config import Config
-from fastmix_mega.model.initialize import initialize_weights
+from fastmix_mega.model.initialize import Weights, initialize_weights, load_weights
 from fastmix_mega.model.layers import CausalAttention, RMSNorm
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.layout import Layout
@@ -112,8 +112,16 @@ def head_of(model: nn.Module) -> ProxyModel | None:
     return next((chunk for chunk in chunks_of(model) if chunk.post_process), None)
 
 
-def build_model(config: Config, shape: ModelShape, layout: Layout) -> nn.Module:
+def build_model(
+    config: Config, shape: ModelShape, layout: Layout, weights: Weights | None = None
+) -> nn.Module:
     """This process's part of the model, on its device, with weights that no layout changes.
+
+    Args:
+        config: the run.
+        shape: of the model.
+        layout: this process's place.
+        weights: to start from; None draws them from the seed.
 
     Returns:
         A ProxyModel, or a list of them under the interleaved pipeline schedule.
@@ -128,6 +136,8 @@ def build_model(config: Config, shape: ModelShape, layout: Layout) -> nn.Module:
     std = config.model.init_std or math.sqrt(2 / (5 * shape.hidden_size))
     for chunk in chunks:
         initialize_weights(chunk, shape, std, config.seed, layout)
+        if weights is not None:
+            load_weights(chunk, shape, weights, layout)
         _complete_norm_gradients(chunk, layout)
     return model
 

@@ -1,7 +1,7 @@
 """Weights that depend on the seed and the parameter's name alone, never on the layout.
 
-Each parameter is drawn whole from a generator of its own and then cut to this process's shard, so
-that one process and a thousand start from the same model.
+Each parameter is drawn whole from a generator of its own (or read whole from other weights) and
+then cut to this process's shard, so that one process and a thousand start from the same model.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
@@ -19,6 +20,24 @@ from fastmix_mega.parallel.layout import Layout
 
 EMBEDDING_NAME = "embedding.word_embeddings.weight"
 HEAD_NAME = "output_layer.weight"
+
+
+class Weights(Protocol):
+    """Whole parameters by the names that this model has for them."""
+
+    def read(self, name: str) -> Tensor:
+        """On the CPU, in the dtype that they are stored in."""
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, shape: ModelShape, weights: Weights, layout: Layout) -> None:
+    """Set every parameter of this process's part from whole ones."""
+    for name, parameter in model.named_parameters():
+        tied = shape.tie_embeddings and name == HEAD_NAME
+        full = weights.read(EMBEDDING_NAME if tied else name)
+        part = shard(name, full, layout.tensor.rank, layout.tensor.size)
+        assert part.shape == parameter.shape, f"{name}: {part.shape} for {parameter.shape}"
+        parameter.copy_(part)
 
 
 @torch.no_grad()
