@@ -1,4 +1,4 @@
-"""RegMix's parts against its published runs (tests/data/regmix), and on laws with a known answer."""
+"""RegMix against its published runs (tests/data/regmix), and on laws with a known answer."""
 
 from __future__ import annotations
 
