@@ -13,20 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastmix_mega.config import Config, SourceConfig
-from fastmix_mega.constraints.apply import ConstraintSet, Sources, epochs_at
+from fastmix_mega.constraints.apply import epochs_at
 from fastmix_mega.data.overlap import shared_documents
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.identity import differences
-from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.mixture.policy import OuterSchedule
 from fastmix_mega.mixture.rule import FloatArray
 from fastmix_mega.mixture.stages import average_mixture, resolve_stages
+from fastmix_mega.mixture.start import search_start
 from fastmix_mega.model.presets import ModelShape, resolve_shape
 from fastmix_mega.parallel.rules import as_yaml, nearest_layout, problems
-
-LIMITS = "search.constraints"
 
 
 @dataclass
@@ -145,7 +143,7 @@ def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
             opened[where] = source
             if tokenizer is not None:
                 yield from _same_tokenizer(where, source, tokenizer)
-    yield from _mixtures(config, mode, opened, found)
+    yield from _mixtures(config, mode, opened, tokenizer, found)
     yield from _enough(config, opened, found)
     yield from _overlaps(config, opened)
 
@@ -191,27 +189,31 @@ def _same_tokenizer(where: str, source: TokenSource, tokenizer: Tokenizer) -> It
 
 
 def _mixtures(
-    config: Config, mode: str, opened: dict[str, TokenSource], found: Findings
+    config: Config,
+    mode: str,
+    opened: dict[str, TokenSource],
+    tokenizer: Tokenizer | None,
+    found: Findings,
 ) -> Iterator[str]:
-    sources = [opened.get(f"sources: {name}") for name in config.source_names]
-    if any(source is None for source in sources):
+    given = [opened.get(f"sources: {name}") for name in config.source_names]
+    sources = [source for source in given if source is not None]
+    if len(sources) < len(given) or tokenizer is None:
         return  # Their mistakes are told already.
-    tokens = [source.num_tokens for source in sources if source is not None]
+    tokens = [source.num_tokens for source in sources]
     try:
         if mode == "train":
             stages = resolve_stages(config, tokens)
             weights = average_mixture(stages, config.train.steps)
         else:
-            given = config.search.initial
-            weights = resolve_mixture(given, config.source_names, tokens, "search.initial")
-            weights = _constrained(config, weights, tokens, found)
+            weights = _first_mixture(config, sources, tokenizer, found)
     except UserError as error:
         yield str(error)
         return
     if mode == "search" and (weights <= 0).any():
         yield (
-            "search.initial, within the constraints: a weight of 0 could never recover; give it a "
-            "small one, or drop the source"
+            "the first mixture of the search (search.initial or search.reuse, within the "
+            "constraints) has a weight of 0, which could never recover; give it a small one, or "
+            "drop the source"
         )
     train = config.train
     budget = train.steps * train.global_batch * train.seq_length
@@ -219,21 +221,20 @@ def _mixtures(
     found.facts.append(f"epochs in this run, at the mixture it begins with: {shown}")
 
 
-def _constrained(
-    config: Config, initial: FloatArray, tokens: list[int], found: Findings
+def _first_mixture(
+    config: Config, sources: Sequence[TokenSource], tokenizer: Tokenizer, found: Findings
 ) -> FloatArray:
+    start = search_start(config, sources, tokenizer.sha256)
+    if start.reuse is not None:
+        found.facts += start.reuse.lines(config.search, config.train.steps)
+        found.warnings += [f"search.reuse: {note}" for note in start.reuse.notes]
     limits = config.search.constraints
-    if limits is None:
-        return initial
-    if config.method != "fastmix":
-        raise UserError("search.constraints needs method: fastmix")
-    result = ConstraintSet(limits, Sources(config.source_names, tokens), LIMITS).apply(initial)
-    if limits.budget_tokens is not None:
-        shown = _epochs(config.source_names, result.epochs)
+    if limits is not None and limits.budget_tokens is not None and start.limited is not None:
+        shown = _epochs(config.source_names, start.limited.epochs)
         found.facts.append(
             f"epochs at {limits.budget_tokens:,} tokens, at the initial mixture: {shown}"
         )
-    return result.weights
+    return start.initial
 
 
 def _epochs(names: list[str], epochs: Sequence[float | None]) -> str:

@@ -143,6 +143,30 @@ class TrainSection(Section):
     optimizer: OptimizerSection = OptimizerSection()
 
 
+class ReuseSection(Section):
+    """Go on from an old mixture: sources that are the same keep their ratios and move as one group,
+    and only what is new, split or changed is searched."""
+
+    mixture: PathText
+    """A mixture.json or the run folder of the old search; its tokenizer must be the same."""
+    splits: dict[Name, Annotated[list[Name], Field(min_length=1)]] = Field(default={})
+    """Old sources that were split, each with its parts among `sources`. Parts that have the old
+    source's files are found without it."""
+    free: list[Name] = Field(default=[])
+    """Sources that are searched although they are the same."""
+    keep: list[Name] = Field(default=[])
+    """Sources that keep their ratios although their data changed."""
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> ReuseSection:
+        parts = [name for members in self.splits.values() for name in members]
+        named = [*parts, *self.free, *self.keep]
+        twice = sorted({name for name in named if named.count(name) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]} is named twice; a source is a part, free or kept")
+        return self
+
+
 class SearchSection(Section):
     """The mixture search: the outer loop around training. Steps are training steps."""
 
@@ -179,6 +203,15 @@ class SearchSection(Section):
     constraints: Constraints | None = None
     """Limits that every mixture of the search keeps to; epochs count at their own budget, the
     large run's. `method: fastmix` only."""
+    reuse: ReuseSection | None = None
+    """Keep the ratios of an old mixture among the sources that did not change. `method: fastmix`
+    only."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> SearchSection:
+        if self.reuse is not None and self.initial != "uniform":
+            raise ValueError("`reuse` gives the first mixture; drop `initial`")
+        return self
 
 
 class StageConfig(Section):

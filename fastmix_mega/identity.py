@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fastmix_mega.config import Config, load_config
 from fastmix_mega.data.indexed import read_manifest
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic, write_json
+from fastmix_mega.mixture.reuse import old_mixture_path
 
 FIXED = ("run", "verb", "model")
 """Differences that no `--allow-changed` lets pass: the checkpoint would not fit."""
@@ -106,7 +108,7 @@ def _identity(config: Config, mode: str) -> dict[str, Any]:
     entries = (*config.sources, *config.targets, *config.evaluation.sets)
     prefixes = sorted({prefix for entry in entries for prefix in entry.prefixes})
     manifests = {prefix: read_manifest(prefix) for prefix in prefixes}
-    return {
+    identity: dict[str, Any] = {
         "verb": mode,
         "tokenizer": hashlib.sha256(Path(config.tokenizer).read_bytes()).hexdigest(),
         "data": {
@@ -114,6 +116,11 @@ def _identity(config: Config, mode: str) -> dict[str, Any]:
             for prefix, manifest in manifests.items()
         },
     }
+    if mode == "search" and config.search.reuse is not None:
+        with suppress(OSError):  # A missing file is told where the mixture is read.
+            content = old_mixture_path(config.search.reuse).read_bytes()
+            identity["data"][config.search.reuse.mixture] = hashlib.sha256(content).hexdigest()
+    return identity
 
 
 def _compare(path: str, before: Any, now: Any) -> Iterator[Difference]:

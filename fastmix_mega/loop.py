@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from fastmix_mega.checkpoint import Checkpoints
 from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.config import Config
-from fastmix_mega.constraints.apply import ConstraintSet, Sources
 from fastmix_mega.data.batches import even_micro_batches, load_micro_batch, rows_of_rank
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
@@ -34,10 +33,10 @@ from fastmix_mega.guards.watchdog import Member, Watchdog
 from fastmix_mega.handover.export import describe
 from fastmix_mega.identity import record_run
 from fastmix_mega.mixture.controller import MixtureEstimate
-from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.mixture.outer import OuterLoop
 from fastmix_mega.mixture.policy import MixturePolicy
 from fastmix_mega.mixture.stages import Stage, average_mixture, resolve_stages, stage_at
+from fastmix_mega.mixture.start import SearchStart, search_start
 from fastmix_mega.model.gpt import chunks_of
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
@@ -47,7 +46,6 @@ from fastmix_mega.stop import Stopped, StopRequest
 from fastmix_mega.telemetry import RunLog
 from fastmix_mega.weights.start import StartingPoint, open_start_together
 
-LIMITS = "search.constraints"
 Mode = Literal["search", "train"]
 
 
@@ -78,26 +76,24 @@ class TrainingLoop:
         self.layout = layout
         self.inputs: Inputs = open_inputs(config)
         names = config.source_names
-        tokens = [source.num_tokens for source in self.inputs.sources]
         self.shape = resolve_shape(config.model, self.inputs.tokenizer.vocab_size)
         scores = config.search.scores if mode == "search" else None
         self.start = self._starting_point()
         self.engine = TrainingEngine(config, self.shape, layout, len(names), scores, self.start)
         self.outer: OuterLoop | None = None
-        self.constraints: ConstraintSet | None = None
+        self.search_start: SearchStart | None = None
         self.stages: list[Stage] = []
         self.drawn_at: list[NDArray[np.int64]] = []
         """Per stage that has begun: [S] samples drawn before it."""
         if mode == "search":
-            initial = resolve_mixture(config.search.initial, names, tokens, "search.initial")
-            if config.search.constraints is not None:
-                limits = config.search.constraints
-                self.constraints = ConstraintSet(limits, Sources(names, tokens), LIMITS)
-                initial = self.constraints.project(initial)
+            self.search_start = search_start(
+                config, self.inputs.sources, self.inputs.tokenizer.sha256
+            )
             self.outer = OuterLoop(
-                config, layout, self.engine, self.inputs.targets, initial, self.constraints
+                config, layout, self.engine, self.inputs.targets, self.search_start
             )
         else:
+            tokens = [source.num_tokens for source in self.inputs.sources]
             self.stages = resolve_stages(config, tokens)
         block = config.train.micro_batch if scores and needs_single_source(scores) else 1
         self.sampler = MixtureSampler(config.seed, len(names), config.train.global_batch, block)
@@ -318,13 +314,13 @@ class TrainingLoop:
         else:
             outer = self.outer
             mixture = mixture_file(
-                *ours, outer.result(), outer.outer_step, outer.gains, self.constraints
+                *ours, outer.result(), outer.outer_step, outer.gains, self.search_start
             )
             mixture.write(path)
             limits = config.search.constraints
             budget = None if limits is None else limits.budget_tokens
             self.log.say("\n".join(describe(mixture, budget)))
-            if self.constraints is not None:
+            if limits is not None:
                 cost = mixture.search["predicted_cost_of_constraints"]
                 self.log.say(f"predicted cost of the constraints: {cost:+.4f} nats per token")
             self.log.say(f"mixture: {path}")

@@ -12,15 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from fastmix_mega.config import Config
-from fastmix_mega.constraints.apply import Constrained, ConstraintSet
+from fastmix_mega.constraints.apply import Constrained
 from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.guards.mixture import is_collapsed
 from fastmix_mega.identity import starting_point
 from fastmix_mega.mixture.controller import MixtureEstimate
 from fastmix_mega.mixture.cost import cost_in_proxy_runs
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource
+from fastmix_mega.mixture.reuse import data_digests
 from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
 from fastmix_mega.mixture.stages import Stage, average_mixture
+from fastmix_mega.mixture.start import SearchStart
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.layout import Layout
 
@@ -33,13 +35,14 @@ def mixture_file(
     estimate: MixtureEstimate,
     outer_steps: int | None,
     gains: FloatArray | None = None,
-    constraints: ConstraintSet | None = None,
+    start: SearchStart | None = None,
 ) -> MixtureFile:
     """The run's answer. A training run has no outer steps and no gains."""
     tokenizer = inputs.tokenizer
     train = config.train
     train_tokens = train.steps * train.global_batch * train.seq_length
     weights = estimate.weights / estimate.weights.sum()
+    cost = cost_in_proxy_runs(config, shape, outer_steps or 0)
     known_gains = [None] * len(weights) if gains is None else gains.tolist()
     return MixtureFile(
         sources=[
@@ -49,6 +52,7 @@ def mixture_file(
                 stderr=float(error),
                 prefix=given.prefix,
                 tokens=source.num_tokens,
+                data_sha256=data_digests(source),
                 epochs_at_budget=float(weight) * train_tokens / source.num_tokens,
                 gain=gain,
             )
@@ -74,7 +78,7 @@ def mixture_file(
             "steps": train.steps,
             "outer_steps": outer_steps or 0,
             "train_tokens": train_tokens,
-            "cost_in_proxy_runs": round(cost_in_proxy_runs(config, shape, outer_steps or 0), 4),
+            "cost_in_proxy_runs": round(cost, 4),
             "world_size": layout.world_size,
             "layout": layout.sizes,
             "entropy": entropy(weights),
@@ -82,7 +86,8 @@ def mixture_file(
             "warnings": (
                 [] if outer_steps is None else search_warnings(config, estimate, outer_steps)
             ),
-            **_constrained(config, estimate, known_gains, constraints),
+            **_constrained(config, estimate, known_gains, start),
+            **_reused(config, start, train_tokens, cost),
             **({} if config.init_from is None else {"init_from": starting_point(config)}),
         },
         versions={
@@ -99,9 +104,10 @@ def _constrained(
     config: Config,
     estimate: MixtureEstimate,
     gains: Sequence[float | None],
-    constraints: ConstraintSet | None,
+    start: SearchStart | None,
 ) -> dict[str, Any]:
     """What the limits of the search did: empty without any."""
+    constraints = None if start is None else start.constraints
     if constraints is None or estimate.free is None:
         return {}
     found = constraints.apply(estimate.weights)
@@ -114,6 +120,13 @@ def _constrained(
         "epochs_at_large_budget": dict(zip(config.source_names, effect.epochs, strict=True)),
         "predicted_cost_of_constraints": effect.predicted_cost(gains),
     }
+
+
+def _reused(config: Config, start: SearchStart | None, tokens: int, cost: float) -> dict[str, Any]:
+    """What the search kept of an old mixture: empty if nothing."""
+    if start is None or start.reuse is None or config.search.reuse is None:
+        return {}
+    return {"reuse": start.reuse.record(config.search.reuse.mixture, tokens, cost)}
 
 
 def search_warnings(config: Config, estimate: MixtureEstimate, outer_steps: int) -> list[str]:

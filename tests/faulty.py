@@ -23,7 +23,6 @@ from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.loop import TrainingLoop
 from fastmix_mega.mixture.controller import FastMixController
 from fastmix_mega.mixture.outer import OuterLoop
-from fastmix_mega.mixture.policy import MixturePolicy
 
 
 def kill(*_: Any) -> None:
@@ -37,7 +36,7 @@ def hang(*_: Any) -> None:
 def drift(loop: TrainingLoop, *_: Any) -> None:
     assert loop.outer is not None
     policy = loop.outer.policy
-    loop.outer.policy = MixturePolicy(policy.mixture[::-1].copy(), policy.exploration)
+    loop.outer.policy = policy.moved_to(policy.mixture[::-1].copy())
 
 
 def before(owner: Any, name: str, count: int, fault: Callable[..., None]) -> None:

@@ -98,7 +98,7 @@ class ConstraintSet:
         """
         weights = self.project(before)
         budget = self.constraints.budget_tokens
-        return Constrained(before, weights, self._holding(weights), self.epochs(weights, budget))
+        return Constrained(before, weights, self.holding(weights), self.epochs(weights, budget))
 
     def project(self, before: FloatArray) -> FloatArray:
         """[S] the nearest mixture. Raises: UserError."""
@@ -155,7 +155,7 @@ class ConstraintSet:
             members = {place[source] for source in group.sources}
             inner = [node for held, node in outer if held <= members]
             outer = [(held, node) for held, node in outer if not held <= members]
-            node = Node(*_limits(group), sorted(members & free), inner)
+            node = Node(*group_limits(group), sorted(members & free), inner)
             free -= members
             self._names[id(node)] = name
             outer.append((members, node))
@@ -163,7 +163,8 @@ class ConstraintSet:
         self._names[id(root)] = ""
         return root
 
-    def _holding(self, weights: FloatArray) -> list[str]:
+    def holding(self, weights: FloatArray) -> list[str]:
+        """The limits at which the mixture stands, in words."""
         found = []
         for weight, (lower, upper) in zip(weights, self._bounds, strict=True):
             if abs(weight - lower.value) < 1e-9 and lower.why:
@@ -173,7 +174,7 @@ class ConstraintSet:
         place = {name: index for index, name in enumerate(self.sources.names)}
         for name, group in self.constraints.groups.items():
             share = float(weights[[place[source] for source in group.sources]].sum())
-            lower_share, upper_share = _limits(group)
+            lower_share, upper_share = group_limits(group)
             if abs(share - upper_share) < 1e-9 or (
                 lower_share > 0 and abs(share - lower_share) < 1e-9
             ):
@@ -222,7 +223,7 @@ def epochs_at(
     ]
 
 
-def _limits(group: GroupLimits) -> tuple[float, float]:
+def group_limits(group: GroupLimits) -> tuple[float, float]:
     if group.fixed is not None:
         return group.fixed, group.fixed
     return group.min or 0.0, 1.0 if group.max is None else group.max

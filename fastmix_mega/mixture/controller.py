@@ -22,6 +22,7 @@ from fastmix_mega.mixture.rule import (
     mixture_standard_error,
     softmax,
 )
+from fastmix_mega.mixture.tied import TiedSources
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class FastMixController:
     prior_strength: float = 0.0
     project: Callable[[FloatArray], FloatArray] | None = None
     """To the nearest mixture within the constraints, after every update (mirror descent)."""
+    tied: TiedSources | None = None
+    """Sources that keep their ratios; `initial` has them, and `project` keeps them."""
     scale_decay: float = 0.9
     outer_step: int = 0
     _home: FloatArray = field(init=False)
@@ -85,7 +88,7 @@ class FastMixController:
     @property
     def mixture(self) -> FloatArray:
         # With a step of 0 the mixture stays the initial one to the last bit.
-        return self.initial if self.step == 0 else softmax(self._logits)
+        return self.initial if self.step == 0 else self._restored(softmax(self._logits))
 
     def update(self, sums: FloatArray) -> ScoreEstimate:
         self.outer_step += 1
@@ -99,6 +102,9 @@ class FastMixController:
         spread = float(np.abs(scores - scores.mean()).max())
         self._scale = self.scale_decay * self._scale + (1 - self.scale_decay) * spread
         scale = self._scale / (1 - self.scale_decay**self.outer_step)
+        if self.tied is not None:
+            # The scale stays that of all sources, so that a step is as long as without ties.
+            scores = self.tied.average(scores)
         if scale > 0:
             self._logits = self._moved(self._logits, scores, scale)
             if self.project is not None:
@@ -111,6 +117,9 @@ class FastMixController:
         self._noise.append(per_window * (self.step / max(scale, 1e-300)) ** 2)
         return estimate
 
+    def _restored(self, mixture: FloatArray) -> FloatArray:
+        return mixture if self.tied is None else self.tied.restore(mixture)
+
     def _moved(self, logits: FloatArray, scores: FloatArray, scale: float) -> FloatArray:
         pulled = logits + self.prior_strength * (self._home - logits)
         return exponentiated_gradient(pulled, scores, scale, self.step)
@@ -121,16 +130,22 @@ class FastMixController:
         trajectory = np.stack(self._log_mixtures)  # [K, S]
         first = len(trajectory) // 2
         weights = geometric_mean(trajectory[first:]) if self.step > 0 else self.initial
+        weights = self._restored(weights)
         free = None
         if self.project is not None:
             # The mean of mixtures within the limits may leave them by a little.
             weights = self.project(weights)
-            free = geometric_mean(np.stack(self._free_log_mixtures[first:]))
+            free = self._restored(geometric_mean(np.stack(self._free_log_mixtures[first:])))
         # The noise of window k is in all averaged points from k on.
         averaged = len(trajectory) - first
         reach = np.minimum(np.arange(len(trajectory), 0, -1), averaged) / averaged  # [K]
         variance = (reach[:, None] ** 2 * np.stack(self._noise)).sum(axis=0)
-        return MixtureEstimate(weights, mixture_standard_error(weights, variance), free)
+        errors = (
+            mixture_standard_error(weights, variance)
+            if self.tied is None
+            else self.tied.standard_errors(weights, variance)
+        )
+        return MixtureEstimate(weights, errors, free)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -221,8 +236,12 @@ def build_controller(
     search: SearchSection,
     initial: FloatArray,
     project: Callable[[FloatArray], FloatArray] | None = None,
+    tied: TiedSources | None = None,
 ) -> Controller:
     if method == "reference":
+        assert tied is None and project is None
         return ReferenceController(initial, search.reference_rate)
     assert method == "fastmix"
-    return FastMixController(initial, search.step, search.decay, search.prior_strength, project)
+    return FastMixController(
+        initial, search.step, search.decay, search.prior_strength, project, tied
+    )

@@ -29,6 +29,8 @@ class MixtureSource(_Part):
     stderr: Annotated[float, Field(ge=0)] = 0.0
     prefix: str | list[str] | None = None
     tokens: Annotated[int, Field(ge=0)] | None = None
+    data_sha256: list[str] | None = None
+    """Of every file's tokens; None where a file has no manifest."""
     epochs_at_budget: Annotated[float, Field(ge=0)] | None = None
     """How often the source is read in a run of the search's own token budget."""
     gain: float | None = None

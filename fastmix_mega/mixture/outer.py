@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from fastmix_mega.config import Config
-from fastmix_mega.constraints.apply import ConstraintSet
 from fastmix_mega.data.batches import even_micro_batches
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.engine.engine import TrainingEngine
@@ -23,6 +22,7 @@ from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.mixture.controller import MixtureEstimate, build_controller
 from fastmix_mega.mixture.policy import MixturePolicy, OuterSchedule
 from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
+from fastmix_mega.mixture.start import SearchStart
 from fastmix_mega.parallel.layout import Layout
 
 
@@ -34,8 +34,7 @@ class OuterLoop:
         layout: this process's place.
         engine: with a meter.
         targets: opened, in the configuration's order.
-        initial: [S] the first mixture, within the constraints.
-        constraints: that every mixture keeps to.
+        start: the first mixture, the limits, and what is kept of an old mixture.
     """
 
     def __init__(
@@ -44,8 +43,7 @@ class OuterLoop:
         layout: Layout,
         engine: TrainingEngine,
         targets: Sequence[TokenSource],
-        initial: FloatArray,
-        constraints: ConstraintSet | None = None,
+        start: SearchStart,
     ) -> None:
         assert engine.meter is not None
         self.config = config
@@ -54,20 +52,23 @@ class OuterLoop:
         self.meter = engine.meter
         self.targets = list(targets)
         self.schedule = OuterSchedule.of(config.search, config.method, config.train.steps)
-        self.policy = MixturePolicy(initial, config.search.exploration)
+        tied = None if start.reuse is None else start.reuse.tied
+        explored = None if tied is None else tied.even_law
+        self.policy = MixturePolicy(start.initial, config.search.exploration, explored)
         self.outer_step = 0
         # Only rank 0 decides; the others learn the outcome.
         self.controller = (
             build_controller(
                 config.method,
                 config.search,
-                initial,
-                None if constraints is None else constraints.project,
+                start.initial,
+                None if start.constraints is None else start.constraints.project,
+                tied,
             )
             if layout.is_main
             else None
         )
-        self.gains: FloatArray = np.zeros(len(initial))
+        self.gains: FloatArray = np.zeros(len(start.initial))
         """[S] the sum of learning rate x score over the steps so far: by how much the target loss
         fell per unit of each source's share, to first order. Rank 0 only."""
         self.target_losses: NDArray[np.float64] = np.zeros(len(targets))
@@ -147,7 +148,7 @@ class OuterLoop:
                 f"{int(received[0])}: the processes have lost step with each other"
             )
         self.outer_step = expected
-        self.policy = MixturePolicy(received[1:].copy(), self.policy.exploration)
+        self.policy = self.policy.moved_to(received[1:].copy())
 
     def result(self) -> MixtureEstimate:
         """The search's answer; on rank 0 only."""
@@ -166,7 +167,7 @@ class OuterLoop:
 
     def load(self, state: dict[str, Any]) -> None:
         self.outer_step = state["outer_step"]
-        self.policy = MixturePolicy(state["mixture"], self.policy.exploration)
+        self.policy = self.policy.moved_to(state["mixture"])
         self.target_losses = state["target_losses"]
         self.gains = state["gains"]
         if self.controller is not None:

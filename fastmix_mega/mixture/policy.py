@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastmix_mega.config import SearchSection
 from fastmix_mega.mixture.rule import FloatArray, loss_weights, sampling_law
@@ -18,11 +18,17 @@ class MixturePolicy:
     mixture: FloatArray
     """[S] sums to 1."""
     exploration: float = 0.0
+    explored: FloatArray | None = None
+    """[S] the law of exploration; None is uniform."""
 
     @property
     def law(self) -> FloatArray:
         """[S] q."""
-        return sampling_law(self.mixture, self.exploration)
+        return sampling_law(self.mixture, self.exploration, self.explored)
+
+    def moved_to(self, mixture: FloatArray) -> MixturePolicy:
+        """The same at another mixture."""
+        return replace(self, mixture=mixture)
 
     @property
     def weights(self) -> FloatArray:

@@ -26,11 +26,21 @@ def effective_sources(mixture: FloatArray) -> float:
     return float(np.exp(entropy(mixture)))
 
 
-def sampling_law(mixture: FloatArray, exploration: float) -> FloatArray:
-    """q = (1 - e) * mixture + e * uniform; exactly the mixture for e = 0."""
+def sampling_law(
+    mixture: FloatArray, exploration: float, explored: FloatArray | None = None
+) -> FloatArray:
+    """q = (1 - e) * mixture + e * explored; exactly the mixture for e = 0.
+
+    Args:
+        mixture: [S]
+        exploration: e.
+        explored: [S] uniform by default.
+    """
     if exploration == 0:
         return mixture
-    return (1 - exploration) * mixture + exploration / len(mixture)
+    if explored is None:
+        return (1 - exploration) * mixture + exploration / len(mixture)
+    return (1 - exploration) * mixture + exploration * explored
 
 
 def loss_weights(mixture: FloatArray, law: FloatArray) -> FloatArray:
