@@ -114,7 +114,8 @@ class FastMixController:
         self._log_mixtures.append(np.log(self.mixture))
         # Every window's noise reaches the logits once in full, spread by the decay.
         per_window = self._sums.observation_variance() / np.maximum(sums[2], 1)
-        self._noise.append(per_window * (self.step / max(scale, 1e-300)) ** 2)
+        # A single source, or equal scores, move nothing.
+        self._noise.append(per_window * ((self.step / scale) ** 2 if scale > 0 else 0.0))
         return estimate
 
     def _restored(self, mixture: FloatArray) -> FloatArray:
@@ -239,7 +240,8 @@ def build_controller(
     tied: TiedSources | None = None,
 ) -> Controller:
     if method == "reference":
-        assert tied is None and project is None
+        assert tied is None
+        assert project is None
         return ReferenceController(initial, search.reference_rate)
     assert method == "fastmix"
     return FastMixController(

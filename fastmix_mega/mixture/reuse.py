@@ -22,6 +22,7 @@ from fastmix_mega.mixture.rule import FloatArray, sampling_law
 from fastmix_mega.mixture.tied import TiedSources
 
 WHERE = "search.reuse"
+NO_WEIGHT = f"{WHERE}: the untouched sources had no weight; search without search.reuse"
 
 
 @dataclass(frozen=True)
@@ -260,9 +261,7 @@ def _initial(
             weights[at] = before[kept.get(name, name)].weight
     new = [at for at, name in enumerate(names) if free.get(name) == "new"]
     if weights.sum() <= 0:
-        raise UserError(
-            f"{WHERE}: the untouched sources had no weight; search without search.reuse"
-        )
+        raise UserError(NO_WEIGHT)
     weights *= (1 - len(new) / len(names)) / weights.sum()
     weights[new] = 1 / len(names)
     return weights
@@ -277,7 +276,5 @@ def _tied(
     errors = np.array([0.0 if each is None else each.stderr for each in found])
     total = weights.sum()
     if total <= 0:
-        raise UserError(
-            f"{WHERE}: the untouched sources had no weight; search without search.reuse"
-        )
+        raise UserError(NO_WEIGHT)
     return TiedSources(weights / total, errors / total, held)
