@@ -23,6 +23,7 @@ from fastmix_mega.mixture.policy import OuterSchedule
 from fastmix_mega.mixture.rule import FloatArray
 from fastmix_mega.mixture.stages import average_mixture, resolve_stages
 from fastmix_mega.mixture.start import search_start
+from fastmix_mega.model import kernels
 from fastmix_mega.model.presets import ModelShape, resolve_shape
 from fastmix_mega.parallel.rules import as_yaml, nearest_layout, problems
 
@@ -61,6 +62,7 @@ def check(
         _start(config, found),
         _search(config) if mode == "search" else iter(()),
         _layout(config, processes, mode, found),
+        _kernels(config, mode, found),
     ]
     for step in steps:
         found.mistakes.extend(f"  {message}" for message in step)
@@ -327,3 +329,10 @@ def _layout(config: Config, processes: int, mode: str, found: Findings) -> Itera
             f"layout: {as_yaml(parallel)}; {micro_batches} micro-batches a step leave the pipeline "
             f"idle for {bubble:.0%} of the time"
         )
+
+
+def _kernels(config: Config, mode: str, found: Findings) -> Iterator[str]:
+    mistakes = kernels.problems(config, mode)
+    yield from mistakes
+    if not mistakes:
+        found.facts.append(f"kernels on this machine: {kernels.choose(config, mode)}")

@@ -17,6 +17,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Field,
     ValidationError,
     field_validator,
@@ -35,6 +36,11 @@ def _possible_path(path: str) -> str:
 
 
 PathText = Annotated[str, AfterValidator(_possible_path)]
+
+
+def _switch(value: Any) -> Any:
+    """YAML reads a bare on and off as booleans."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class SourceConfig(Section):
@@ -99,6 +105,18 @@ class ParallelSection(Section):
     """DeepSpeed's ZeRO stage."""
     timeout_minutes: PositiveFloat = 30.0
     """A collective that takes longer ends the run with an error."""
+
+
+class KernelsSection(Section):
+    """What computes the model. Results differ by rounding only, and a run may go on under another
+    choice; `fastmix check` says which one is taken on the machine where it runs."""
+
+    layers: Literal["auto", "torch", "transformer_engine"] = "auto"
+    """transformer_engine: its linear layers and norms, in bf16 also its attention; needs CUDA.
+    auto takes it where it can be used."""
+    compile: Annotated[Literal["auto", "off", "on"], BeforeValidator(_switch)] = "auto"
+    """torch.compile for SwiGLU and the sums with the residual; auto is on with CUDA and off
+    without, where a start compiles nothing."""
 
 
 class ScheduleSection(Section):
@@ -299,6 +317,7 @@ class Config(Section):
     targets: list[TargetConfig] = Field(default=[])
     model: ModelSection = ModelSection(preset="1M")
     parallel: ParallelSection = ParallelSection()
+    kernels: KernelsSection = KernelsSection()
     train: TrainSection
     search: SearchSection = SearchSection()
     evaluation: EvaluationSection = EvaluationSection()

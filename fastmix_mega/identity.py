@@ -40,8 +40,8 @@ class Difference:
         return self.text + (hint if self.can_be_allowed else "")
 
 
-FREE_SECTIONS = ("run_dir", "log", "checkpoint", "guards", "parallel")
-"""A continued run may log, save and be laid out over processes otherwise than before."""
+FREE_SECTIONS = ("run_dir", "log", "checkpoint", "guards", "parallel", "kernels")
+"""A continued run may log, save, be laid out over processes and computed otherwise than before."""
 
 
 def record_run(config: Config, mode: str, start: dict[str, Any] | None = None) -> None:

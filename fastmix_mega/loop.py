@@ -124,6 +124,7 @@ class TrainingLoop:
         if layout.is_main:
             record_run(config, mode, None if self.start is None else self.start.identity())
             self.log = RunLog(config, self.start_step)
+            self.log.say(f"kernels: {self.engine.kernels}")
             if self.start_step:
                 self.log.say(f"continuing after step {self.start_step}")
 

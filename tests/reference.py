@@ -21,6 +21,7 @@ from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.model.gpt import build_model
+from fastmix_mega.model.kernels import choose
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
@@ -85,7 +86,7 @@ def _search(config: Config, layout: Layout) -> Trajectory:
     shape = resolve_shape(config.model, inputs.tokenizer.vocab_size)
     train, search = config.train, config.search
     count = len(config.sources)
-    model = build_model(config, shape, layout)
+    model = build_model(config, shape, layout, choose(config, "train"))
     matrices = [p for p in model.parameters() if p.dim() > 1]
     norms = [p for p in model.parameters() if p.dim() == 1]
     options = train.optimizer

@@ -22,6 +22,7 @@ from fastmix_mega.engine.sums import SourceSums
 from fastmix_mega.engine.zero import initialize_deepspeed
 from fastmix_mega.model.gpt import build_model
 from fastmix_mega.model.initialize import Weights
+from fastmix_mega.model.kernels import Kernels, choose
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.context import positions_of_rank
 from fastmix_mega.parallel.layout import Layout
@@ -50,8 +51,9 @@ class TrainingEngine:
     ) -> None:
         self.config = config
         self.layout = layout
-        model = build_model(config, shape, layout, weights)
-        self.deepspeed = initialize_deepspeed(config, model, layout)
+        self.kernels: Kernels = choose(config, "train" if scores is None else "search")
+        model = build_model(config, shape, layout, self.kernels, weights)
+        self.deepspeed = initialize_deepspeed(config, model, layout, self.kernels.fused_adam)
         optimizer = OptimizerAccess(self.deepspeed)
         self.passes: Passes = build_passes(self.deepspeed, optimizer, config)
         self.losses = SourceSums(source_count, layout.device)

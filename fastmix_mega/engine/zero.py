@@ -22,8 +22,15 @@ def reduction_bucket(parameters: int) -> int:
     return min(parameters, 200_000_000)
 
 
-def initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> Any:
-    """A DeepSpeed engine around this process's part of the model. Collective."""
+def initialize_deepspeed(config: Config, model: nn.Module, layout: Layout, fused_adam: bool) -> Any:
+    """A DeepSpeed engine around this process's part of the model. Collective.
+
+    Args:
+        config: of the run.
+        model: this process's part.
+        layout: its place.
+        fused_adam: one kernel for the whole update.
+    """
     import deepspeed
     from deepspeed.utils import logger
 
@@ -44,7 +51,7 @@ def initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> An
         lr=train.schedule.peak,
         betas=(options.beta1, options.beta2),
         eps=options.epsilon,
-        fused=layout.device.type == "cuda",
+        fused=fused_adam,
     )
     pipelined = config.parallel.pipeline > 1
     accumulation = train.global_batch // (train.micro_batch * layout.data.size)

@@ -18,7 +18,6 @@ from deepspeed.checkpoint.constants import (
 )
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
-from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.transformer_block import (
     TransformerBlockSubmodules,
@@ -30,7 +29,7 @@ from torch.nn import functional
 
 from fastmix_mega.config import Config
 from fastmix_mega.model.initialize import Weights, initialize_weights, load_weights
-from fastmix_mega.model.layers import CausalAttention, RMSNorm
+from fastmix_mega.model.kernels import Kernels
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.layout import Layout
 
@@ -113,7 +112,11 @@ def head_of(model: nn.Module) -> ProxyModel | None:
 
 
 def build_model(
-    config: Config, shape: ModelShape, layout: Layout, weights: Weights | None = None
+    config: Config,
+    shape: ModelShape,
+    layout: Layout,
+    kernels: Kernels,
+    weights: Weights | None = None,
 ) -> nn.Module:
     """This process's part of the model, on its device, with weights that no layout changes.
 
@@ -121,15 +124,16 @@ def build_model(
         config: the run.
         shape: of the model.
         layout: this process's place.
+        kernels: that compute it.
         weights: to start from; None draws them from the seed.
 
     Returns:
         A ProxyModel, or a list of them under the interleaved pipeline schedule.
     """
-    transformer = _transformer_config(config, shape)
+    transformer = _transformer_config(config, shape, kernels)
     interleave = config.parallel.interleave
     numbers = range(interleave) if interleave > 1 else [None]
-    chunks = [_build_chunk(config, shape, transformer, number) for number in numbers]
+    chunks = [_build_chunk(config, shape, transformer, kernels, number) for number in numbers]
     model: nn.Module = chunks[0] if interleave == 1 else nn.ModuleList(chunks)
     model.to(layout.device)
     _describe_for_universal_checkpoints(model, shape)
@@ -142,7 +146,7 @@ def build_model(
     return model
 
 
-def _transformer_config(config: Config, shape: ModelShape) -> TransformerConfig:
+def _transformer_config(config: Config, shape: ModelShape, kernels: Kernels) -> TransformerConfig:
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     parallel, recompute = config.parallel, config.train.recompute
     return TransformerConfig(
@@ -177,23 +181,22 @@ def _transformer_config(config: Config, shape: ModelShape) -> TransformerConfig:
         # `initialize_weights` sets every weight; megatron's own draw would be thrown away.
         use_cpu_initialization=True,
         perform_initialization=False,
-        # Fusions are CUDA kernels or compiled at start-up; hooks need unfused weight gradients.
-        bias_dropout_fusion=False,
-        bias_activation_fusion=False,
-        masked_softmax_fusion=False,
-        gradient_accumulation_fusion=False,
-        apply_rope_fusion=False,
+        **kernels.settings(),
     )
 
 
 def _build_chunk(
-    config: Config, shape: ModelShape, transformer: TransformerConfig, number: int | None
+    config: Config,
+    shape: ModelShape,
+    transformer: TransformerConfig,
+    kernels: Kernels,
+    number: int | None,
 ) -> ProxyModel:
     """`number` counts the chunks of an interleaved stage; None for a stage in one piece."""
     place: dict[str, Any] = {"ignore_virtual": False, "vp_stage": number}
     chunk = ProxyModel(
         config=transformer,
-        transformer_layer_spec=_layers(transformer, number),
+        transformer_layer_spec=_layers(transformer, kernels, number),
         vocab_size=shape.vocab_size,
         max_sequence_length=config.train.seq_length,
         pre_process=parallel_state.is_pipeline_first_stage(**place),
@@ -208,13 +211,13 @@ def _build_chunk(
     return chunk
 
 
-def _layers(transformer: TransformerConfig, number: int | None) -> TransformerBlockSubmodules:
-    layer = get_gpt_layer_local_spec(normalization="RMSNorm")
-    layer.submodules.input_layernorm = RMSNorm
-    layer.submodules.pre_mlp_layernorm = RMSNorm
-    layer.submodules.self_attention.submodules.core_attention = CausalAttention
+def _layers(
+    transformer: TransformerConfig, kernels: Kernels, number: int | None
+) -> TransformerBlockSubmodules:
     count = get_num_layers_to_build(transformer, vp_stage=number)
-    return TransformerBlockSubmodules(layer_specs=[layer] * count, layer_norm=RMSNorm)
+    return TransformerBlockSubmodules(
+        layer_specs=[kernels.layer()] * count, layer_norm=kernels.norm()
+    )
 
 
 def _complete_norm_gradients(model: nn.Module, layout: Layout) -> None:
@@ -242,9 +245,16 @@ def _describe_for_universal_checkpoints(model: nn.Module, shape: ModelShape) -> 
         PARAMETER_WITH_2_SUB_PARAMS_CAT_DIM_0: [r".*linear_fc1\.weight"],
     }
 
-    def drop_empty(_module: Any, state: dict[str, Any], *_: Any) -> None:
-        # megatron-core's place-holders for TransformerEngine; the converter wants tensors.
+    def drop_extra(_module: Any, state: dict[str, Any], *_: Any) -> None:
+        # TransformerEngine's state of 8-bit numbers and megatron-core's place-holders for it; the
+        # converter wants tensors.
         for key in [key for key in state if key.endswith("_extra_state")]:
             del state[key]
 
-    model.register_state_dict_post_hook(drop_empty)
+    def expect_none(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        if type(module).set_extra_state is not nn.Module.set_extra_state:
+            state.setdefault(f"{prefix}_extra_state", None)
+
+    model.register_state_dict_post_hook(drop_extra)
+    for module in model.modules():
+        module.register_load_state_dict_pre_hook(expect_none)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
 from torch import Tensor, nn
 
 from fastmix_mega.model.presets import ModelShape
@@ -56,7 +55,10 @@ def initialize_weights(
             continue
         writes_residual = is_row_parallel(name)
         # Without the mark DeepSpeed would count a shard's norm as a replicated parameter's.
-        set_tensor_model_parallel_attributes(parameter, True, int(writes_residual), 1)
+        # (megatron-core's setter refuses what TransformerEngine has marked already.)
+        parameter.tensor_model_parallel = True  # type: ignore[attr-defined]
+        parameter.partition_dim = int(writes_residual)  # type: ignore[attr-defined]
+        parameter.partition_stride = 1  # type: ignore[attr-defined]
         full_name = name
         if shape.tie_embeddings and name == HEAD_NAME:
             # The last pipeline stage's copy of the embedding.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fastmix_mega.config import Config, ParallelSection
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.rules import valid_layouts
-from fastmix_mega.planning.memory import CUDA, Memory, peak_memory
+from fastmix_mega.planning.memory import Memory, peak_memory, savings_of
 from fastmix_mega.planning.traffic import Traffic, outer_traffic, step_traffic
 
 
@@ -79,7 +79,7 @@ def plan_layout(
     machine: Machine,
 ) -> Plan:
     """What one layout needs."""
-    memory = peak_memory(config, shape, parallel, processes, mode, CUDA)
+    memory = peak_memory(config, shape, parallel, processes, mode, savings_of(config, cuda=True))
     step = step_traffic(config, shape, parallel, processes)
     outer = outer_traffic(config, shape, parallel, processes)
     seconds = _step_seconds(config, shape, parallel, processes, machine, step)

@@ -22,17 +22,21 @@ BF16_REDUCTION = 500_000_000
 
 
 @dataclass(frozen=True)
-class Kernels:
-    """Where CUDA needs less memory than CPU."""
+class Savings:
+    """What fused kernels need less than plain ones."""
 
     fused_norm: bool
     """RMSNorm keeps one number a token instead of a normalised copy."""
     fused_adam: bool
     """The optimizer needs no temporary tensors."""
+    fused_swiglu: bool
+    """SwiGLU keeps its input alone instead of three halves more."""
 
 
-CUDA = Kernels(True, True)
-CPU = Kernels(False, False)
+def savings_of(config: Config, cuda: bool) -> Savings:
+    """Of the kernels that a run takes by `fastmix_mega.model.kernels`, on CUDA or without."""
+    compiled = {"on": True, "off": False, "auto": cuda}[config.kernels.compile]
+    return Savings(fused_norm=cuda, fused_adam=cuda, fused_swiglu=compiled)
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def peak_memory(
     parallel: ParallelSection,
     processes: int,
     mode: str,
-    kernels: Kernels = CUDA,
+    savings: Savings,
 ) -> Memory:
     """The peak of the process that needs most; of a pipeline, its first or its last stage.
 
@@ -71,11 +75,11 @@ def peak_memory(
         parallel: the layout, which may be another than the configuration's.
         processes: of the whole run; the layout must divide them.
         mode: `search` or `train`.
-        kernels: of the device.
+        savings: of the kernels.
     """
     stages = {0, parallel.pipeline - 1}
     found = (
-        _stage_memory(config, shape, parallel, processes, mode, kernels, stage) for stage in stages
+        _stage_memory(config, shape, parallel, processes, mode, savings, stage) for stage in stages
     )
     return max(found, key=lambda memory: memory.total)
 
@@ -105,7 +109,7 @@ def _stage_memory(
     parallel: ParallelSection,
     processes: int,
     mode: str,
-    kernels: Kernels,
+    savings: Savings,
     stage: int,
 ) -> Memory:
     width = BYTES_BF16 if config.precision == "bf16" else BYTES_FP32
@@ -116,13 +120,13 @@ def _stage_memory(
     state = _state(count, shards, width, parallel.zero, micro_batches)
     direction = _direction(config, shape, parallel, stage, count, width) if mode == "search" else 0
     in_flight = min(micro_batches, parallel.pipeline - stage)
-    work = _activations(config, shape, parallel, stage, in_flight, mode, kernels)
+    work = _activations(config, shape, parallel, stage, in_flight, mode, savings)
     # ZeRO 2 makes its buffer anew in every backward pass.
     forward_buffers = 0 if parallel.zero == 2 else state.pass_buffers
     moments = [
         (state.gradients, work.body, work.forward_logits, forward_buffers),
         (state.gradients, work.body + work.layer, work.backward_logits, state.pass_buffers),
-        (state.gradients_in_step, 0, 0, state.step_buffers(kernels)),
+        (state.gradients_in_step, 0, 0, state.step_buffers(savings)),
     ]
     gradients, activations, logits, buffers = max(moments, key=sum)
     return Memory(
@@ -146,9 +150,9 @@ class _State:
     flattened: bool
     """Whether the step copies the share's gradient into one tensor."""
 
-    def step_buffers(self, kernels: Kernels) -> float:
+    def step_buffers(self, savings: Savings) -> float:
         """The larger one of the reduction's buffers and the update's."""
-        update = self.shard * (self.flattened + (0 if kernels.fused_adam else 2))
+        update = self.shard * (self.flattened + (0 if savings.fused_adam else 2))
         return max(self.reduction_buffers, update)
 
 
@@ -222,7 +226,7 @@ def _activations(
     stage: int,
     in_flight: int,
     mode: str,
-    kernels: Kernels,
+    savings: Savings,
 ) -> _Work:
     train = config.train
     width = BYTES_BF16 if config.precision == "bf16" else BYTES_FP32
@@ -230,14 +234,14 @@ def _activations(
     hidden, kv = shape.hidden_size, shape.key_value_heads * shape.head_size
     tensor = parallel.tensor
     spread = tensor if parallel.sequence else 1
-    norms = (4 if kernels.fused_norm else 6) * hidden / spread
+    norms = (4 if savings.fused_norm else 6) * hidden / spread
     if parallel.context == 1:
         # Queries, keys and values, the rotated queries and keys, and the output.
         attention = (3 * hidden + 3 * kv) / tensor
     else:
         # Every chunk of queries keeps a copy of the keys and values up to its own end.
         attention = (3 + 2 * parallel.context + 1) * hidden / tensor
-    feed_forward = 5 * shape.ffn_size / tensor
+    feed_forward = (3 if savings.fused_swiglu else 5) * shape.ffn_size / tensor
     layer = tokens * width * (norms + attention + feed_forward)
     backward = tokens * width * (1.5 * shape.ffn_size / tensor + hidden)
     layers = shape.layers // parallel.pipeline

@@ -17,6 +17,7 @@ from fastmix_mega.engine.head_scores import VocabularyShard
 from fastmix_mega.engine.meters import GradientAccess, HeadMeter, HookMeter
 from fastmix_mega.engine.passes import WholePasses
 from fastmix_mega.model.gpt import ProxyModel, build_model
+from fastmix_mega.model.kernels import choose
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
@@ -34,7 +35,8 @@ def double_model(settings: dict[str, Any], layout: Layout, tied: bool) -> tuple[
     settings["model"]["tie_embeddings"] = tied
     settings["search"]["precondition"] = False
     config = parse_config(settings)
-    model = build_model(config, resolve_shape(config.model, 300), layout).double()
+    shape = resolve_shape(config.model, 300)
+    model = build_model(config, shape, layout, choose(config, "search")).double()
     return config, model
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from fastmix_mega.config import ModelSection, ParallelSection, parse_config
 from fastmix_mega.model.gpt import build_model
+from fastmix_mega.model.kernels import choose
 from fastmix_mega.model.presets import PRESETS, resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
 
@@ -22,5 +23,5 @@ def test_counted_parameters_are_the_models(settings: dict, tied: bool) -> None:
     shape = resolve_shape(config.model, 300)
     assert shape.vocab_size == 384
     with parallel_layout.start(ParallelSection()) as layout:
-        model = build_model(config, shape, layout)
+        model = build_model(config, shape, layout, choose(config, "train"))
     assert sum(p.numel() for p in model.parameters()) == shape.parameters

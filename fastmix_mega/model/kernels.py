@@ -1,0 +1,178 @@
+"""Which kernels compute the model: chosen once, from what a process can use, and told in the log.
+
+The rest of the code asks a `Kernels` and never the device. Parameters have the same names and
+shapes under every choice, so that a checkpoint goes on under another one. megatron-core is imported
+where a layer is made: `fastmix check` only chooses.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
+
+from packaging.version import Version
+
+from fastmix_mega.config import Config
+
+OLDEST_TRANSFORMER_ENGINE = Version("2.9")
+"""What megatron-core 0.16 is released for."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a process can use."""
+
+    cuda: bool
+    transformer_engine: Version | None
+    """None where it is not installed."""
+    compiler: bool
+    """Whether torch.compile has what it needs: Triton on CUDA, a C++ compiler elsewhere."""
+
+    @staticmethod
+    def here() -> Capabilities:
+        """Of this process; nothing is imported or compiled to find out."""
+        import torch
+
+        cuda = torch.cuda.is_available()
+        compiler = find_spec("triton") is not None if cuda else shutil.which("g++") is not None
+        return Capabilities(cuda, _installed_transformer_engine(), compiler)
+
+
+def _installed_transformer_engine() -> Version | None:
+    if find_spec("transformer_engine") is None:
+        return None
+    try:
+        return Version(version("transformer-engine"))
+    except PackageNotFoundError:
+        return Version("0")
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The choice. Attention is torch's `scaled_dot_product_attention` (flash attention on CUDA)
+    unless `engine_attention`; the head, its loss and the scores are the same under all."""
+
+    engine_layers: bool
+    """TransformerEngine's linear layers and norms in the transformer's layers."""
+    engine_attention: bool
+    """Its attention, a ring under context parallelism, and its rotary positions."""
+    compiled: bool
+    """torch.compile for megatron-core's regions: SwiGLU, and the sum with the residual."""
+    fused_adam: bool
+    """One kernel for the whole update."""
+
+    def __str__(self) -> str:
+        layers = "TransformerEngine" if self.engine_layers else "torch"
+        attention = "TransformerEngine" if self.engine_attention else "torch SDPA"
+        regions = "compiled" if self.compiled else "plain"
+        adam = "fused" if self.fused_adam else "plain"
+        return (
+            f"layers {layers}, attention {attention}, SwiGLU and residuals {regions}, Adam {adam}"
+        )
+
+    def settings(self) -> dict[str, bool]:
+        """Of megatron-core's TransformerConfig."""
+        return {
+            "bias_activation_fusion": self.compiled,
+            "bias_dropout_fusion": self.compiled,
+            "apply_rope_fusion": self.engine_attention,
+            # DeepSpeed's hooks and ours need every weight's gradient from autograd.
+            "gradient_accumulation_fusion": False,
+            # Its gradient is bf16 whatever the precision, and the head's scores need the logits.
+            "cross_entropy_loss_fusion": False,
+            # Of an attention that is not used.
+            "masked_softmax_fusion": False,
+        }
+
+    def layer(self) -> Any:
+        """megatron-core's ModuleSpec of one layer. Norms and linear layers stay apart, for the
+        parameters' names."""
+        from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+
+        from fastmix_mega.model.layers import CausalAttention
+
+        layer = get_gpt_layer_local_spec(normalization="RMSNorm")
+        attention, feed_forward = layer.submodules.self_attention, layer.submodules.mlp
+        layer.submodules.input_layernorm = layer.submodules.pre_mlp_layernorm = self.norm()
+        attention.submodules.core_attention = CausalAttention
+        if self.engine_layers:
+            provider = _engine()
+            attention.submodules.linear_qkv = provider.column_parallel_linear()
+            attention.submodules.linear_proj = provider.row_parallel_linear()
+            feed_forward.submodules.linear_fc1 = provider.column_parallel_linear()
+            feed_forward.submodules.linear_fc2 = provider.row_parallel_linear()
+        if self.engine_attention:
+            attention.submodules.core_attention = _engine().core_attention()
+        return layer
+
+    def norm(self) -> Any:
+        from fastmix_mega.model.layers import RMSNorm
+
+        return _engine().layer_norm() if self.engine_layers else RMSNorm
+
+
+def _engine() -> Any:
+    from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
+
+    return TESpecProvider()
+
+
+def choose(config: Config, mode: str, machine: Capabilities | None = None) -> Kernels:
+    """The kernels of a run.
+
+    Args:
+        config: without `problems`.
+        mode: `search` or `train`.
+        machine: by default what this process can use.
+    """
+    machine = machine or Capabilities.here()
+    wanted = config.kernels.layers
+    engine = wanted == "transformer_engine"
+    if wanted == "auto":
+        engine = not list(_obstacles(config, mode, machine))
+    compiled = config.kernels.compile == "on"
+    if config.kernels.compile == "auto":
+        # On CPU it would compile for a minute at every start, to save a few per cent.
+        compiled = machine.cuda and machine.compiler
+    # Its fast attention kernels know 16-bit numbers only.
+    attention = engine and config.precision == "bf16"
+    return Kernels(engine, attention, compiled, fused_adam=machine.cuda)
+
+
+def problems(config: Config, mode: str, machine: Capabilities | None = None) -> list[str]:
+    """Why what the configuration asks for cannot be had here; empty if it can."""
+    machine = machine or Capabilities.here()
+    found = []
+    if config.kernels.layers == "transformer_engine":
+        found = [
+            f"kernels.layers: transformer_engine {reason}; say auto or torch"
+            for reason in _obstacles(config, mode, machine)
+        ]
+    if config.kernels.compile == "on" and not machine.compiler:
+        needed = "the package triton" if machine.cuda else "a C++ compiler (g++)"
+        found.append(f"kernels.compile: on needs {needed}, which is not here; say auto or off")
+    return found
+
+
+def _obstacles(config: Config, mode: str, machine: Capabilities) -> Iterator[str]:
+    """Why TransformerEngine cannot be used."""
+    if not machine.cuda:
+        yield "needs a CUDA device, and there is none here"
+    if machine.transformer_engine is None:
+        yield "is not installed (pip install 'fastmix-mega[cuda]')"
+    elif machine.transformer_engine < OLDEST_TRANSFORMER_ENGINE:
+        yield (
+            f"has version {machine.transformer_engine}, megatron-core needs at least "
+            f"{OLDEST_TRANSFORMER_ENGINE}"
+        )
+    if mode == "search" and config.search.scores != "head":
+        yield (
+            f"cannot measure search.scores: {config.search.scores}, for which every micro-batch's "
+            "weight gradients must come one by one from autograd"
+        )
+    if config.parallel.zero == 3:
+        yield "keeps parameters at hand that ZeRO stage 3 takes away"
