@@ -6,6 +6,7 @@ so that the check takes seconds whatever the size of the corpora.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -299,12 +300,30 @@ def _search(config: Config) -> Iterator[str]:
             f"search.target_batch ({search.target_batch}) must be at least the number of targets "
             f"({len(config.targets)})"
         )
+    yield from _objective(config)
     schedule = OuterSchedule.of(search, config.method, train.steps)
     if schedule.outer_steps == 0:
         yield (
             f"search: {train.steps} steps leave no room for an update after {search.warmup} steps "
             f"of warm-up; train at least {search.warmup + schedule.window} steps"
         )
+
+
+def _objective(config: Config) -> Iterator[str]:
+    search, names = config.search, {target.name for target in config.targets}
+    if search.objective == "minimax" and len(names) < 2:
+        yield "search.objective: minimax needs at least two targets; use mean"
+    if search.target_reference == "warmup":
+        return
+    if search.objective != "minimax":
+        yield "search.target_reference is of search.objective: minimax; leave it out"
+    given = set(search.target_reference)
+    for name in sorted(names - given):
+        yield f"search.target_reference: no loss for the target {name}"
+    for name in sorted(given - names):
+        yield f"search.target_reference: {name} is no target"
+    if not all(math.isfinite(loss) for loss in search.target_reference.values()):
+        yield "search.target_reference: losses must be finite"
 
 
 def _layout(config: Config, processes: int, mode: str, found: Findings) -> Iterator[str]:

@@ -199,6 +199,17 @@ class SearchSection(Section):
     samples, 0 samples from the mixture itself. Losses count with mixture / q."""
     target_batch: PositiveInt = 16
     """Target sequences per outer step, shared evenly among the targets."""
+    objective: Literal["mean", "minimax"] = "mean"
+    """Of several targets: the mean of their losses by `targets.weight`, or the worst one's excess
+    over its reference, by weights that move towards the targets that are worst off."""
+    target_step: Annotated[float, Field(gt=0)] = 0.2
+    """`minimax` only: how far a target's log-weight moves at an outer step per nat of excess."""
+    target_reference: Literal["warmup"] | dict[str, float] = "warmup"
+    """`minimax` only: the loss, in nats per token, from which a target's excess is counted: its own
+    at the warm-up's end, or numbers by name (a good model's losses, for example)."""
+    target_scores: Share = 0.25
+    """Share (1/n) of the measured micro-batches on which every one of several targets is scored by
+    itself, to tell which source helps which target; it decides nothing. 0 measures none."""
     scores: str = "head"
     """Which gradients are compared. `head`: closed form at the language-model head, no backward
     pass. `hooks:head`, `all`, `body`, or a regular expression over parameter names: hooks in the

@@ -315,7 +315,12 @@ class TrainingLoop:
         else:
             outer = self.outer
             mixture = mixture_file(
-                *ours, outer.result(), outer.outer_step, outer.gains, self.search_start
+                *ours,
+                outer.result(),
+                outer.outer_step,
+                outer.gains,
+                self.search_start,
+                outer.target_result(),
             )
             mixture.write(path)
             limits = config.search.constraints

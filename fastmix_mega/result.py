@@ -23,6 +23,7 @@ from fastmix_mega.mixture.reuse import data_digests
 from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
 from fastmix_mega.mixture.stages import Stage, average_mixture
 from fastmix_mega.mixture.start import SearchStart
+from fastmix_mega.mixture.targets import TargetResult
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.layout import Layout
 
@@ -36,8 +37,9 @@ def mixture_file(
     outer_steps: int | None,
     gains: FloatArray | None = None,
     start: SearchStart | None = None,
+    by_target: TargetResult | None = None,
 ) -> MixtureFile:
-    """The run's answer. A training run has no outer steps and no gains."""
+    """The run's answer. A training run has no outer steps, no gains and nothing by target."""
     tokenizer = inputs.tokenizer
     train = config.train
     train_tokens = train.steps * train.global_batch * train.seq_length
@@ -65,7 +67,7 @@ def mixture_file(
                 strict=True,
             )
         ],
-        targets=[target.model_dump(mode="json") for target in config.targets],
+        targets=_targets(config, by_target),
         tokenizer={
             "path": config.tokenizer,
             "sha256": tokenizer.sha256,
@@ -73,6 +75,7 @@ def mixture_file(
         },
         search={
             "method": "fixed" if outer_steps is None else config.method,
+            "objective": config.search.objective,
             "config_sha256": config.fingerprint(),
             "seed": config.seed,
             "steps": train.steps,
@@ -98,6 +101,14 @@ def mixture_file(
             "python": platform.python_version(),
         },
     )
+
+
+def _targets(config: Config, by_target: TargetResult | None) -> list[dict[str, Any]]:
+    given = [target.model_dump(mode="json") for target in config.targets]
+    if by_target is None:
+        return given
+    found = by_target.entries(config.source_names)
+    return [entry | more for entry, more in zip(given, found, strict=True)]
 
 
 def _constrained(

@@ -32,6 +32,9 @@ class Trajectory:
     loss: list[float] = field(default_factory=list)
     scores: list[list[float]] = field(default_factory=list)
     mixture: list[list[float]] = field(default_factory=list)
+    target_scores: list[list[list[float]]] = field(default_factory=list)
+    """[K][S] every source's score for every target by itself, all sequences looked at."""
+    target_weights: list[list[float]] = field(default_factory=list)
     target_loss: list[list[float]] = field(default_factory=list)
 
 
@@ -76,7 +79,10 @@ def gradients(model: Any, loss_of: Callable[[], Tensor], scores: str) -> list[Te
 
 
 def reference_search(config: Config) -> Trajectory:
-    """Run the rule of the default method, one sequence's (or micro-batch's) gradient at a time."""
+    """Run the rule of the default method, one sequence's (or micro-batch's) gradient at a time.
+
+    Targets are scored one by one from gradients of their own, never from the objective's.
+    """
     with parallel_layout.start(config.parallel) as layout:
         return _search(config, layout)
 
@@ -102,10 +108,18 @@ def _search(config: Config, layout: Layout) -> Trajectory:
     logits, scale = np.zeros(count), 0.0
     totals, counts = np.zeros(count), np.zeros(count)
     window_totals, window_counts = np.zeros(count), np.zeros(count)
-    direction: list[Tensor] | None = None
+    directions: list[list[Tensor]] = []
+    targets = len(config.targets)
     outer_step = 0
     shares = np.array([target.weight for target in config.targets])
     shares = shares / shares.sum()
+    own_totals, own_counts = np.zeros((2, targets, count))
+    own_window_totals, own_window_counts = np.zeros((2, targets, count))
+    given = search.target_reference
+    target_reference: Any = (
+        None if isinstance(given, str) else np.array([given[t.name] for t in config.targets])
+    )
+    next_shares = shares
     result = Trajectory()
     for step in range(train.steps):
         mixture = np.exp(logits) / np.exp(logits).sum()
@@ -118,22 +132,38 @@ def _search(config: Config, layout: Layout) -> Trajectory:
                 torch.from_numpy(target.samples(first + np.arange(per_target)))
                 for target in inputs.targets
             ]
-            result.target_loss.append(
-                [sequence_losses(model, batch).mean().item() for batch in batches]
-            )
-
-            def target_loss(batches: list[Tensor] = batches) -> Tensor:
-                losses = [sequence_losses(model, batch).mean() for batch in batches]
-                return sum(float(s) * loss for s, loss in zip(shares, losses, strict=True))
-
-            direction = []
+            target_losses = [sequence_losses(model, batch).mean().item() for batch in batches]
+            result.target_loss.append(target_losses)
+            shares = next_shares
+            result.target_weights.append(shares.tolist())
+            if search.objective == "minimax":
+                if target_reference is None:
+                    first_ones = [target.samples(np.arange(64)) for target in inputs.targets]
+                    target_reference = np.array(
+                        [
+                            sequence_losses(model, torch.from_numpy(tokens)).mean().item()
+                            for tokens in first_ones
+                        ]
+                    )
+                raised = search.target_step * (np.array(target_losses) - target_reference)
+                next_shares = shares * np.exp(raised) / (shares @ np.exp(raised))
             parameters = chosen_parameters(model, search.scores)
-            for parameter, gradient in zip(
-                parameters, gradients(model, target_loss, search.scores), strict=True
-            ):
+            divisors = []
+            for parameter in parameters:
                 moment = optimizer.state[parameter]["exp_avg_sq"] / (1 - options.beta2**step)
-                root = moment.sqrt() + search.damping * moment.mean().sqrt() + 1e-8
-                direction.append(gradient / root)
+                divisors.append(moment.sqrt() + search.damping * moment.mean().sqrt() + 1e-8)
+            # The objective's direction first, then each target's.
+            directions = []
+            for weights_of_targets in (shares, *np.eye(targets)):
+
+                def target_loss(
+                    batches: list[Tensor] = batches, weights_: Any = weights_of_targets
+                ) -> Tensor:
+                    losses = [sequence_losses(model, batch).mean() for batch in batches]
+                    return sum(float(w) * loss for w, loss in zip(weights_, losses, strict=True))
+
+                found = gradients(model, target_loss, search.scores)
+                directions.append([g / d for g, d in zip(found, divisors, strict=True)])
         draw = sampler.draw(step, law)
         tokens = np.stack(
             [
@@ -142,7 +172,7 @@ def _search(config: Config, layout: Layout) -> Trajectory:
             ]
         )
         batch = torch.from_numpy(tokens)
-        if direction is not None:
+        if directions:
             size = train.micro_batch if per_micro_batch else 1
             for start in range(0, len(batch), size):
                 part = batch[start : start + size]
@@ -151,9 +181,14 @@ def _search(config: Config, layout: Layout) -> Trajectory:
                     return sequence_losses(model, part).mean()
 
                 own = gradients(model, own_loss, search.scores)
-                product = sum(float((v * g).sum()) for v, g in zip(direction, own, strict=True))
+                product, *by_target = [
+                    sum(float((v * g).sum()) for v, g in zip(direction, own, strict=True))
+                    for direction in directions
+                ]
                 window_totals[draw.sources[start]] += product
                 window_counts[draw.sources[start]] += 1
+                own_window_totals[:, draw.sources[start]] += by_target
+                own_window_counts[:, draw.sources[start]] += 1
         losses = sequence_losses(model, batch)
         loss = (losses * torch.from_numpy(weights[draw.sources]).float()).mean()
         for group in optimizer.param_groups:
@@ -163,11 +198,15 @@ def _search(config: Config, layout: Layout) -> Trajectory:
         torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
         optimizer.step()
         result.loss.append(loss.item())
-        if direction is not None and (step + 1 - search.warmup) % search.every == 0:
+        if directions and (step + 1 - search.warmup) % search.every == 0:
             outer_step += 1
             totals = search.decay * totals + window_totals
             counts = search.decay * counts + window_counts
             window_totals, window_counts = np.zeros(count), np.zeros(count)
+            own_totals = search.decay * own_totals + own_window_totals
+            own_counts = search.decay * own_counts + own_window_counts
+            own_window_totals, own_window_counts = np.zeros((2, targets, count))
+            result.target_scores.append((own_totals / own_counts).tolist())
             scores = totals / counts
             scale = 0.9 * scale + 0.1 * np.abs(scores - scores.mean()).max()
             unbiased = scale / (1 - 0.9**outer_step)

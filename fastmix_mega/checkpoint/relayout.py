@@ -24,6 +24,8 @@ from fastmix_mega.model.initialize import EMBEDDING_NAME, HEAD_NAME, shard, unsh
 from fastmix_mega.parallel.layout import Layout
 
 UNIVERSAL = "universal"
+SUMS = ("sums", "target_sums")
+"""Of a meter's state: what is added up over the processes."""
 
 
 def require_convertible(before: dict[str, int], now: dict[str, int]) -> None:
@@ -88,9 +90,14 @@ def merge_states(states: Sequence[dict[str, Any]], sizes: dict[str, int]) -> dic
         whole[name] = sum(state[name] for state in states)
     if whole["meter"] is not None:
         meters = [state["meter"] for state in states]
+        # Processes without a measured parameter hold an empty list.
+        directions = [meter["directions"] for meter in meters]
         whole["meter"] = whole["meter"] | {
-            "sums": sum(meter["sums"] for meter in meters),
-            "directions": _merge_directions([meter["directions"] for meter in meters], sizes),
+            **{name: sum(meter[name] for meter in meters) for name in SUMS},
+            "directions": [
+                _merge_directions([held[number] if held else {} for held in directions], sizes)
+                for number in range(max(map(len, directions)))
+            ],
         }
     return whole
 
@@ -120,11 +127,14 @@ def split_state(whole: dict[str, Any], layout: Layout) -> dict[str, Any]:
         enabled, left = meter["switch"]
         tensor = layout.tensor
         own["meter"] = {
-            "directions": {
-                name: shard(name, direction, tensor.rank, tensor.size)
-                for name, direction in meter["directions"].items()
-            },
-            "sums": meter["sums"] if keep else torch.zeros_like(meter["sums"]),
+            "directions": [
+                {
+                    name: shard(name, direction, tensor.rank, tensor.size)
+                    for name, direction in named.items()
+                }
+                for named in meter["directions"]
+            ],
+            **{name: meter[name] if keep else torch.zeros_like(meter[name]) for name in SUMS},
             # A limit on scored micro-batches is the first data-parallel rank's.
             "switch": (enabled, left if layout.data.rank == 0 or left is None else 0),
         }

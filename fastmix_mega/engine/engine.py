@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -92,7 +91,7 @@ class TrainingEngine:
         scale = 1.0 / (train.micro_batch * len(micro_batches))
         sums = [self.losses, self.objective]
         if meter is not None:
-            sums.append(meter.sums)
+            sums += [meter.sums, meter.target_sums]
         before = [each.state().clone() for each in sums]
         self.step_losses = []
 
@@ -145,10 +144,12 @@ class TrainingEngine:
         assert self.meter is not None
         shares = torch.from_numpy(weights / weights.sum()).to(self.layout.device, torch.float32)
         losses, forward = self._mean_losses(micro_batches, len(weights))
-        shared = [
-            replace(batch, weights=batch.weights * shares[batch.sources]) for batch in micro_batches
-        ]
-        self.meter.set_direction(step, shared, forward)
+
+        def again(model: Any, number: int, batch: MicroBatch) -> Tensor:
+            del number
+            return self._forward(model, batch)
+
+        self.meter.set_direction(step, micro_batches, shares, forward, again)
         return self._sum(losses)
 
     def evaluate(self, micro_batches: Sequence[MicroBatch], set_count: int) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ shard of the vocabulary, and its results are the parts of a sum.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,8 @@ def target_gradient(
     hidden: Tensor, logits: Tensor, labels: Tensor, weights: Tensor, shard: VocabularyShard
 ) -> Tensor:
     """Gradient of sum_t weights_t * cross_entropy_t with respect to this shard of the head.
+
+    Of target sequences or of any others.
 
     Args:
         hidden: [n, d] the head's input.
@@ -123,15 +126,43 @@ def sequence_scores(
     return shard.reduce(per_token.sum(0) / token_count)
 
 
-def precondition(
-    gradient: Tensor, second_moment: Tensor, damping: float, shard: VocabularyShard
+def sequence_scores_by_target(
+    hidden: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    directions: Sequence[Tensor],
+    shard: VocabularyShard,
+    token_count: int,
 ) -> Tensor:
-    """v = P^-1 g with P = sqrt(m) + damping * sqrt(mean(m)) + 1e-8.
+    """<direction, gradient of the sequence's mean loss> for several directions.
 
-    `second_moment` m is Adam's exp_avg_sq, corrected for bias, in the gradient's shape; its mean
-    is taken over the whole parameter, all shards together.
+    Each sequence's gradient is formed once, at the cost of one product with a direction, and
+    compared with every direction: many directions cost hardly more than one.
+
+    Args:
+        hidden, logits, labels, shard, token_count: as for `sequence_scores`.
+        directions: K of [V / shards, d].
+
+    Returns:
+        [K, b] fp64, summed over the shards.
+    """
+    length, batch, _ = hidden.shape
+    weights = torch.full((length,), 1.0 / token_count, device=hidden.device)
+    columns = []
+    for each in range(batch):
+        gradient = target_gradient(hidden[:, each], logits[:, each], labels[each], weights, shard)
+        rows = [torch.linalg.vecdot(gradient, each.to(gradient.dtype)) for each in directions]
+        columns.append(torch.stack(rows).sum(1, dtype=torch.float64))  # [K, V] -> [K]
+    return shard.reduce(torch.stack(columns, 1))
+
+
+def preconditioner(second_moment: Tensor, damping: float, shard: VocabularyShard) -> Tensor:
+    """P = sqrt(m) + damping * sqrt(mean(m)) + 1e-8, by which a gradient is divided.
+
+    `second_moment` m is Adam's exp_avg_sq, corrected for bias; its mean is taken over the whole
+    parameter, all shards together.
     """
     total = torch.stack((second_moment.sum(), second_moment.new_tensor(second_moment.numel())))
     shard.reduce(total)
     root_mean_square = (total[0] / total[1]).sqrt()
-    return gradient / (second_moment.sqrt() + damping * root_mean_square + 1e-8)
+    return second_moment.sqrt() + damping * root_mean_square + 1e-8

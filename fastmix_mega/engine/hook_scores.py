@@ -59,29 +59,48 @@ class GradientProducts:
         self.parameters = list(parameters)
         self.directions: list[Tensor] | None = None
         """v, one tensor per parameter; None measures nothing."""
+        self.target_directions: list[list[Tensor]] = []
+        """[K] the same of every target by itself."""
+        self.scored: list[bool] = []
+        """Which of the coming backward passes are compared with the targets' directions too."""
         self._counted = list(counted)
         self._products: list[list[Tensor]] = [[] for _ in self.parameters]
+        self._target_products: list[list[Tensor]] = [[] for _ in self.parameters]
         for position, parameter in enumerate(self.parameters):
             parameter.register_hook(self._hook(position))
 
     def _hook(self, position: int):  # type: ignore[no-untyped-def]
         def add(gradient: Tensor) -> None:
             if self.directions is not None and self._counted[position]:
-                direction = self.directions[position]
-                product = torch.sum(gradient * direction, dtype=torch.float64)
+                number = len(self._products[position])
+                product = _product(gradient, self.directions[position])
                 self._products[position].append(product)
+                if self.target_directions and self.scored[number]:
+                    products = [_product(gradient, v[position]) for v in self.target_directions]
+                    self._target_products[position].append(torch.stack(products))
 
         return add
 
     def take(self, count: int) -> Tensor:
         """[count] fp64: the sums of the `count` backward passes since the last call."""
-        products = [
-            each for each, counted in zip(self._products, self._counted, strict=True) if counted
-        ]
-        assert all(len(each) == count for each in products), "a backward pass was missed"
-        totals = torch.zeros(count, dtype=torch.float64)
-        if products:
-            totals = torch.stack([torch.stack(each) for each in products]).sum(0)
-        for each in self._products:
+        return self._sum(self._products, (count,))
+
+    def take_targets(self) -> Tensor:
+        """[passes that were scored, K] fp64, since the last call."""
+        shape = (sum(self.scored), len(self.target_directions))
+        return self._sum(self._target_products, shape)
+
+    def _sum(self, products: list[list[Tensor]], shape: tuple[int, ...]) -> Tensor:
+        """Over the parameters that count here; starts anew."""
+        mine = [each for each, counted in zip(products, self._counted, strict=True) if counted]
+        assert all(len(each) == shape[0] for each in mine), "a backward pass was missed"
+        totals = torch.zeros(shape, dtype=torch.float64)
+        if mine and shape[0]:
+            totals = torch.stack([torch.stack(each) for each in mine]).sum(0)
+        for each in products:
             each.clear()
         return totals
+
+
+def _product(gradient: Tensor, direction: Tensor) -> Tensor:
+    return torch.sum(gradient * direction, dtype=torch.float64)

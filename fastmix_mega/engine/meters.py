@@ -9,7 +9,7 @@ the parts are summed where an observation is complete, and one process of a repl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +28,9 @@ from fastmix_mega.model.gpt import ProxyModel, head_of, named_parts
 from fastmix_mega.parallel.context import positions_of_rank
 from fastmix_mega.parallel.layout import Layout
 
+TINY_SHARE = 1e-6
+"""Of a target in the objective, below which its gradient is not taken from the weighted one."""
+
 
 @dataclass(frozen=True)
 class GradientAccess:
@@ -41,29 +44,40 @@ class GradientAccess:
     layout: Layout
 
     def precondition(
-        self, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor], step: int
-    ) -> list[Tensor]:
+        self, parameters: Sequence[nn.Parameter], gradients: list[list[Tensor]], step: int
+    ) -> list[list[Tensor]]:
         """v = P^-1 g in the parameters' dtype; the gradients themselves if that is asked for.
 
         Args:
             parameters: whose second moments make P.
-            gradients: of the target, complete, fp32.
+            gradients: lists of one complete gradient per parameter, fp32; each is given up here
+                when its direction is made.
             step: optimizer steps done.
+
+        Returns:
+            As many lists of one direction per parameter.
 
         Collective over the processes that hold the same stage.
         """
         if self.config.search.precondition:
             self.optimizer.link_moments()
-            pairs = zip(parameters, gradients, strict=True)
-            gradients = [self._precondition(parameter, g, step) for parameter, g in pairs]
-        return [g.to(p.dtype) for p, g in zip(parameters, gradients, strict=True)]
+        directions: list[list[Tensor]] = [[] for _ in gradients]
+        for position, parameter in enumerate(parameters):
+            divisor = self._preconditioner(parameter, step)
+            for given, made in zip(gradients, directions, strict=True):
+                gradient = given[position] if divisor is None else given[position] / divisor
+                made.append(gradient.to(parameter.dtype))
+                given[position] = gradient.new_empty(0)
+        return directions
 
-    def _precondition(self, parameter: nn.Parameter, gradient: Tensor, step: int) -> Tensor:
+    def _preconditioner(self, parameter: nn.Parameter, step: int) -> Tensor | None:
+        if not self.config.search.precondition:
+            return None
         second_moment = self.optimizer.second_moment(parameter)
         correction = 1 - self.config.train.optimizer.beta2**step
-        corrected = second_moment.to(gradient.dtype) / correction
+        corrected = second_moment.float() / correction
         shard = VocabularyShard(0, self.layout.tensor.group if is_split(parameter) else None)
-        return head_scores.precondition(gradient, corrected, self.config.search.damping, shard)
+        return head_scores.preconditioner(corrected, self.config.search.damping, shard)
 
 
 def is_split(parameter: nn.Parameter) -> bool:
@@ -76,20 +90,32 @@ class ScoreMeter(Protocol):
 
     sums: SourceSums
     """Of this replica's observations, on its reporter."""
+    target_sums: SourceSums
+    """The same for every target by itself: source i of target k has the number k * S + i."""
+    target_count: int
+    """Targets that are measured one by one: K, or 0 where nothing but the whole is."""
     enabled: bool
     """Set to False to leave training steps unmeasured."""
     scores_left: int | None
     """How many more micro-batches to measure; None for all."""
 
     def set_direction(
-        self, step: int, micro_batches: Sequence[MicroBatch], losses: Forward
+        self,
+        step: int,
+        micro_batches: Sequence[MicroBatch],
+        shares: Tensor,
+        losses: Forward,
+        again: Forward,
     ) -> None:
-        """Set v from the gradient of the target, sum_k weights_k * loss_k. Collective.
+        """Set v from the gradient of sum_k shares_k * loss of target k. Collective.
 
         Args:
             step: training steps done.
-            micro_batches: of target sequences, this replica's.
-            losses: gives [b] mean losses on the last stage.
+            micro_batches: of target sequences, this replica's; `sources` number the targets and
+                `weights` average each of them.
+            shares: [targets] fp32.
+            losses: gives [b] mean losses on the last stage; for one pass over the micro-batches.
+            again: the same for any number of passes.
         """
 
     def begin_step(self, step: int, count: int) -> None:
@@ -119,15 +145,51 @@ def build_meter(scores: str, access: GradientAccess, source_count: int) -> Score
 
 
 class _Meter:
-    """What both meters share: the switch and the sums."""
+    """What both meters share: the switch, the sums, and whose turn it is."""
 
     def __init__(self, access: GradientAccess, source_count: int) -> None:
-        self.sums = SourceSums(source_count, access.layout.device)
+        device, targets = access.layout.device, len(access.config.targets)
+        share = access.config.search.target_scores
+        # The only target's scores are the scores.
+        self.target_count = targets if targets > 1 and share > 0 else 0
+        self.sums = SourceSums(source_count, device)
+        self.target_sums = SourceSums(self.target_count * source_count, device)
         self.enabled = True
         self.scores_left: int | None = None
         self._access = access
+        self._source_count = source_count
+        self._stride = round(1 / share) if share > 0 else 1
         self._measured = 0
         """Micro-batches of the current step that are measured, the first ones."""
+        self._first_number = 0
+
+    def begin_step(self, step: int, count: int) -> None:
+        self._measured = self._take(count)
+        self._first_number = step * count
+
+    def _index(self, number: int) -> int:
+        """Of the step's micro-batch in the whole run, the same under every layout."""
+        data = self._access.layout.data
+        return (self._first_number + number) * data.size + data.rank
+
+    def _scores_targets(self, number: int) -> bool:
+        """Whether a measured micro-batch is compared with every target by itself too.
+
+        Every n-th one for `search.target_scores` = 1/n, from a place that moves on, so that it
+        stays in step with no other choice (`search.score_tokens`).
+        """
+        if not self.target_count or number >= self._measured:
+            return False
+        if self.scores_left is not None:
+            return True
+        index = self._index(number)
+        return (index + index // self._stride) % self._stride == 0
+
+    def _add_target_scores(self, sources: Tensor, scores: Tensor) -> None:
+        """Observations by target: sources [n], scores [K, n]."""
+        numbers = torch.arange(self.target_count, device=sources.device)[:, None]
+        places = numbers * self._source_count + sources  # [K, n]
+        self.target_sums.add(places.flatten(), scores.flatten())
 
     def _take(self, count: int) -> int:
         if not self.enabled:
@@ -142,18 +204,21 @@ class _Meter:
         return {
             "directions": self._directions_by_name(),
             "sums": self.sums.state(),
+            "target_sums": self.target_sums.state(),
             "switch": (self.enabled, self.scores_left),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         self._load_directions(state["directions"])
         self.sums.load(state["sums"])
+        self.target_sums.load(state["target_sums"])
         self.enabled, self.scores_left = state["switch"]
 
-    def _directions_by_name(self) -> dict[str, Tensor]:
+    def _directions_by_name(self) -> list[dict[str, Tensor]]:
+        """v and then every target's own, by parameter; empty before the first look."""
         raise NotImplementedError
 
-    def _load_directions(self, directions: dict[str, Tensor]) -> None:
+    def _load_directions(self, directions: list[dict[str, Tensor]]) -> None:
         raise NotImplementedError
 
 
@@ -167,32 +232,32 @@ class HeadMeter(_Meter):
         super().__init__(access, source_count)
         self._head: ProxyModel | None = head_of(access.model)
         self._direction: Tensor | None = None
+        self._target_directions: list[Tensor] = []
         layout, length = access.layout, access.config.train.seq_length
         self._positions = positions_of_rank(length, layout.context.rank, layout.context.size)
-        self._first_number = 0
 
     def set_direction(
-        self, step: int, micro_batches: Sequence[MicroBatch], losses: Forward
+        self,
+        step: int,
+        micro_batches: Sequence[MicroBatch],
+        shares: Tensor,
+        losses: Forward,
+        again: Forward,
     ) -> None:
+        del again
         access, head = self._access, self._head
         if head is None:
             access.passes.evaluate(micro_batches, losses)
             return
         weight = head.head_weight
-        gradient = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        empty = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        # The whole one first, then every target's own.
+        gradients = [empty, *(torch.zeros_like(empty) for _ in range(self.target_count))]
+        self._target_directions = []
 
         def observed(model: Any, number: int, batch: MicroBatch) -> Tensor:
             def observe(hidden: Tensor, logits: Tensor, labels: Tensor) -> None:
-                per_token = batch.weights / access.config.train.seq_length
-                gradient.add_(
-                    head_scores.target_gradient(
-                        hidden.flatten(0, 1),
-                        logits.flatten(0, 1),
-                        labels.T.flatten(),
-                        per_token.expand(labels.size(1), -1).flatten(),  # [s * b]
-                        self._shard(head),
-                    )
-                )
+                self._add_gradients(gradients, batch, shares, hidden, logits, labels)
 
             head.observer = observe
             return losses(model, number, batch)
@@ -201,12 +266,47 @@ class HeadMeter(_Meter):
             access.passes.evaluate(micro_batches, observed)
         finally:
             head.observer = None
-        access.layout.weights.sum(gradient)
-        (self._direction,) = access.precondition([weight], [gradient], step)
+        for gradient in gradients:
+            access.layout.weights.sum(gradient)
+        made = access.precondition([weight], [[gradient] for gradient in gradients], step)
+        (self._direction,), *others = made
+        self._target_directions = [direction for (direction,) in others]
 
-    def begin_step(self, step: int, count: int) -> None:
-        self._measured = self._take(count)
-        self._first_number = step * count
+    def _add_gradients(
+        self,
+        gradients: list[Tensor],
+        batch: MicroBatch,
+        shares: Tensor,
+        hidden: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+    ) -> None:
+        """Add a micro-batch of target sequences to the whole gradient and to each target's."""
+        head = self._head
+        assert head is not None
+        length = self._access.config.train.seq_length
+
+        def gradient_of(rows: Tensor | slice, weights: Tensor) -> Tensor:
+            per_token = weights / length
+            return head_scores.target_gradient(
+                hidden[:, rows].flatten(0, 1),
+                logits[:, rows].flatten(0, 1),
+                labels[rows].T.flatten(),
+                per_token.expand(labels.size(1), -1).flatten(),  # [s * rows]
+                self._shard(head),
+            )
+
+        whole = gradient_of(slice(None), batch.weights * shares[batch.sources])
+        gradients[0].add_(whole)
+        if not self.target_count:
+            return
+        present = batch.sources[batch.weights > 0].unique().tolist()
+        if len(present) == 1 and shares[present[0]] > TINY_SHARE:
+            gradients[1 + present[0]].add_(whole / shares[present[0]])
+            return
+        for target in present:
+            rows = (batch.sources == target).nonzero().squeeze(-1)
+            gradients[1 + target].add_(gradient_of(rows, batch.weights[rows]))
 
     def before_forward(self, number: int, batch: MicroBatch) -> None:
         head, direction, layout = self._head, self._direction, self._access.layout
@@ -216,19 +316,22 @@ class HeadMeter(_Meter):
         if direction is None or number >= self._measured:
             return
         chosen, total = self._tokens(number)
+        by_target = bool(self._target_directions) and self._scores_targets(number)
 
         def observe(hidden: Tensor, logits: Tensor, labels: Tensor) -> None:
-            scores = head_scores.sequence_scores(
-                hidden[chosen],
-                logits[chosen],
-                labels[:, chosen],
-                direction,
-                self._shard(head),
-                total,
-            )
-            layout.context.sum(scores)
+            seen = (hidden[chosen], logits[chosen], labels[:, chosen])
+            shard = self._shard(head)
+            scores = layout.context.sum(head_scores.sequence_scores(*seen, direction, shard, total))
             if layout.is_reporter:
                 self.sums.add(batch.sources, scores)
+            if by_target:
+                scores = layout.context.sum(
+                    head_scores.sequence_scores_by_target(
+                        *seen, self._target_directions, shard, total
+                    )
+                )
+                if layout.is_reporter:
+                    self._add_target_scores(batch.sources, scores)
 
         head.observer = observe
 
@@ -252,17 +355,18 @@ class HeadMeter(_Meter):
         stride = round(1 / self._access.config.search.score_tokens)
         if stride == 1:
             return slice(None), length
-        data = self._access.layout.data
-        start = ((self._first_number + number) * data.size + data.rank) % stride
+        start = self._index(number) % stride
         chosen = (self._positions % stride == start).nonzero().squeeze(-1)
         return chosen.to(self._access.layout.device), len(range(start, length, stride))
 
-    def _directions_by_name(self) -> dict[str, Tensor]:
-        return {} if self._direction is None else {"head": self._direction}
+    def _directions_by_name(self) -> list[dict[str, Tensor]]:
+        if self._direction is None:
+            return []
+        return [{"head": each} for each in (self._direction, *self._target_directions)]
 
-    def _load_directions(self, directions: dict[str, Tensor]) -> None:
-        if self._head is not None:
-            self._direction = directions.get("head")
+    def _load_directions(self, directions: list[dict[str, Tensor]]) -> None:
+        if self._head is not None and directions and "head" in directions[0]:
+            self._direction, *self._target_directions = (each["head"] for each in directions)
 
 
 class HookMeter(_Meter):
@@ -283,11 +387,30 @@ class HookMeter(_Meter):
         counted = [is_split(p) or access.layout.tensor.rank == 0 for p in chosen.values()]
         self._products = GradientProducts(chosen.values(), counted)
         self._directions: list[Tensor] | None = None
+        self._target_directions: list[list[Tensor]] = []
 
     def set_direction(
-        self, step: int, micro_batches: Sequence[MicroBatch], losses: Forward
+        self,
+        step: int,
+        micro_batches: Sequence[MicroBatch],
+        shares: Tensor,
+        losses: Forward,
+        again: Forward,
     ) -> None:
-        layout, parameters = self._access.layout, self._products.parameters
+        self._target_directions = []
+        shared = [
+            replace(batch, weights=batch.weights * shares[batch.sources]) for batch in micro_batches
+        ]
+        gradients = [self._gradients(shared, losses)]
+        for target in range(self.target_count):
+            gradients.append(self._gradients(self._of_target(micro_batches, target), again))
+        parameters = self._products.parameters
+        made = self._access.precondition(parameters, gradients, step)
+        self._directions, *self._target_directions = made
+
+    def _gradients(self, micro_batches: Sequence[MicroBatch], losses: Forward) -> list[Tensor]:
+        """Of the weighted sum of the losses, over all processes; one per parameter."""
+        layout = self._access.layout
 
         def weighted(model: Any, number: int, batch: MicroBatch) -> Tensor:
             output = losses(model, number, batch)
@@ -296,15 +419,40 @@ class HookMeter(_Meter):
             # Context ranks hold means over their parts of a sequence.
             return (output * batch.weights).sum() / layout.context.size
 
+        parameters = self._products.parameters
         gradients = self._access.passes.gradients(micro_batches, weighted, parameters)
         for gradient in gradients:
             layout.weights.sum(gradient)
-        self._directions = self._access.precondition(parameters, gradients, step)
+        return gradients
+
+    def _of_target(self, micro_batches: Sequence[MicroBatch], target: int) -> list[MicroBatch]:
+        """Those that hold sequences of one target, where the others weigh nothing.
+
+        A pipeline needs one micro-batch at least, and its interleaved schedule a multiple of its
+        stages; those that are added weigh nothing.
+        """
+        masked = [
+            replace(batch, weights=batch.weights * (batch.sources == target))
+            for batch in micro_batches
+        ]
+        chosen = [batch for batch in masked if bool(batch.weights.any())]
+        sizes = self._access.layout.sizes
+        multiple = sizes["pipeline"] if sizes["interleave"] > 1 else 1
+        missing = -len(chosen) % multiple or (0 if chosen else multiple)
+        idle = replace(masked[0], weights=torch.zeros_like(masked[0].weights))
+        return chosen + [idle] * missing
 
     def begin_step(self, step: int, count: int) -> None:
-        del step
-        self._measured = 0 if self._directions is None else self._take(count)
-        self._products.directions = self._directions if self._measured else None
+        super().begin_step(step, count)
+        if self._directions is None:
+            self._measured = 0
+        products = self._products
+        products.directions = self._directions if self._measured else None
+        products.target_directions = self._target_directions
+        products.scored = [
+            bool(self._target_directions) and self._scores_targets(number)
+            for number in range(count)
+        ]
 
     def before_forward(self, number: int, batch: MicroBatch) -> None:
         """Nothing to do: the hooks see the backward passes in the micro-batches' order."""
@@ -316,19 +464,27 @@ class HookMeter(_Meter):
         layout, measured = self._access.layout, micro_batches[: self._measured]
         products = self._products.take(len(micro_batches)).to(layout.device)
         layout.replica.sum(products)
+        weights = torch.stack([batch.weights[0] for batch in measured]).double()
+        # The hooks saw the gradient of weight * scale * (sum of the sequences' losses), and
+        # that of every context rank's mean over its own part.
+        factors = weights * scale * len(measured[0].sources) * layout.context.size
+        sources = torch.stack([batch.sources[0] for batch in measured])
         if layout.is_reporter:
-            weights = torch.stack([batch.weights[0] for batch in measured]).double()
-            # The hooks saw the gradient of weight * scale * (sum of the sequences' losses), and
-            # that of every context rank's mean over its own part.
-            factors = weights * scale * len(measured[0].sources) * layout.context.size
-            sources = torch.stack([batch.sources[0] for batch in measured])
             self.sums.add(sources, products[: len(measured)] / factors)
+        scored = [number for number, chosen in enumerate(self._products.scored) if chosen]
+        if not scored:
+            return
+        products = layout.replica.sum(self._products.take_targets().to(layout.device))
+        if layout.is_reporter:
+            self._add_target_scores(sources[scored], (products / factors[scored, None]).T)
 
-    def _directions_by_name(self) -> dict[str, Tensor]:
+    def _directions_by_name(self) -> list[dict[str, Tensor]]:
         if self._directions is None:
-            return {}
-        return dict(zip(self._names, self._directions, strict=True))
+            return []
+        every = (self._directions, *self._target_directions)
+        return [dict(zip(self._names, each, strict=True)) for each in every]
 
-    def _load_directions(self, directions: dict[str, Tensor]) -> None:
-        found = [directions[name] for name in self._names if name in directions]
-        self._directions = found if len(found) == len(self._names) and directions else None
+    def _load_directions(self, directions: list[dict[str, Tensor]]) -> None:
+        found = [[each[name] for name in self._names if name in each] for each in directions]
+        if found and all(len(each) == len(self._names) for each in found):
+            self._directions, *self._target_directions = found

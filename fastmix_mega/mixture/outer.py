@@ -23,7 +23,11 @@ from fastmix_mega.mixture.controller import MixtureEstimate, build_controller
 from fastmix_mega.mixture.policy import MixturePolicy, OuterSchedule
 from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
 from fastmix_mega.mixture.start import SearchStart
+from fastmix_mega.mixture.targets import TargetResult, TargetScores, TargetWeights
 from fastmix_mega.parallel.layout import Layout
+
+REFERENCE_SEQUENCES = 64
+"""Sequences of each target whose loss is the reference of `search.target_reference: warmup`."""
 
 
 class OuterLoop:
@@ -71,6 +75,19 @@ class OuterLoop:
         self.gains: FloatArray = np.zeros(len(start.initial))
         """[S] the sum of learning rate x score over the steps so far: by how much the target loss
         fell per unit of each source's share, to first order. Rank 0 only."""
+        search = config.search
+        minimax = search.objective == "minimax"
+        self.target_weights = TargetWeights(
+            np.array([target.weight for target in config.targets]),
+            search.target_step if minimax else 0.0,
+            _given_reference(config),
+        )
+        self.target_scores = TargetScores(
+            len(targets), len(start.initial), search.decay, self.schedule.outer_steps
+        )
+        """Rank 0's is told of every outer step."""
+        self._shares = self.target_weights.current
+        """[K] the targets' weights in the current window."""
         self.target_losses: NDArray[np.float64] = np.zeros(len(targets))
         self.seconds = 0.0
         """Time spent in the current outer step, the scoring of training steps left out."""
@@ -86,12 +103,33 @@ class OuterLoop:
         batches = even_micro_batches(
             self.targets, per_target, first, self.config.train.micro_batch, self.layout
         )
-        shares = np.array([target.weight for target in self.config.targets])
-        self.target_losses = self.engine.measure_target(step, batches, shares)
+        self._measure_reference()
+        self._shares = self.target_weights.current
+        self.target_losses = self.engine.measure_target(step, batches, self._shares)
+        self._move_targets()
         self.meter.enabled = True
         if self.config.method == "reference":
             self.meter.scores_left = 1 if self.layout.data.rank == 0 else 0
         self.seconds = time.perf_counter() - started
+
+    def _measure_reference(self) -> None:
+        """Once, where the targets' losses at the warm-up's end are the reference. Collective."""
+        weights = self.target_weights
+        if weights.step == 0 or weights.reference is not None:
+            return
+        batches = even_micro_batches(
+            self.targets, REFERENCE_SEQUENCES, 0, self.config.train.micro_batch, self.layout
+        )
+        weights.reference = self.engine.evaluate(batches, len(self.targets))
+
+    def _move_targets(self) -> None:
+        """The weights of the next window, from this one's losses. Collective."""
+        weights = self.target_weights
+        if weights.step == 0:
+            return
+        # Rank 0's losses decide: another order of sums must not let the processes drift apart.
+        losses = torch.from_numpy(self.target_losses).to(self.layout.device)
+        weights.update(self.layout.broadcast_from_main(losses).cpu().numpy())
 
     def after_step(self, step: int) -> dict[str, Any] | None:
         """Update the mixture if a window ends here. Collective.
@@ -104,19 +142,24 @@ class OuterLoop:
         started = time.perf_counter()
         self.meter.enabled = False
         sums = self.meter.sums.take(self.layout.sum_over_reporters)
+        target_sums = self._take_target_sums(sums)
         estimate = None if self.controller is None else self.controller.update(sums)
+        by_target = None
         if estimate is not None:
             train = self.config.train
             window = range(step + 1 - self.config.search.every, step + 1)
             rates = [learning_rate(train.schedule, each, train.steps) for each in window]
             self.gains = self.gains + sum(rates) * estimate.mean
+            by_target = self.target_scores.update(target_sums, self._shares, sum(rates))
         sampled = self.policy
         self._broadcast()
         self.seconds += time.perf_counter() - started
         if estimate is None:
             return None
         mixture = self.policy.mixture
-        return {
+        reference = self.target_weights.reference
+        shares = self._shares / self._shares.sum()
+        row = {
             "outer_step": self.outer_step,
             "step": step + 1,
             "mixture": mixture.tolist(),
@@ -128,10 +171,31 @@ class OuterLoop:
                 target.name: float(loss)
                 for target, loss in zip(self.targets, self.target_losses, strict=True)
             },
+            "target_weights": shares.tolist(),
             "entropy": entropy(mixture),
             "effective_sources": effective_sources(mixture),
             "seconds": round(self.seconds, 4),
         }
+        if by_target is not None:
+            row["target_scores"] = by_target.mean.tolist()
+            row["target_score_stderr"] = by_target.standard_error.tolist()
+        if self.target_weights.step > 0 and reference is not None:
+            row["target_reference"] = reference.tolist()
+        return row
+
+    def _take_target_sums(self, sums: FloatArray) -> FloatArray | None:
+        """[3, K, S] the window's sums of every target by itself; None if not measured. Collective.
+
+        Args:
+            sums: [3, S] of the objective, which are those of a single target.
+        """
+        meter = self.meter
+        if len(self.targets) == 1:
+            return sums[:, None]
+        if not meter.target_count:
+            return None
+        found = meter.target_sums.take(self.layout.sum_over_reporters)
+        return found.reshape(3, meter.target_count, -1)
 
     def _broadcast(self) -> None:
         """Rank 0 announces the outer step's number and the mixture; everyone checks the number."""
@@ -155,6 +219,10 @@ class OuterLoop:
         assert self.controller is not None
         return self.controller.result()
 
+    def target_result(self) -> TargetResult | None:
+        """What is known of each target; on rank 0 only."""
+        return self.target_scores.result()
+
     def state(self) -> dict[str, Any]:
         """This process's part of a checkpoint, but for the meter."""
         return {
@@ -162,6 +230,9 @@ class OuterLoop:
             "mixture": self.policy.mixture,
             "target_losses": self.target_losses,
             "gains": self.gains,
+            "target_weights": self.target_weights.state(),
+            "shares": self._shares,
+            "target_scores": self.target_scores.state(),
             "controller": None if self.controller is None else self.controller.state(),
         }
 
@@ -170,5 +241,16 @@ class OuterLoop:
         self.policy = self.policy.moved_to(state["mixture"])
         self.target_losses = state["target_losses"]
         self.gains = state["gains"]
+        self.target_weights.load(state["target_weights"])
+        self._shares = state["shares"]
+        self.target_scores.load(state["target_scores"])
         if self.controller is not None:
             self.controller.load(state["controller"])
+
+
+def _given_reference(config: Config) -> FloatArray | None:
+    """[K] the targets' reference losses where the configuration gives them."""
+    given = config.search.target_reference
+    if isinstance(given, str):
+        return None
+    return np.array([given[target.name] for target in config.targets])

@@ -11,6 +11,7 @@ import numpy as np
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.file import MixtureFile
 from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
+from fastmix_mega.mixture.targets import pool_targets
 
 AGREEMENT = 0.6
 """Mean rank correlation between seeds below which they are said to disagree."""
@@ -134,7 +135,8 @@ def pool_files(files: Sequence[MixtureFile]) -> MixtureFile:
             for seed, row in zip(given, weights, strict=True)
         ],
     }
-    return first.model_copy(update={"sources": sources, "search": search})
+    targets = pool_targets([file.targets for file in files])
+    return first.model_copy(update={"sources": sources, "targets": targets, "search": search})
 
 
 def pooled_warnings(

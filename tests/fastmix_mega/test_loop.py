@@ -14,7 +14,16 @@ from fastmix_mega.mixture.file import read_mixture
 from tests.launch import column, run_config
 from tests.reference import Trajectory, reference_search
 
-REFERENCES: dict[tuple[str, bool], Trajectory] = {}
+REFERENCES: dict[tuple[str, bool, str], Trajectory] = {}
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "mean": {},
+    "minimax": {"objective": "minimax", "target_step": 3.0},
+    "given": {
+        "objective": "minimax",
+        "target_step": 2.0,
+        "target_reference": {"near": 5.0, "far": 5.5},
+    },
+}
 
 pytestmark = pytest.mark.distributed
 
@@ -26,14 +35,14 @@ def relative(found: np.ndarray, wanted: Any) -> float:
 
 
 @pytest.mark.parametrize(
-    ("processes", "zero", "scores", "tied"),
+    ("processes", "zero", "scores", "tied", "objective"),
     [
-        (1, 1, "head", False),
-        (2, 1, "head", True),
-        (2, 2, "head", False),
-        (1, 2, "hooks:head", False),
-        (2, 1, "all", False),
-        (2, 2, "all", True),
+        (1, 1, "head", False, "mean"),
+        (2, 1, "head", True, "given"),
+        (2, 2, "head", False, "minimax"),
+        (1, 2, "hooks:head", False, "mean"),
+        (2, 1, "all", False, "mean"),
+        (2, 2, "all", True, "minimax"),
     ],
 )
 def test_search_equals_explicit_gradients(
@@ -43,14 +52,19 @@ def test_search_equals_explicit_gradients(
     zero: int,
     scores: str,
     tied: bool,
+    objective: str,
 ) -> None:
-    """Losses, scores and mixtures, with accumulation (4 or 2 micro-batches a step) and clipping."""
+    """Losses, scores and mixtures, with accumulation (4 or 2 micro-batches a step) and clipping.
+
+    Also every target's own scores, and the weights of the targets where they move.
+    """
     settings["model"]["tie_embeddings"] = tied
     settings["parallel"] = {"zero": zero}
-    settings["search"]["scores"] = scores
-    if (scores, tied) not in REFERENCES:
-        REFERENCES[scores, tied] = reference_search(parse_config(settings))
-    reference = REFERENCES[scores, tied]
+    settings["search"] |= {"scores": scores, "target_scores": 1.0} | OBJECTIVES[objective]
+    key = (scores, tied, objective)
+    if key not in REFERENCES:
+        REFERENCES[key] = reference_search(parse_config(settings))
+    reference = REFERENCES[key]
     run_dir = run_config("search", settings, tmp_path, processes)
     assert relative(column(run_dir, "metrics.jsonl", "loss"), reference.loss) < 1e-5
     assert relative(column(run_dir, "history.jsonl", "scores"), reference.scores) < 1e-5
@@ -58,6 +72,14 @@ def test_search_equals_explicit_gradients(
     losses = [list(row["target_loss"].values()) for row in read_jsonl(run_dir / "history.jsonl")]
     assert relative(np.array(losses), reference.target_loss) < 1e-5
     assert len(reference.mixture) == 5
+    weights = column(run_dir, "history.jsonl", "target_weights")
+    assert relative(weights, reference.target_weights) < 1e-5
+    assert (np.ptp(weights[:, 0]) > 0.05) == (objective != "mean")
+    own = column(run_dir, "history.jsonl", "target_scores")
+    assert relative(own, reference.target_scores) < 1e-5
+    if objective == "mean":
+        whole = column(run_dir, "history.jsonl", "scores")
+        assert relative(np.einsum("nk,nks->ns", weights, own), whole) < 1e-5
 
 
 def test_measuring_never_disturbs_training(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -80,6 +102,7 @@ def test_measuring_never_disturbs_training(settings: dict[str, Any], tmp_path: P
 
 def test_resumed_search_equals_uninterrupted(settings: dict[str, Any], tmp_path: Path) -> None:
     """Stopped in the middle of a window of scores, on two processes, bit for bit."""
+    settings["search"]["objective"] = "minimax"
     whole = run_config("search", settings, tmp_path / "whole", processes=2)
     settings["checkpoint"] = {"every": 5, "keep": 9}
     again = run_config("search", settings, tmp_path / "keep", processes=2)
@@ -95,6 +118,8 @@ def test_resumed_search_equals_uninterrupted(settings: dict[str, Any], tmp_path:
         ("metrics.jsonl", "loss"),
         ("metrics.jsonl", "grad_norm"),
         ("history.jsonl", "scores"),
+        ("history.jsonl", "target_scores"),
+        ("history.jsonl", "target_weights"),
         ("history.jsonl", "mixture"),
     ):
         assert np.array_equal(column(again, file, key), column(whole, file, key))

@@ -56,6 +56,7 @@ def test_continues_the_same_trajectory(
         ("metrics.jsonl", "loss"),
         ("metrics.jsonl", "grad_norm"),
         ("history.jsonl", "scores"),
+        ("history.jsonl", "target_scores"),
         ("history.jsonl", "mixture"),
     ):
         here, there = column(run_dir, file, key), column(whole, file, key)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -33,7 +34,7 @@ def layout() -> Iterator[Layout]:
 
 def double_model(settings: dict[str, Any], layout: Layout, tied: bool) -> tuple[Config, Any]:
     settings["model"]["tie_embeddings"] = tied
-    settings["search"]["precondition"] = False
+    settings["search"] |= {"precondition": False, "target_scores": 1.0}
     config = parse_config(settings)
     shape = resolve_shape(config.model, 300)
     model = build_model(config, shape, layout, choose(config, "search")).double()
@@ -77,6 +78,20 @@ def megatron_losses(model: Any, _number: int, batch: MicroBatch) -> torch.Tensor
     return model(batch.inputs, positions, None, labels=batch.labels).mean(1)
 
 
+def exact_forward(model: Any, _number: int, batch: MicroBatch) -> torch.Tensor:
+    return exact_losses(model, batch)
+
+
+def set_direction(
+    meter: HeadMeter | HookMeter,
+    batches: list[MicroBatch],
+    losses: Any,
+    shares: torch.Tensor | None = None,
+) -> None:
+    shares = torch.ones(2) if shares is None else shares
+    meter.set_direction(0, batches, shares, losses, losses)
+
+
 def explicit(model: ProxyModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     named = dict(model.named_parameters())
     found = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
@@ -89,15 +104,15 @@ def test_closed_form_equals_explicit_gradients(settings: dict[str, Any], layout:
     meter = HeadMeter(access_to(model, config, layout), source_count=4)
     target = replace(random_batch(config, 1), weights=torch.tensor([0.25, 0.75]))
     weights = target.weights.double()
-    meter.set_direction(0, [target], megatron_losses)
+    set_direction(meter, [target], megatron_losses)
     gradient = meter._direction
     assert gradient is not None
     wanted = explicit(model, (exact_losses(model, target) * weights).sum())["output_layer.weight"]
     # The target's gradient is accumulated in fp32, whatever the model's precision.
     torch.testing.assert_close(gradient.double(), wanted, rtol=1e-5, atol=1e-8)
 
-    direction = torch.randn(wanted.shape, dtype=torch.float64)
-    meter._direction = direction
+    direction, *others = torch.randn(3, *wanted.shape, dtype=torch.float64)
+    meter._direction, meter._target_directions = direction, others
     meter.begin_step(0, 3)
     for number, source in enumerate((2, 0, 2)):
         batch = random_batch(config, 10 + number, source)
@@ -107,16 +122,75 @@ def test_closed_form_equals_explicit_gradients(settings: dict[str, Any], layout:
     meter.end_step([], 1.0)
     total, square, count = meter.sums.take(lambda sums: sums)
     products = {0: [], 2: []}
+    by_target = np.zeros((2, 4))
     for number, source in enumerate((2, 0, 2)):
         batch = random_batch(config, 10 + number, source)
         for k in range(len(batch.sources)):
             own = explicit(model, exact_losses(model, batch)[k])["output_layer.weight"]
             products[source].append(float((own * direction).sum()))
+            by_target[:, source] += [float((own * other).sum()) for other in others]
     for source, values in products.items():
         assert total[source] == pytest.approx(sum(values), rel=1e-6)
         assert square[source] == pytest.approx(sum(v * v for v in values), rel=1e-6)
         assert count[source] == len(values)
     assert count[1] == count[3] == 0
+    own_total, _, own_count = meter.target_sums.take(lambda sums: sums).reshape(3, 2, 4)
+    assert own_total == pytest.approx(by_target, rel=1e-6)
+    assert own_count.tolist() == [count.tolist()] * 2
+
+
+def test_each_target_has_a_gradient_of_its_own(settings: dict[str, Any], layout: Layout) -> None:
+    """Of a micro-batch with both targets, one with the second, and padding that weighs nothing."""
+    config, model = double_model(settings, layout, tied=False)
+    mixed = replace(random_batch(config, 1), sources=torch.tensor([0, 1]))
+    padded = replace(random_batch(config, 2, 1), weights=torch.tensor([0.8, 0.0]))
+    shares = torch.tensor([0.9, 0.1])
+    wanted = []
+    for target in (0, 1):
+        loss = sum(
+            (exact_losses(model, batch) * batch.weights * (batch.sources == target)).sum()
+            for batch in (mixed, padded)
+        )
+        wanted.append(explicit(model, loss)["output_layer.weight"])
+    head = HeadMeter(access_to(model, config, layout), 4)
+    set_direction(head, [mixed, padded], megatron_losses, shares)
+    hooks = HookMeter(access_to(model, config, layout), 4, "hooks:head")
+    set_direction(hooks, [mixed, padded], exact_forward, shares)
+    for meter, found in (
+        (head, head._target_directions),
+        (hooks, [each for (each,) in hooks._target_directions]),
+    ):
+        whole = meter._directions_by_name()[0].popitem()[1]
+        torch.testing.assert_close(
+            whole, sum(s * w for s, w in zip(shares, wanted, strict=True)), rtol=1e-4, atol=1e-7
+        )
+        for direction, gradient in zip(found, wanted, strict=True):
+            torch.testing.assert_close(direction, gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_target_turns_are_a_share_under_every_layout(
+    settings: dict[str, Any], layout: Layout
+) -> None:
+    """The same micro-batches of the run on one and on two data-parallel ranks; every n-th one."""
+    _, model = double_model(settings, layout, tied=False)
+    settings["search"]["target_scores"] = 0.25
+    config = parse_config(settings)
+    chosen: dict[int, set[int]] = {1: set(), 2: set()}
+    for size in (1, 2):
+        for rank in range(size):
+            place = replace(layout, data=replace(layout.data, rank=rank, size=size))
+            meter = HeadMeter(access_to(model, config, place), 4)
+            for step in range(8):
+                meter.begin_step(step, 4 // size)
+                meter._measured = 4 // size
+                chosen[size] |= {
+                    meter._index(number)
+                    for number in range(4 // size)
+                    if meter._scores_targets(number)
+                }
+    assert chosen[1] == chosen[2]
+    assert len(chosen[1]) == 8
+    assert len({index % 4 for index in chosen[1]}) == 4
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -165,7 +239,7 @@ def test_target_gradient_of_hooks(settings: dict[str, Any], layout: Layout) -> N
     meter = HookMeter(access_to(model, config, layout), 4, "all")
     target = replace(random_batch(config, 5), weights=torch.tensor([0.4, 0.6]))
     weights = target.weights.double()
-    meter.set_direction(0, [target], lambda model, _, batch: exact_losses(model, batch))
+    set_direction(meter, [target], exact_forward)
     wanted = explicit(model, (exact_losses(model, target) * weights).sum())
     assert meter._directions is not None
     for direction, gradient in zip(meter._directions, wanted.values(), strict=True):
@@ -186,7 +260,7 @@ def test_vocabulary_shards_add_up() -> None:
 def test_precondition_formula() -> None:
     gradient = torch.tensor([[1.0, -2.0], [3.0, 0.0]], dtype=torch.float64)
     moment = torch.tensor([[4.0, 0.0], [1.0, 11.0]], dtype=torch.float64)
-    found = head_scores.precondition(gradient, moment, 0.5, WHOLE)
+    found = gradient / head_scores.preconditioner(moment, 0.5, WHOLE)
     root = 2.0  # of the mean 4
     wanted = gradient / (moment.sqrt() + 0.5 * root + 1e-8)
     torch.testing.assert_close(found, wanted)
