@@ -363,6 +363,13 @@ class Config(Section):
     def source_names(self) -> list[str]:
         return [source.name for source in self.sources]
 
+    @property
+    def separate_targets(self) -> int:
+        """Targets that are scored by themselves too: all of several, or 0."""
+        count = len(self.targets)
+        # The only target's scores are the scores.
+        return count if count > 1 and self.search.target_scores > 0 else 0
+
     def fingerprint(self) -> str:
         """SHA-256 of all that can change a result (the run's folder and its logging cannot)."""
         content = self.model_dump(mode="json", exclude={"run_dir", "log", "checkpoint", "guards"})

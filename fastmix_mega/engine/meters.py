@@ -148,10 +148,8 @@ class _Meter:
     """What both meters share: the switch, the sums, and whose turn it is."""
 
     def __init__(self, access: GradientAccess, source_count: int) -> None:
-        device, targets = access.layout.device, len(access.config.targets)
-        share = access.config.search.target_scores
-        # The only target's scores are the scores.
-        self.target_count = targets if targets > 1 and share > 0 else 0
+        device, share = access.layout.device, access.config.search.target_scores
+        self.target_count = access.config.separate_targets
         self.sums = SourceSums(source_count, device)
         self.target_sums = SourceSums(self.target_count * source_count, device)
         self.enabled = True

@@ -21,8 +21,12 @@ def cost_in_proxy_runs(config: Config, shape: ModelShape, outer_steps: int) -> f
     scored = outer_steps * search.every * train.global_batch
     if config.method == "reference":
         scored = outer_steps * train.micro_batch
+    by_target = search.target_scores if config.separate_targets else 0.0
     if search.scores == "head":
-        extra = target_sequences * (body + 2 * head) + scored * head * search.score_tokens
+        extra = target_sequences * (body + 2 * head)
+        # Each sequence's gradient is formed once more, for all targets together.
+        extra += scored * head * search.score_tokens * (1 + by_target)
     else:
-        extra = target_sequences * 3.0 * (body + head)
+        passes = 2 if by_target else 1
+        extra = passes * target_sequences * 3.0 * (body + head)
     return 1.0 + extra / training

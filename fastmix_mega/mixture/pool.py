@@ -90,6 +90,8 @@ def pool_files(files: Sequence[MixtureFile]) -> MixtureFile:
     for other in files[1:]:
         if [source.name for source in other.sources] != names:
             raise UserError("these mixtures have different sources; only seeds can be pooled")
+        if [t.get("name") for t in other.targets] != [t.get("name") for t in first.targets]:
+            raise UserError("these mixtures have different targets; only seeds can be pooled")
         if other.tokenizer.get("sha256") != first.tokenizer.get("sha256"):
             raise UserError("these mixtures have different tokenizers; only seeds can be pooled")
     given = [file.search.get("seed") for file in files]

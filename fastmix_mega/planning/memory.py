@@ -48,7 +48,7 @@ class Memory:
     optimizer: float
     """fp32 master weights and Adam's moments."""
     direction: float
-    """v, the preconditioned target gradient."""
+    """v, the preconditioned target gradient, and every target's own where there are several."""
     activations: float
     logits: float
     buffers: float
@@ -118,7 +118,11 @@ def _stage_memory(
     data = shards // parallel.context
     micro_batches = config.train.global_batch // (config.train.micro_batch * data)
     state = _state(count, shards, width, parallel.zero, micro_batches)
-    direction = _direction(config, shape, parallel, stage, count, width) if mode == "search" else 0
+    measured = (
+        _measured_parameters(config, shape, parallel, stage, count) if mode == "search" else 0
+    )
+    directions = 1 + config.separate_targets
+    direction = directions * width * measured
     in_flight = min(micro_batches, parallel.pipeline - stage)
     work = _activations(config, shape, parallel, stage, in_flight, mode, savings)
     # ZeRO 2 makes its buffer anew in every backward pass.
@@ -127,6 +131,8 @@ def _stage_memory(
         (state.gradients, work.body, work.forward_logits, forward_buffers),
         (state.gradients, work.body + work.layer, work.backward_logits, state.pass_buffers),
         (state.gradients_in_step, 0, 0, state.step_buffers(savings)),
+        # The targets' gradients are fp32, and one more is being added.
+        ((directions + 1) * BYTES_FP32 * measured, *work.target_pass(config), 0),
     ]
     gradients, activations, logits, buffers = max(moments, key=sum)
     return Memory(
@@ -191,18 +197,17 @@ def _state(count: int, shards: int, width: int, zero: int, micro_batches: int) -
     return _State(width * count, 3 * shard, whole, whole, 0, reduced, shard, False)
 
 
-def _direction(
-    config: Config, shape: ModelShape, parallel: ParallelSection, stage: int, count: int, width: int
-) -> float:
+def _measured_parameters(
+    config: Config, shape: ModelShape, parallel: ParallelSection, stage: int, count: int
+) -> int:
+    """Of this process: those whose gradients are compared."""
     matrix = shape.vocab_size * shape.hidden_size // parallel.tensor
     last = stage == parallel.pipeline - 1
     if config.search.scores in ("head", "hooks:head"):
-        return width * matrix if last else 0
+        return matrix if last else 0
     if config.search.scores == "body":
-        return (
-            width * (shape.layers // parallel.pipeline) * layer_parameters(shape, parallel.tensor)
-        )
-    return width * count
+        return (shape.layers // parallel.pipeline) * layer_parameters(shape, parallel.tensor)
+    return count
 
 
 @dataclass(frozen=True)
@@ -217,6 +222,12 @@ class _Work:
     """Logits and the head's gradients; 0 if the last layer's backward pass needs more."""
     layer: float
     """What a layer's backward pass needs beside; 0 if the head needs more."""
+
+    def target_pass(self, config: Config) -> tuple[float, float]:
+        """Activations and logits of the pass over target sequences."""
+        if config.search.scores == "head":
+            return 0, self.forward_logits
+        return self.body + self.layer, self.backward_logits
 
 
 def _activations(
@@ -268,6 +279,9 @@ def _activations(
     if mode == "search" and config.search.scores == "head":
         copies = (3 if width == BYTES_FP32 else 3.5) * BYTES_FP32 * min(table, CHUNK_ELEMENTS)
         scored = table * width + copies
+        if config.separate_targets:
+            # One sequence's own gradient, and the part of it that a chunk adds.
+            scored += 2 * BYTES_FP32 * matrix
     if logits > backward:
         return _Work(body, scored, logits, 0)
     return _Work(body, scored, 0, backward)

@@ -21,6 +21,9 @@ def test_a_good_configuration_has_none(settings: dict[str, Any]) -> None:
     assert mistakes(settings, mode="train") == ""
 
 
+MINIMAX = {"objective": "minimax"}
+
+
 def test_every_mistake_is_found_at_once(settings: dict[str, Any], tmp_path: Path) -> None:
     settings["tokenizer"] = str(tmp_path / "none.model")
     settings["sources"][0]["prefix"] = str(tmp_path / "none")
@@ -64,6 +67,26 @@ def test_long_sequences_need_long_sources(settings: dict[str, Any]) -> None:
 def test_short_target_batch(settings: dict[str, Any]) -> None:
     settings["search"]["target_batch"] = 1
     assert "at least the number of targets" in mistakes(settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target_reference": {"near": 3.0, "far": 3.0}}, "is of search.objective: minimax"),
+        (MINIMAX | {"target_reference": {"near": 3.0}}, "no loss for the target far"),
+        (MINIMAX | {"target_reference": {"near": 3, "far": 3, "x": 3}}, "x is no target"),
+    ],
+)
+def test_objectives(settings: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    settings["search"] |= changes
+    assert message in mistakes(settings)
+
+
+def test_minimax_needs_two_targets(settings: dict[str, Any]) -> None:
+    settings["search"] |= MINIMAX
+    assert mistakes(settings) == ""
+    settings["targets"].pop()
+    assert "needs at least two targets" in mistakes(settings)
 
 
 def test_zero_initial_weight(settings: dict[str, Any]) -> None:
