@@ -22,6 +22,7 @@ from fastmix_mega.report.charts import LineChart
 from fastmix_mega.report.figures import heat_map, line_charts
 from fastmix_mega.report.read import Run, read_run
 from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, view_mixture
+from fastmix_mega.report.targets import target_charts, target_matrix
 
 
 def build_report(run_dir: Path) -> Path:
@@ -41,6 +42,8 @@ def render(run: Run) -> str:
     """The page."""
     mixture = view_mixture(run)
     charts = line_charts(run, mixture) if mixture else {}
+    by_target = target_charts(run) if mixture else {}
+    charts |= by_target
     script = Markup(_text("report.js"))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -70,6 +73,8 @@ def render(run: Run) -> str:
         charts=charts,
         scores=score_rows(run, mixture) if mixture else None,
         heat=heat_map(run, mixture) if mixture else None,
+        matrix=target_matrix(run, mixture) if mixture else None,
+        target_charts=list(by_target.values()),
         evaluation=run.evaluations[-1] if run.evaluations else None,
         maximum_epochs=MAXIMUM_EPOCHS,
         # jinja2's tojson writes <, >, & and ' as \uXXXX: no name can end the script element.

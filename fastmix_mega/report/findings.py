@@ -73,6 +73,8 @@ def lead(run: Run, mixture: Mixture | None) -> str:
     sentence = "Found"
     if targets:
         sentence += f" for the {'target' if len(targets) == 1 else 'targets'} {listing(targets)}"
+    if search.get("objective") == "minimax":
+        sentence += ", of which the worst counts most,"
     sentence += f" with one proxy run of {budget}"
     cost = search.get("cost_in_proxy_runs")
     if not cost:

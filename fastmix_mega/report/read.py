@@ -33,6 +33,13 @@ class OuterStep(_Row):
     counts: list[int]
     target_loss: Annotated[dict[str, float], Field(min_length=1)]
     effective_sources: float
+    target_weights: list[float] | None = None
+    """[K] in the order of `target_loss`."""
+    target_scores: list[list[float]] | None = None
+    """[K][S]."""
+    target_score_stderr: list[list[float]] | None = None
+    target_reference: list[float] | None = None
+    """[K] of a minimax search."""
     seconds: float = 0.0
 
 
@@ -58,6 +65,9 @@ class Evaluation(_Row):
 class _Target(_Row):
     name: str
     weight: Annotated[float, Field(gt=0)] = 1.0
+    share: float | None = None
+    scores: dict[str, float] = {}
+    score_stderr: dict[str, float] = {}
 
 
 class _Search(_Row):
@@ -211,6 +221,19 @@ def _check_lengths(run: Run) -> None:
                 raise UserError(
                     f"history.jsonl, outer step {row.outer_step}: {len(values)} values for "
                     f"{expected} sources; does the folder mix two runs?"
+                )
+        targets = len(row.target_loss)
+        for vector in (row.target_weights, row.target_reference):
+            if vector is not None and len(vector) != targets:
+                raise UserError(
+                    f"history.jsonl, outer step {row.outer_step}: {len(vector)} values for "
+                    f"{targets} targets"
+                )
+        for matrix in (row.target_scores, row.target_score_stderr):
+            if matrix is not None and [len(each) for each in matrix] != [expected] * targets:
+                raise UserError(
+                    f"history.jsonl, outer step {row.outer_step}: the targets' scores are not "
+                    f"{targets} x {expected} numbers"
                 )
     for line in run.steps:
         if not len(line.source_loss) == len(line.source_count) == expected:

@@ -39,6 +39,8 @@ def write_run(
     absent: float = 0.0,
     estimates_errors: bool = True,
     tokens_per_source: int = 400_000,
+    targets: tuple[str, ...] = ("unseen", "average"),
+    minimax: bool = False,
     seed: int = 0,
 ) -> Path:
     """Write a run folder: a search with `outer_steps`, or a training run of as many steps.
@@ -51,6 +53,8 @@ def write_run(
         absent: the share of source losses that are null.
         estimates_errors: False writes zeros as the mixture's standard errors.
         tokens_per_source: the sources' mean size.
+        targets: their names.
+        minimax: whether the targets' weights move.
     """
     directory.mkdir(parents=True)
     random = np.random.default_rng(seed)
@@ -84,14 +88,15 @@ def write_run(
                 "score_stderr": (6 * np.exp(-number / 30) * error).tolist(),
                 "counts": random.multinomial(every * batch, 0.5 * before + 0.5 / count).tolist(),
                 "target_loss": {
-                    "unseen": 4.9 + 2 * np.exp(-step / 120) + random.normal(0, 0.1),
-                    "average": 4.4 + 2.3 * np.exp(-step / 110) + random.normal(0, 0.07),
+                    name: 4.9 - 0.5 * k + 2 * np.exp(-step / 120) + random.normal(0, 0.1)
+                    for k, name in enumerate(targets)
                 },
                 "entropy": entropy(mixture),
                 "effective_sources": effective_sources(mixture),
                 "seconds": 0.05,
             }
         )
+    by_target = [_add_targets(np.random.default_rng(seed + 1), row, pull, minimax) for row in rows]
     weights = softmax(pull) if training else np.full(count, 1 / count)
     if rows and not training:
         half = np.log([row["mixture"] for row in rows[len(rows) // 2 :]])
@@ -103,8 +108,8 @@ def write_run(
     _write_lines(directory / "metrics.jsonl", metrics)
     sizes = (tokens_per_source * random.lognormal(0, 0.8, count)).astype(int) + 1
     sources = [{"name": name, "prefix": f"data/{index}"} for index, name in enumerate(names)]
-    targets = [
-        {"name": name, "prefix": f"data/{name}", "weight": 1.0} for name in ("unseen", "average")
+    target_entries: list[dict[str, Any]] = [
+        {"name": name, "prefix": f"data/{name}", "weight": 1.0} for name in targets
     ]
     config = {
         "run_dir": str(directory),
@@ -112,7 +117,7 @@ def write_run(
         "method": "fastmix",
         "mixture": "uniform",
         "sources": sources,
-        "targets": targets,
+        "targets": target_entries,
         "model": {"preset": "1M"},
         "train": {"steps": steps, "global_batch": batch, "seq_length": length},
         "search": {"every": every, "warmup": warmup, "initial": "uniform"},
@@ -139,10 +144,16 @@ def write_run(
                 }
                 for source, weight, error, size in zip(sources, weights, errors, sizes, strict=True)
             ],
-            "targets": targets,
+            "targets": [
+                entry | ({} if training else more)
+                for entry, more in zip(
+                    target_entries, _by_name(by_target, names, len(targets)), strict=True
+                )
+            ],
             "tokenizer": {"path": "tokenizer.model", "sha256": "5f" * 32, "vocab_size": 4096},
             "search": {
                 "method": "fixed" if training else "fastmix",
+                "objective": "minimax" if minimax else "mean",
                 "config_sha256": "ab" * 32,
                 "seed": seed,
                 "steps": steps,
@@ -159,6 +170,39 @@ def write_run(
         },
     )
     return directory
+
+
+def _add_targets(
+    random: np.random.Generator, row: dict[str, Any], pull: np.ndarray, minimax: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of every target by itself, into the row; returned too with their errors, [K, S]."""
+    count = len(row["target_loss"])
+    scores = np.stack([np.roll(pull, k) + 1.0 for k in range(count)])
+    scores = scores * np.array([4.0 / (1 + k) for k in range(count)])[:, None]
+    errors = 0.3 + 0.5 * random.random(scores.shape)
+    row["target_scores"], row["target_score_stderr"] = scores.tolist(), errors.tolist()
+    lean = 0.03 * row["outer_step"] * np.arange(count) if minimax else np.zeros(count)
+    row["target_weights"] = softmax(lean).tolist()
+    if minimax:
+        row["target_reference"] = [5.5 - 0.6 * k for k in range(count)]
+    return scores, errors
+
+
+def _by_name(
+    by_target: list[tuple[np.ndarray, np.ndarray]], names: tuple[str, ...], targets: int
+) -> list[dict[str, Any]]:
+    """What mixture.json holds of every target."""
+    if not by_target:
+        return [{}] * targets
+    scores, errors = by_target[-1]
+    return [
+        {
+            "share": 1 / targets,
+            "scores": dict(zip(names, scores[k].tolist(), strict=True)),
+            "score_stderr": dict(zip(names, errors[k].tolist(), strict=True)),
+        }
+        for k in range(targets)
+    ]
 
 
 def _metrics(
@@ -211,6 +255,12 @@ CASES: dict[str, dict[str, Any]] = {
     "training_running": {"training": True, "finished": False},
     "no_errors": {"estimates_errors": False},
     "repeated": {"tokens_per_source": 20_000},
+    "minimax": {"minimax": True, "targets": ("code", "answers", "choices")},
+    "hostile_targets": {"targets": HOSTILE, "minimax": True},
+    "many_targets": {
+        "names": tuple(f"source_{n:03d}" for n in range(40)),
+        "targets": tuple(f"a_target_with_a_long_name_{n}" for n in range(14)),
+    },
 }
 
 

@@ -26,6 +26,8 @@ class Page(HTMLParser):
         self.open_elements: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.cells: list[list[tuple[str, str | None]]] = []
+        """Of the table of all numbers."""
+        self._counts = False
         self.texts: dict[str, str] = {}
         self._script: str | None = None
         self.feed(text)
@@ -36,9 +38,11 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open_elements.append(tag)
-        if tag == "tr":
+        if tag == "table":
+            self._counts = "sortable" in (dict(attrs).get("class") or "")
+        if tag == "tr" and self._counts:
             self.cells.append([])
-        if tag in ("td", "th"):
+        if tag in ("td", "th") and self._counts:
             self.cells[-1].append(("", dict(attrs).get("data-value")))
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -50,7 +54,7 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         inside = self.open_elements[-1] if self.open_elements else ""
         self.texts[inside] = self.texts.get(inside, "") + data
-        if "td" in self.open_elements or "th" in self.open_elements:
+        if self._counts and {"td", "th"} & set(self.open_elements):
             text, value = self.cells[-1][-1]
             self.cells[-1][-1] = (text + data, value)
         if inside == "script" and self.elements[-1][1].get("type") == "application/json":
