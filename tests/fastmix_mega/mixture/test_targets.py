@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmix_mega.mixture.rule import DecayedSums
@@ -19,6 +19,7 @@ def test_given_weights_stay_as_they_are() -> None:
     assert weights.current.tolist() == [2.0, 1.0]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0.1, 10), min_size=2, max_size=5),
     st.data(),
