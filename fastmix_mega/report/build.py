@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from fastmix_mega import __version__
 from fastmix_mega.files import write_atomic
-from fastmix_mega.report import findings, words
+from fastmix_mega.report import findings, what_if, words
 from fastmix_mega.report.bars import mixture_bars, score_rows
 from fastmix_mega.report.charts import LineChart
 from fastmix_mega.report.figures import heat_map, line_charts
@@ -44,7 +44,8 @@ def render(run: Run) -> str:
     charts = line_charts(run, mixture) if mixture else {}
     by_target = target_charts(run) if mixture else {}
     charts |= by_target
-    script = Markup(_text("report.js"))
+    scripts = [Markup(_text(file)) for file in ("report.js", "what_if.js")]
+    limits = what_if.what_if(run, mixture)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -78,10 +79,12 @@ def render(run: Run) -> str:
         evaluation=run.evaluations[-1] if run.evaluations else None,
         maximum_epochs=MAXIMUM_EPOCHS,
         # jinja2's tojson writes <, >, & and ' as \uXXXX: no name can end the script element.
-        data=page_data(run, mixture, charts),
-        style=Markup(_text("style.css")),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=page_data(run, mixture, charts) | {"what_if": limits},
+        what_if=limits,
+        what_if_rows=what_if.rows(mixture) if mixture else [],
+        style=Markup(_text("style.css") + _text("what_if.css")),
+        scripts=scripts,
+        script_hashes=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
         version=__version__,
     )
 
@@ -115,6 +118,10 @@ def page_data(run: Run, mixture: Mixture | None, charts: dict[str, LineChart]) -
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _text(file: str) -> str:

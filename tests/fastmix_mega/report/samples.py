@@ -27,6 +27,13 @@ LONG = tuple(
     f"commoncrawl_2023_{n:02d}_english_filtered_deduplicated_part_{n:03d}" for n in range(8)
 )
 
+LIMITS: dict[str, Any] = {
+    "budget_tokens": 3_000_000,
+    "max_epochs": 6.0,
+    "sources": {"junk": {"max": 0.01}, "web": {"min": 0.125}},
+    "groups": {"text": {"sources": ["docs", "web"], "max": 0.45}},
+}
+
 
 def write_run(
     directory: Path,
@@ -41,6 +48,7 @@ def write_run(
     tokens_per_source: int = 400_000,
     targets: tuple[str, ...] = ("unseen", "average"),
     minimax: bool = False,
+    constraints: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> Path:
     """Write a run folder: a search with `outer_steps`, or a training run of as many steps.
@@ -55,6 +63,7 @@ def write_run(
         tokens_per_source: the sources' mean size.
         targets: their names.
         minimax: whether the targets' weights move.
+        constraints: recorded as the search's; the weights are not changed.
     """
     directory.mkdir(parents=True)
     random = np.random.default_rng(seed)
@@ -141,8 +150,12 @@ def write_run(
                     "stderr": float(error),
                     "tokens": int(size),
                     "epochs_at_budget": float(weight * budget / size),
+                    "gain": None if training else float(force),
+                    "data_sha256": [f"{int(size):064x}"],
                 }
-                for source, weight, error, size in zip(sources, weights, errors, sizes, strict=True)
+                for source, weight, error, size, force in zip(
+                    sources, weights, errors, sizes, pull, strict=True
+                )
             ],
             "targets": [
                 entry | ({} if training else more)
@@ -165,6 +178,9 @@ def write_run(
                 "entropy": entropy(weights),
                 "effective_sources": effective_sources(weights),
                 "warnings": ["The search was short."] if outer_steps < 10 else [],
+                "device": "cpu",
+                "code_sha256": "cd" * 32,
+                **({} if constraints is None else {"constraints": constraints}),
             },
             "versions": {"fastmix-mega": "0.1.0", "torch": "2.13.0", "python": "3.11.2"},
         },
@@ -261,6 +277,7 @@ CASES: dict[str, dict[str, Any]] = {
         "names": tuple(f"source_{n:03d}" for n in range(40)),
         "targets": tuple(f"a_target_with_a_long_name_{n}" for n in range(14)),
     },
+    "limited": {"constraints": LIMITS},
 }
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from fastmix_mega.constraints.apply import ConstraintSet, Sources
+from fastmix_mega.constraints.solve import Node, project
+from fastmix_mega.constraints.spec import Constraints
+from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.report.build import build_report
+from tests.fastmix_mega.constraints.test_solve import random_problem
 from tests.fastmix_mega.report.browser import Browser, find_browser
-from tests.fastmix_mega.report.samples import CASES, HOSTILE, write_run
+from tests.fastmix_mega.report.samples import CASES, HOSTILE, LIMITS, write_run
 
 EXECUTABLE = find_browser()
 pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium is installed")
@@ -91,6 +99,78 @@ def test_the_table_sorts_by_a_column(browser: Browser, tmp_path: Path) -> None:
     assert values == sorted(values, reverse=True)
 
 
+def test_the_page_solves_limits_as_the_export_does(browser: Browser, tmp_path: Path) -> None:
+    """200 random problems with nested groups, fixed shares and caps."""
+    browser.open(build_report(write_run(tmp_path / "run")))
+    random = np.random.default_rng(5)
+    problems = [random_problem(random) for _ in range(200)]
+
+    def tree(node: Node) -> dict[str, Any]:
+        groups = [tree(group) for group in node.groups]
+        own = {"low": node.lower, "high": node.upper, "sources": list(node.sources)}
+        return own | {"groups": groups}
+
+    given = [
+        [tree(root), p.tolist(), lower.tolist(), upper.tolist()]
+        for root, p, lower, upper in problems
+    ]
+    found = browser.evaluate(f"({json.dumps(given)}).map(each => whatIf.project(...each))")
+    wanted = [project(*problem) for problem in problems]
+    assert np.abs(np.array(found) - np.array(wanted)).max() < 1e-9
+    impossible = [tree(Node(1.0, 1.0, [0, 1])), [0.5, 0.5], [0.0, 0.0], [0.4, 0.4]]
+    call = f"whatIf.project(...{json.dumps(impossible)})"
+    assert (
+        browser.evaluate(f"(() => {{ try {{ {call} }} catch (e) {{ return e.largest }} }})()")
+        == 0.8
+    )
+
+
+def test_moving_a_slider_moves_the_mixture(browser: Browser, tmp_path: Path) -> None:
+    """The page's shares and cost, against the constraints' own."""
+    page = build_report(write_run(tmp_path / "run", **CASES["limited"]))
+    mixture = read_mixture(tmp_path / "run" / "mixture.json")
+    names = [source.name for source in mixture.sources]
+    place = names.index("code")
+    browser.open(page)
+    browser.evaluate(
+        f"""(() => {{
+          const row = document.querySelector('#what-if [data-index="{place}"]');
+          const slider = row.querySelector('[name=max]');
+          slider.value = 12;
+          slider.dispatchEvent(new Event('input'));
+        }})()"""
+    )
+    texts = browser.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('#what-if [data-index]')]"
+        ".map(e => [e.dataset.index, e.querySelector('.share').textContent]))"
+    )
+    limits = Constraints.model_validate(
+        LIMITS | {"sources": LIMITS["sources"] | {"code": {"max": 0.12}}}
+    )
+    sources = Sources(names, [source.tokens for source in mixture.sources])
+    weights = np.array([source.weight for source in mixture.sources])
+    result = ConstraintSet(limits, sources, "limits").apply(weights / weights.sum())
+    for index, share in enumerate(result.weights):
+        assert abs(float(texts[str(index)].rstrip("%")) / 100 - share) < 6e-4
+    verdict = browser.evaluate("document.querySelector('#what-if .verdict').textContent")
+    cost = result.predicted_cost([source.gain for source in mixture.sources])
+    assert cost is not None
+    assert f"+{cost:.4f} nats" in verdict
+    browser.evaluate("document.querySelector('#what-if [type=reset]').click()")
+    assert browser.complaints == []
+
+
+def test_limits_that_contradict_each_other_are_told(browser: Browser, tmp_path: Path) -> None:
+    browser.open(build_report(write_run(tmp_path / "run")))
+    browser.evaluate(
+        """[...document.querySelectorAll('#what-if [name=max]')].forEach(slider => {
+          slider.value = 5; slider.dispatchEvent(new Event('input')); })"""
+    )
+    verdict = browser.evaluate("document.querySelector('#what-if .verdict').textContent")
+    assert "leave room for 40.0% only" in verdict
+    assert browser.complaints == []
+
+
 def test_it_prints(browser: Browser, tmp_path: Path) -> None:
     browser.open(build_report(write_run(tmp_path / "run")))
     assert browser.pdf().startswith(b"%PDF-")
@@ -98,4 +178,6 @@ def test_it_prints(browser: Browser, tmp_path: Path) -> None:
     browser.call("Emulation.setEmulatedMedia", media="print")
     display = "getComputedStyle(document.querySelector('.sortable thead button')).display"
     assert browser.evaluate(display) == "contents"
+    shown = "[...document.querySelectorAll('#what-if input')].filter(e => e.offsetParent).length"
+    assert browser.evaluate(shown) == 0
     browser.call("Emulation.setEmulatedMedia", media="")

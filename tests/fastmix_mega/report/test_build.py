@@ -159,7 +159,7 @@ def test_names_cannot_become_markup(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "run", HOSTILE)
     page = page_of(directory)
     tags = [tag for tag, _ in page.elements]
-    assert tags.count("script") == 2
+    assert tags.count("script") == 3
     assert "img" not in tags
     assert sorted(source["name"] for source in page.data["sources"]) == sorted(HOSTILE)
     assert sorted(text for text, _ in page.column("Source")) == sorted(HOSTILE)
