@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastmix_mega.baselines.settings import SWARMS, UNTRAINED
 from fastmix_mega.config import Config, SourceConfig
 from fastmix_mega.constraints.apply import epochs_at
 from fastmix_mega.data.overlap import shared_documents
@@ -19,6 +20,7 @@ from fastmix_mega.data.source import TokenSource
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.identity import differences
+from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.mixture.policy import OuterSchedule
 from fastmix_mega.mixture.rule import FloatArray
 from fastmix_mega.mixture.stages import average_mixture, resolve_stages
@@ -26,6 +28,8 @@ from fastmix_mega.mixture.start import search_start
 from fastmix_mega.model import kernels
 from fastmix_mega.model.presets import ModelShape, resolve_shape
 from fastmix_mega.parallel.rules import as_yaml, nearest_layout, problems
+
+PRIOR = "regmix.prior"
 
 
 @dataclass
@@ -55,14 +59,16 @@ def check(
         allowed: names of differences to the run in the folder that the user has said yes to.
     """
     found = Findings()
+    untrained = mode == "search" and config.method in UNTRAINED
+    trains_as = "train" if config.method in SWARMS else mode
     steps = [
-        _warm_up(config),
+        iter(()) if untrained else _warm_up(config),
         _run_folder(config, mode, allowed, found),
         _inputs(config, mode, found),
         _start(config, found),
         _search(config) if mode == "search" else iter(()),
-        _layout(config, processes, mode, found),
-        _kernels(config, mode, found),
+        iter(()) if untrained else _layout(config, processes, trains_as, found),
+        iter(()) if untrained else _kernels(config, trains_as, found),
     ]
     for step in steps:
         found.mistakes.extend(f"  {message}" for message in step)
@@ -203,6 +209,11 @@ def _mixtures(
         return  # Their mistakes are told already.
     tokens = [source.num_tokens for source in sources]
     try:
+        if mode == "search" and config.method in SWARMS:
+            prior = resolve_mixture(config.regmix.prior, config.source_names, tokens, PRIOR)
+            if (prior <= 0).any():
+                yield f"{PRIOR}: a source with a weight of 0 would never be drawn; drop the source"
+            found.facts.append(f"swarm: {config.regmix.runs} proxy runs")
         if mode == "train":
             stages = resolve_stages(config, tokens)
             weights = average_mixture(stages, config.train.steps)
@@ -291,8 +302,12 @@ def _overlaps(config: Config, opened: dict[str, TokenSource]) -> Iterator[str]:
 
 def _search(config: Config) -> Iterator[str]:
     search, train = config.search, config.train
+    if config.method in ("uniform", "proportional"):
+        return
     if not config.targets:
-        yield "targets: a search needs at least one"
+        yield f"targets: a search needs at least one (method: {config.method})"
+        return
+    if config.method in (*SWARMS, *UNTRAINED):
         return
     if search.target_batch < len(config.targets):
         yield (

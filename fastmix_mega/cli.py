@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(verb=_check)
 
     for name, verb, text in (
-        ("search", _search, "find the mixture with one proxy run"),
+        ("search", _search, "find the mixture, by default with one proxy run"),
         ("train", _train, "train with a fixed mixture"),
     ):
         run = verbs.add_parser(name, help=text)
@@ -230,9 +230,14 @@ def _run(options: argparse.Namespace, mode: str) -> int:
             if options.sweep_seed is not None:
                 words.append(f"--sweep-seed={options.sweep_seed}")
             return launch.run_processes(words, processes, nodes)
-    from fastmix_mega.loop import run
+    if mode == "search":
+        from fastmix_mega.search import search
 
-    run(config, "search" if mode == "search" else "train")
+        search(config)
+    else:
+        from fastmix_mega.loop import run
+
+        run(config, "train")
     return 0
 
 

@@ -51,9 +51,8 @@ def add_verbs(verbs: Any) -> None:
     ngram.add_argument(
         "--tokens",
         type=quantity,
-        default=4_000_000,
         metavar="N",
-        help="of each source (default: 4M)",
+        help="of each source (default: ngram.tokens, 4M)",
     )
     ngram.set_defaults(verb=_ngram)
 
@@ -110,11 +109,14 @@ def _pool(options: argparse.Namespace) -> int:
 
 
 def _ngram(options: argparse.Namespace) -> int:
-    from fastmix_mega.baselines.ngram import ngram_mixture
+    from fastmix_mega.baselines.untrained import untrained_mixture
     from fastmix_mega.config import load_config
     from fastmix_mega.handover.export import describe
 
-    mixture = ngram_mixture(load_config(options.config, options.overrides), options.tokens)
+    words = [*options.overrides, "method=ngram"]
+    if options.tokens is not None:
+        words.append(f"ngram.tokens={options.tokens}")
+    mixture = untrained_mixture(load_config(options.config, words))
     mixture.write(options.output)
     warnings = [f"warning: {text}" for text in mixture.search["warnings"]]
     print("\n".join([*warnings, *describe(mixture, None), f"mixture: {options.output}"]))

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from fastmix_mega.baselines.settings import NgramSection, RegMixSection
 from fastmix_mega.constraints.spec import Constraints
 from fastmix_mega.errors import UserError
 from fastmix_mega.section import Name, PositiveFloat, PositiveInt, Section, Share, TokenCount
@@ -312,8 +313,11 @@ class Config(Section):
     run_dir: PathText
     seed: int = Field(default=1, ge=0, lt=2**31)
     precision: Literal["fp32", "bf16"] = "fp32"
-    method: Literal["fastmix", "reference"] = "fastmix"
-    """The search's update rule; `reference` is the recipe of the authors' code, to compare."""
+    method: Literal["fastmix", "reference", "regmix", "ngram", "proportional", "uniform"] = (
+        "fastmix"
+    )
+    """How the mixture is found. All but `fastmix` are there to compare: `reference` is the recipe
+    of the authors' code; docs/baselines.md describes the others."""
     mixture: str | dict[str, float] = "uniform"
     """`fastmix train` only: `uniform`, `proportional`, a mixture.json, or weights by name."""
     stages: list[StageConfig] = Field(default=[])
@@ -331,6 +335,8 @@ class Config(Section):
     kernels: KernelsSection = KernelsSection()
     train: TrainSection
     search: SearchSection = SearchSection()
+    regmix: RegMixSection = RegMixSection()
+    ngram: NgramSection = NgramSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     guards: GuardsSection = GuardsSection()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastmix_mega.baselines.settings import SWARMS, UNTRAINED
 from fastmix_mega.config import Config, load_config
 from fastmix_mega.data.indexed import read_manifest
 from fastmix_mega.errors import UserError
@@ -40,6 +41,8 @@ class Difference:
         return self.text + (hint if self.can_be_allowed else "")
 
 
+FREE_IF_LOOPLESS = ("regmix", "ngram")
+"""What may differ where a search has no training loop of its own."""
 FREE_SECTIONS = ("run_dir", "log", "checkpoint", "guards", "parallel", "kernels")
 """A continued run may log, save, be laid out over processes and computed otherwise than before."""
 
@@ -77,9 +80,12 @@ def differences(config: Config, mode: str) -> list[Difference]:
     directory = Path(config.run_dir)
     checkpoints = any(directory.glob("checkpoints/step_*"))
     finished = (directory / "mixture.json").exists()
-    if not checkpoints and not finished:
+    # Methods without a training loop of their own have their runs, if any, in folders below.
+    loopless = mode == "search" and config.method in (*SWARMS, *UNTRAINED)
+    begun = loopless and (directory / "run.json").exists()
+    if not checkpoints and not finished and not begun:
         return []
-    if not checkpoints:
+    if not checkpoints and not begun:
         return [Difference("run", "it holds a finished run without a checkpoint to go on from")]
     try:
         there = json.loads((directory / "run.json").read_bytes())
@@ -87,6 +93,9 @@ def differences(config: Config, mode: str) -> list[Difference]:
     except (OSError, ValueError, UserError):
         return [Difference("run", "it holds checkpoints, but no readable run.json and config.yaml")]
     found = list(_compare("", before.model_dump(mode="json"), config.model_dump(mode="json")))
+    if loopless:
+        # A swarm may grow, and be fitted anew; its runs are compared one by one.
+        found = [each for each in found if each.name.split(".")[0] not in FREE_IF_LOOPLESS]
     here = _identity(config, mode)
     if there.get("verb") != here["verb"]:
         found.append(Difference("verb", f"fastmix {there.get('verb')} there, fastmix {mode} here"))

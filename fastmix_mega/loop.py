@@ -55,16 +55,20 @@ def run(config: Config, mode: Mode) -> None:
     Raises:
         Stopped: after a checkpoint, if a signal or a stop file asked for it.
     """
-    with parallel_layout.start(config.parallel) as layout:
-        request = StopRequest(config.run_dir)
-        with request.listening():
-            loop = TrainingLoop(config, mode, layout)
-            try:
-                with loop.watchdog:
-                    loop.run(request)
-                loop.finish()
-            finally:
-                loop.close()
+    request = StopRequest(config.run_dir)
+    with parallel_layout.start(config.parallel) as layout, request.listening():
+        run_within(layout, config, mode, request)
+
+
+def run_within(layout: Layout, config: Config, mode: Mode, request: StopRequest) -> None:
+    """As `run`, by processes that have met already: several runs can follow each other."""
+    loop = TrainingLoop(config, mode, layout)
+    try:
+        with loop.watchdog:
+            loop.run(request)
+        loop.finish()
+    finally:
+        loop.close()
 
 
 class TrainingLoop:

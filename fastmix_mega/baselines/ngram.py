@@ -1,4 +1,4 @@
-"""`fastmix ngram CONFIG --output FILE`: the mixture whose token pairs look most like the target's.
+"""`method: ngram`, or `fastmix ngram`: the mixture whose token pairs look most like the target's.
 
 The control that every search must beat: no model is trained. Each source is a distribution over
 pairs of neighbouring tokens, a mixture of sources is the mixture of these, and the target's
@@ -8,17 +8,15 @@ log-likelihood under it is concave in the shares: the best one is found exactly.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastmix_mega.config import Config
-from fastmix_mega.data.inputs import Inputs, open_inputs
+from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.errors import UserError
-from fastmix_mega.mixture.file import MixtureFile, MixtureSource
-from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
+from fastmix_mega.mixture.rule import FloatArray
 
 MOST_ITERATIONS = 20_000
 
@@ -31,14 +29,13 @@ class Fit:
     """Nats per pair by which the best mixture can be better at most."""
 
 
-def ngram_mixture(config: Config, tokens: int) -> MixtureFile:
-    """The mixture of the configuration's sources, from at most `tokens` tokens of each.
+def ngram_fit(config: Config, inputs: Inputs) -> Fit:
+    """The mixture of the configuration's sources, from at most `ngram.tokens` tokens of each.
 
     Raises:
-        UserError: if a file is missing, broken, or too short for two sequences.
+        UserError: if a source or a target is too short for two sequences.
     """
-    inputs = open_inputs(config)
-    count = max(2, tokens // config.train.seq_length)
+    count = max(2, config.ngram.tokens // config.train.seq_length)
     targets = [_pairs(target, count) for target in inputs.targets]
     given = np.array([target.weight for target in config.targets], np.float64)
     keys, weights = _weighted(targets, given / given.sum(), inputs.tokenizer.vocab_size)
@@ -49,7 +46,7 @@ def ngram_mixture(config: Config, tokens: int) -> MixtureFile:
         ],
         axis=1,
     )  # [P, S]
-    return _file(config, inputs, fit_mixture(likelihoods, weights))
+    return fit_mixture(likelihoods, weights)
 
 
 def fit_mixture(likelihoods: FloatArray, weights: FloatArray, tolerance: float = 1e-6) -> Fit:
@@ -143,33 +140,3 @@ def _pairs(source: TokenSource, count: int) -> NDArray[np.int64]:
             f"{source.seq_length}: lower train.seq_length"
         )
     return source.samples(np.arange(min(count, source.num_samples)))
-
-
-def _file(config: Config, inputs: Inputs, fit: Fit) -> MixtureFile:
-    warnings = []
-    if fit.gap > 1e-4:
-        warnings.append(f"The fit ended {fit.gap:.2g} nats per pair from the best one at most.")
-    return MixtureFile(
-        sources=[
-            MixtureSource(
-                name=given.name, weight=float(share), prefix=given.prefix, tokens=source.num_tokens
-            )
-            for given, source, share in zip(config.sources, inputs.sources, fit.shares, strict=True)
-        ],
-        targets=[target.model_dump(mode="json") for target in config.targets],
-        tokenizer={
-            "path": config.tokenizer,
-            "sha256": inputs.tokenizer.sha256,
-            "vocab_size": inputs.tokenizer.vocab_size,
-        },
-        search={
-            "method": "ngram",
-            "config_sha256": config.fingerprint(),
-            "seed": config.seed,
-            "cost_in_proxy_runs": 0.0,
-            "entropy": entropy(fit.shares),
-            "effective_sources": effective_sources(fit.shares),
-            "warnings": warnings,
-        },
-        versions={"fastmix-mega": version("fastmix-mega")},
-    )

@@ -12,8 +12,7 @@ def cost_in_proxy_runs(config: Config, shape: ModelShape, outer_steps: int) -> f
     Counts multiply-adds in matrix products as 2, a backward pass as twice its forward, and leaves
     out attention's products (the same share of training and of the target's forward).
     """
-    body = 2.0 * shape.body_parameters
-    head = 2.0 * shape.vocab_size * shape.hidden_size
+    body, head = _per_token(shape)
     train = config.train
     training = 3.0 * (body + head) * train.steps * train.global_batch
     search = config.search
@@ -30,3 +29,16 @@ def cost_in_proxy_runs(config: Config, shape: ModelShape, outer_steps: int) -> f
         passes = 2 if by_target else 1
         extra = passes * target_sequences * 3.0 * (body + head)
     return 1.0 + extra / training
+
+
+def evaluation_in_proxy_runs(config: Config, shape: ModelShape, sequences: int) -> float:
+    """The operations of forward passes of that many sequences, over those of a training run."""
+    body, head = _per_token(shape)
+    train = config.train
+    training = 3.0 * (body + head) * train.steps * train.global_batch
+    return sequences * (body + head) / training
+
+
+def _per_token(shape: ModelShape) -> tuple[float, float]:
+    """Operations of one token's forward pass: of the layers, and of the head."""
+    return 2.0 * shape.body_parameters, 2.0 * shape.vocab_size * shape.hidden_size

@@ -73,9 +73,14 @@ def lead(run: Run, mixture: Mixture | None) -> str:
     sentence = "Found"
     if targets:
         sentence += f" for the {'target' if len(targets) == 1 else 'targets'} {listing(targets)}"
+    if not tokens:
+        return f"{sentence} without training a model (method: {search.get('method')})."
+    runs = search.get("runs")
     if search.get("objective") == "minimax":
         sentence += ", of which the worst counts most,"
-    sentence += f" with one proxy run of {budget}"
+    sentence += (
+        f" with {'one proxy run' if runs is None else plural(runs, 'proxy run')} of {budget}"
+    )
     cost = search.get("cost_in_proxy_runs")
     if not cost:
         return f"{sentence}."
@@ -114,11 +119,13 @@ def key_figures(run: Run, mixture: Mixture | None) -> list[KeyFigure]:
     searched = mixture is not None and not mixture.is_training
     cost = search.get("cost_in_proxy_runs")
     if cost and searched:
+        runs = search.get("runs")
         detail = f"{plural(search.get('outer_steps', len(run.history)), 'outer step')}"
         seconds = sum(row.seconds for row in run.history)
-        figures.append(
-            KeyFigure("Cost", f"{cost:.2f} proxy runs", f"{detail}, {duration(seconds)} in all")
-        )
+        detail = f"{detail}, {duration(seconds)} in all"
+        if runs is not None:
+            detail = "every run of the swarm, and its evaluation"
+        figures.append(KeyFigure("Cost", f"{cost:.2f} proxy runs", detail))
     if mixture is not None:
         import numpy as np
 

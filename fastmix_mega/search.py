@@ -1,0 +1,34 @@
+"""`fastmix search`: whichever way `method` finds the mixture, the same files come of it."""
+
+from __future__ import annotations
+
+import os
+
+from fastmix_mega.baselines.settings import SWARMS, UNTRAINED
+from fastmix_mega.config import Config
+
+
+def search(config: Config) -> None:
+    """Find the mixture. Collective.
+
+    Raises:
+        Stopped: after a checkpoint, if a signal or a stop file asked for it.
+        UserError: if the data or the run folder is not what it must be.
+    """
+    if config.method in UNTRAINED:
+        from fastmix_mega.baselines.answer import finish
+        from fastmix_mega.baselines.untrained import untrained_mixture
+        from fastmix_mega.identity import record_run
+
+        if os.environ.get("RANK", "0") == "0":
+            mixture = untrained_mixture(config)
+            record_run(config, "search", None)
+            finish(config, mixture)
+    elif config.method in SWARMS:
+        from fastmix_mega.baselines import swarm
+
+        swarm.search(config)
+    else:
+        from fastmix_mega.loop import run
+
+        run(config, "search")
