@@ -52,6 +52,31 @@ class Controller(Protocol):
     def load(self, state: dict[str, Any]) -> None: ...
 
 
+class Trajectory:
+    """A growing [K, S] array: one row per outer step, without an object for each."""
+
+    def __init__(self, width: int) -> None:
+        self._rows: FloatArray = np.empty((16, width))
+        self._count = 0
+
+    def append(self, row: FloatArray) -> None:
+        if self._count == len(self._rows):
+            self._rows = np.concatenate((self._rows, np.empty_like(self._rows)))
+        self._rows[self._count] = row
+        self._count += 1
+
+    @property
+    def rows(self) -> FloatArray:
+        """[K, S], a view."""
+        return self._rows[: self._count]
+
+    @rows.setter
+    def rows(self, rows: FloatArray) -> None:
+        self._count = len(rows)
+        if self._count:
+            self._rows = np.array(rows)
+
+
 @dataclass
 class FastMixController:
     """Exponentiated gradient on decayed mean scores ("The rule" of the shared notes).
@@ -75,15 +100,18 @@ class FastMixController:
     _logits: FloatArray = field(init=False)
     _sums: DecayedSums = field(init=False)
     _scale: float = 0.0
-    _log_mixtures: list[FloatArray] = field(default_factory=list)
-    _noise: list[FloatArray] = field(default_factory=list)
+    _log_mixtures: Trajectory = field(init=False)
+    _noise: Trajectory = field(init=False)
     _free_logits: FloatArray = field(init=False)
-    _free_log_mixtures: list[FloatArray] = field(default_factory=list)
+    _free_log_mixtures: Trajectory = field(init=False)
 
     def __post_init__(self) -> None:
         self._home = np.log(self.initial) - np.log(self.initial).mean()
         self._logits = self._free_logits = self._home
         self._sums = DecayedSums.zeros(len(self.initial))
+        self._log_mixtures = Trajectory(len(self.initial))
+        self._noise = Trajectory(len(self.initial))
+        self._free_log_mixtures = Trajectory(len(self.initial))
 
     @property
     def mixture(self) -> FloatArray:
@@ -126,9 +154,9 @@ class FastMixController:
         return exponentiated_gradient(pulled, scores, scale, self.step)
 
     def result(self) -> MixtureEstimate:
-        if not self._log_mixtures:
+        trajectory = self._log_mixtures.rows  # [K, S]
+        if not len(trajectory):
             return MixtureEstimate(self.mixture, np.zeros_like(self.initial))
-        trajectory = np.stack(self._log_mixtures)  # [K, S]
         first = len(trajectory) // 2
         weights = geometric_mean(trajectory[first:]) if self.step > 0 else self.initial
         weights = self._restored(weights)
@@ -136,11 +164,11 @@ class FastMixController:
         if self.project is not None:
             # The mean of mixtures within the limits may leave them by a little.
             weights = self.project(weights)
-            free = self._restored(geometric_mean(np.stack(self._free_log_mixtures[first:])))
+            free = self._restored(geometric_mean(self._free_log_mixtures.rows[first:]))
         # The noise of window k is in all averaged points from k on.
         averaged = len(trajectory) - first
         reach = np.minimum(np.arange(len(trajectory), 0, -1), averaged) / averaged  # [K]
-        variance = (reach[:, None] ** 2 * np.stack(self._noise)).sum(axis=0)
+        variance = (reach[:, None] ** 2 * self._noise.rows).sum(axis=0)
         errors = (
             mixture_standard_error(weights, variance)
             if self.tied is None
@@ -161,11 +189,10 @@ class FastMixController:
                 )
             ),
             "scale": self._scale,
-            # One array each: thousands of small ones are slow to save and fragment the memory.
-            "log_mixtures": np.array(self._log_mixtures),
-            "noise": np.array(self._noise),
+            "log_mixtures": self._log_mixtures.rows,
+            "noise": self._noise.rows,
             "free_logits": self._free_logits,
-            "free_log_mixtures": np.array(self._free_log_mixtures),
+            "free_log_mixtures": self._free_log_mixtures.rows,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -173,10 +200,10 @@ class FastMixController:
         self._logits = state["logits"]
         self._sums = DecayedSums(*state["sums"])
         self._scale = state["scale"]
-        self._log_mixtures = list(state["log_mixtures"])
-        self._noise = list(state["noise"])
+        self._log_mixtures.rows = state["log_mixtures"]
+        self._noise.rows = state["noise"]
         self._free_logits = state["free_logits"]
-        self._free_log_mixtures = list(state["free_log_mixtures"])
+        self._free_log_mixtures.rows = state["free_log_mixtures"]
 
 
 @dataclass

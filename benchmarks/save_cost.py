@@ -1,0 +1,79 @@
+"""What does a checkpoint cost, against a training step? On one process, by phase.
+
+    python -m benchmarks.save_cost CONFIG --saves 3 [key.path=value ...]
+
+Prints seconds (medians) of a training step, and of a save's parts: DeepSpeed's collecting, writing
+and syncing the files, reading them back for their checksums, and the rest. A background writer
+could take at most the last three off the critical path, and would need a copy of the state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastmix_mega.checkpoint import store
+from fastmix_mega.config import load_config
+
+
+def timed(owner: Any, name: str, seconds: dict[str, float], label: str) -> None:
+    """Add the time of every call of a function to `seconds[label]`."""
+    original: Callable[..., Any] = getattr(owner, name)
+
+    def wrapper(*arguments: Any, **named: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return original(*arguments, **named)
+        finally:
+            seconds[label] += time.perf_counter() - started
+
+    setattr(owner, name, wrapper)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("config")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value")
+    parser.add_argument("--saves", type=int, default=3)
+    options = parser.parse_args()
+
+    from fastmix_mega.loop import TrainingLoop
+    from fastmix_mega.parallel import layout as layouts
+
+    with tempfile.TemporaryDirectory(prefix="fastmix-save-", dir=os.getcwd()) as directory:
+        config = load_config(options.config, [*options.overrides, f"run_dir={directory}"])
+        with layouts.start(config.parallel) as layout:
+            loop = TrainingLoop(config, "train", layout)
+            spent: dict[str, float] = defaultdict(float)
+            timed(loop.engine.deepspeed, "save_checkpoint", spent, "collecting")
+            timed(store, "_write_all", spent, "writing")
+            timed(store, "record_file", spent, "checksums")
+            rows: dict[str, list[float]] = defaultdict(list)
+            loop.drawn_at.append(loop.sampler.drawn.copy())
+            for step in range(options.saves):
+                started = time.perf_counter()
+                loop._train_step(step)
+                rows["training step"].append(time.perf_counter() - started)
+                spent.clear()
+                started = time.perf_counter()
+                assert loop.checkpoints.save(step + 1, loop._state())
+                rows["save"].append(time.perf_counter() - started)
+                for name, value in spent.items():
+                    rows[f"  {name}"].append(value)
+            newest = Path(directory) / "checkpoints" / f"step_{options.saves}"
+            size = sum(path.stat().st_size for path in newest.iterdir())
+            print(f"{loop.shape.parameters / 1e6:.1f}M parameters, checkpoint {size / 1e6:.0f} MB")
+            for name, values in rows.items():
+                print(f"{name:16} {statistics.median(values):7.2f} s")
+            loop.close()
+
+
+if __name__ == "__main__":
+    main()
