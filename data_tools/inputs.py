@@ -10,9 +10,10 @@ import glob
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, BinaryIO
 
+from fastmix_mega.data import remote
 from fastmix_mega.errors import UserError
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
@@ -40,7 +41,16 @@ class InputFile:
     size: int
     """Bytes on disk."""
     modified: int
-    """Nanoseconds; with the size it tells a changed file."""
+    """Nanoseconds (in object storage a hash); with the size it tells a changed file."""
+
+    def source(self) -> str | BinaryIO:
+        """What libraries open: the path, or the object's open file."""
+        return remote.open_remote(self.path) if remote.is_remote(self.path) else self.path
+
+    def open(self) -> BinaryIO:
+        """Its bytes as they are."""
+        source = self.source()
+        return open(source, "rb") if isinstance(source, str) else source
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,9 @@ def list_inputs(names: Sequence[str | Path], list_file: Path | None = None) -> l
 
 
 def _expand(name: str) -> Iterator[InputFile]:
+    if remote.is_remote(name):
+        yield from _expand_remote(name)
+        return
     path = Path(name)
     if path.is_dir():
         yield from _saved_dataset(path)
@@ -102,7 +115,24 @@ def _expand(name: str) -> Iterator[InputFile]:
         raise UserError(f"{name} does not exist")
 
 
+def _expand_remote(url: str) -> Iterator[InputFile]:
+    found = remote.find(url)
+    if not found:
+        raise UserError(f"nothing matches {url}")
+    for each in found:
+        kind, compression = _kind(PurePosixPath(each))
+        if kind == "arrow":
+            raise UserError(f"{each}: Arrow files are read from disks only; copy the folder")
+        yield InputFile(each, kind, compression, *remote.size_and_version(each))
+
+
 def _describe(path: Path) -> InputFile:
+    status = path.stat()
+    return InputFile(str(path), *_kind(path), status.st_size, status.st_mtime_ns)
+
+
+def _kind(path: PurePath) -> tuple[str, str | None]:
+    """What it holds, and how it is compressed."""
     compression = COMPRESSIONS.get(path.suffix.lower())
     stem = path.with_suffix("") if compression else path
     kind = KINDS.get(stem.suffix.lower())
@@ -111,8 +141,7 @@ def _describe(path: Path) -> InputFile:
             f"{path}: unknown kind of file; known are {', '.join(KINDS)}, and for lines also with "
             f"{', '.join(COMPRESSIONS)}"
         )
-    status = path.stat()
-    return InputFile(str(path), kind, compression, status.st_size, status.st_mtime_ns)
+    return kind, compression
 
 
 def _saved_dataset(folder: Path) -> Iterator[InputFile]:
@@ -178,7 +207,7 @@ def _row_groups(number: int, file: InputFile) -> Iterator[Unit]:
     import pyarrow.parquet
 
     try:
-        metadata = pyarrow.parquet.read_metadata(file.path)
+        metadata = pyarrow.parquet.read_metadata(file.source())
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{file.path} is not a Parquet file: {_one_line(error)}") from None
     groups = metadata.num_row_groups

@@ -64,13 +64,13 @@ def lines_before(file: InputFile, unit: Unit) -> int:
     if file.kind == "parquet":
         import pyarrow.parquet
 
-        metadata = pyarrow.parquet.read_metadata(file.path)
+        metadata = pyarrow.parquet.read_metadata(file.source())
         return sum(metadata.row_group(group).num_rows for group in range(unit.start))
     if unit.start == 0:
         return 0
     lines, left = 0, unit.start
     ends = True
-    with open(file.path, "rb") as stream:
+    with file.open() as stream:
         while left and (block := stream.read(min(left, 1 << 20))):
             lines += block.count(b"\n")
             ends = block.endswith(b"\n")
@@ -82,18 +82,18 @@ def lines_before(file: InputFile, unit: Unit) -> int:
 def open_decoded(file: InputFile) -> BinaryIO:
     """The file's bytes, decompressed as they are read."""
     if file.compression == "gzip":
-        return cast(BinaryIO, gzip.open(file.path, "rb"))
+        return cast(BinaryIO, gzip.open(file.source(), "rb"))
     if file.compression == "bzip2":
-        return cast(BinaryIO, bz2.open(file.path, "rb"))
+        return cast(BinaryIO, bz2.open(file.source(), "rb"))
     if file.compression == "xz":
-        return cast(BinaryIO, lzma.open(file.path, "rb"))
+        return cast(BinaryIO, lzma.open(file.source(), "rb"))
     if file.compression == "zstd":
         from backports import zstd
 
         # Files made with --long have windows above the default limit.
         long_windows = {zstd.DecompressionParameter.window_log_max: 31}
-        return cast(BinaryIO, cast(Any, zstd).open(file.path, "rb", options=long_windows))
-    return open(file.path, "rb")
+        return cast(BinaryIO, cast(Any, zstd).open(file.source(), "rb", options=long_windows))
+    return file.open()
 
 
 def _decoding_errors() -> tuple[type[Exception], ...]:
@@ -190,7 +190,7 @@ def _parquet(file: InputFile, unit: Unit, options: ReadOptions) -> Iterator[str 
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(file.path) as table:
+        with pyarrow.parquet.ParquetFile(file.source()) as table:
             column = _top_column(table.schema_arrow, file, options.text_key)
             for batch in table.iter_batches(
                 ROWS, row_groups=range(unit.start, unit.end), columns=[column], use_threads=False

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fastmix_mega.data import remote
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import fsync_directory, write_json
 
@@ -65,23 +66,41 @@ class Manifest(BaseModel):
 
 def read_manifest(prefix: str) -> Manifest | None:
     """The manifest, or None if there is no file; UserError if it is broken."""
-    path = Path(f"{prefix}.json")
+    path = f"{prefix}.json"
     try:
-        return Manifest.model_validate(json.loads(path.read_bytes()))
+        return Manifest.model_validate(json.loads(remote.read_bytes(path)))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UserError:
+        raise
     except (ValidationError, ValueError, RecursionError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise UserError(f"{path} is not a manifest ({reason}); preprocess the data again") from None
+
+
+def _local_files(prefix: str) -> tuple[Path, Path]:
+    """.bin and .idx; of a prefix in object storage, their copies on this machine."""
+    if not remote.is_remote(prefix):
+        return Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
+    manifest = read_manifest(prefix)
+    if manifest is None:
+        raise UserError(
+            f"{prefix}.json is missing: token files in object storage need the checksums of their "
+            "manifest; preprocess them, or merge Megatron's, on a disk and copy all three files"
+        )
+    return (
+        remote.cached_copy(f"{prefix}.bin", manifest.bin_sha256),
+        remote.cached_copy(f"{prefix}.idx", manifest.idx_sha256),
+    )
 
 
 class IndexedTokens:
     """One prefix, opened for reading.
 
     Attributes:
-        prefix: without .bin/.idx.
+        prefix: without .bin/.idx; a URL is copied first (`fastmix_mega.data.remote`).
         dtype: of the stored tokens.
         num_tokens, num_documents: of the whole file.
         tokens: [num_tokens] read-only memory map.
@@ -93,7 +112,7 @@ class IndexedTokens:
 
     def __init__(self, prefix: str | Path) -> None:
         self.prefix = str(prefix)
-        self.bin_path, self.idx_path = Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
+        self.bin_path, self.idx_path = _local_files(self.prefix)
         for path in (self.bin_path, self.idx_path):
             # Unlike Path.is_file: no error where a name is too long or a folder is closed to us.
             if not os.path.isfile(path):
