@@ -130,9 +130,9 @@ def sequence_scores_by_target(
     hidden: Tensor,
     logits: Tensor,
     labels: Tensor,
+    token_weights: Tensor,
     directions: Sequence[Tensor],
     shard: VocabularyShard,
-    token_count: int,
 ) -> Tensor:
     """<direction, gradient of the sequence's mean loss> for several directions.
 
@@ -140,18 +140,17 @@ def sequence_scores_by_target(
     compared with every direction: many directions cost hardly more than one.
 
     Args:
-        hidden, logits, labels, shard, token_count: as for `sequence_scores`.
+        hidden, logits, labels, shard: as for `sequence_scores`.
+        token_weights: [b, s] fp32, each token's share of its sequence's mean.
         directions: K of [V / shards, d].
 
     Returns:
         [K, b] fp64, summed over the shards.
     """
-    length, batch, _ = hidden.shape
-    weights = torch.full((length,), 1.0 / token_count, device=hidden.device)
     columns = []
-    for each in range(batch):
+    for each, weights in enumerate(token_weights):
         gradient = target_gradient(hidden[:, each], logits[:, each], labels[each], weights, shard)
-        rows = [torch.linalg.vecdot(gradient, each.to(gradient.dtype)) for each in directions]
+        rows = [torch.linalg.vecdot(gradient, v.to(gradient.dtype)) for v in directions]
         columns.append(torch.stack(rows).sum(1, dtype=torch.float64))  # [K, V] -> [K]
     return shard.reduce(torch.stack(columns, 1))
 

@@ -156,7 +156,7 @@ class _Meter:
         self.scores_left: int | None = None
         self._access = access
         self._source_count = source_count
-        self._stride = round(1 / share) if share > 0 else 1
+        self._target_stride = round(1 / share) if share > 0 else 1
         self._measured = 0
         """Micro-batches of the current step that are measured, the first ones."""
         self._first_number = 0
@@ -181,7 +181,7 @@ class _Meter:
         if self.scores_left is not None:
             return True
         index = self._index(number)
-        return (index + index // self._stride) % self._stride == 0
+        return (index + index // self._target_stride) % self._target_stride == 0
 
     def _add_target_scores(self, sources: Tensor, scores: Tensor) -> None:
         """Observations by target: sources [n], scores [K, n]."""
@@ -282,15 +282,14 @@ class HeadMeter(_Meter):
         """Add a micro-batch of target sequences to the whole gradient and to each target's."""
         head = self._head
         assert head is not None
-        length = self._access.config.train.seq_length
 
         def gradient_of(rows: Tensor | slice, weights: Tensor) -> Tensor:
-            per_token = weights / length
+            token_weights = self._token_weights(replace(batch, weights=weights))
             return head_scores.target_gradient(
                 hidden[:, rows].flatten(0, 1),
                 logits[:, rows].flatten(0, 1),
                 labels[rows].T.flatten(),
-                per_token.expand(labels.size(1), -1).flatten(),  # [s * rows]
+                token_weights[rows].T.flatten(),  # [s * rows]
                 self._shard(head),
             )
 
@@ -304,7 +303,12 @@ class HeadMeter(_Meter):
             return
         for target in present:
             rows = (batch.sources == target).nonzero().squeeze(-1)
-            gradients[1 + target].add_(gradient_of(rows, batch.weights[rows]))
+            gradients[1 + target].add_(gradient_of(rows, batch.weights))
+
+    def _token_weights(self, batch: MicroBatch) -> Tensor:
+        """[b, s] of this process's tokens: the sequence's weight, shared among its tokens."""
+        per_token = batch.weights / self._access.config.train.seq_length
+        return per_token[:, None].expand(-1, len(self._positions))
 
     def before_forward(self, number: int, batch: MicroBatch) -> None:
         head, direction, layout = self._head, self._direction, self._access.layout
@@ -323,9 +327,10 @@ class HeadMeter(_Meter):
             if layout.is_reporter:
                 self.sums.add(batch.sources, scores)
             if by_target:
+                token_weights = torch.full(seen[2].shape, 1.0 / total, device=scores.device)
                 scores = layout.context.sum(
                     head_scores.sequence_scores_by_target(
-                        *seen, self._target_directions, shard, total
+                        *seen, token_weights, self._target_directions, shard
                     )
                 )
                 if layout.is_reporter:

@@ -184,10 +184,10 @@ class OuterLoop:
         return row
 
     def _take_target_sums(self, sums: FloatArray) -> FloatArray | None:
-        """[3, K, S] the window's sums of every target by itself; None if not measured. Collective.
+        """[rows, K, S] sums of every target by itself; None if not measured. Collective.
 
         Args:
-            sums: [3, S] of the objective, which are those of a single target.
+            sums: [rows, S] of the objective, which are those of a single target.
         """
         meter = self.meter
         if len(self.targets) == 1:
@@ -195,7 +195,7 @@ class OuterLoop:
         if not meter.target_count:
             return None
         found = meter.target_sums.take(self.layout.sum_over_reporters)
-        return found.reshape(3, meter.target_count, -1)
+        return found.reshape(len(found), meter.target_count, -1)
 
     def _broadcast(self) -> None:
         """Rank 0 announces the outer step's number and the mixture; everyone checks the number."""

@@ -97,10 +97,9 @@ class TargetScores:
         self._first = outer_steps // 2
         self._steps = 0
         self._sums = DecayedSums(*np.zeros((4, *shape)))
-        self._late = np.zeros((3, *shape))
+        self._late: FloatArray | None = None
         self._late_shares = np.zeros(target_count)
         self._gains = np.zeros(shape)
-        self._measured = False
 
     def update(
         self, sums: FloatArray | None, weights: FloatArray, rate: float
@@ -108,7 +107,7 @@ class TargetScores:
         """One outer step.
 
         Args:
-            sums: [3, K, S] of the window (sum, sum of squares, count); None if not measured.
+            sums: [rows of `SourceSums`, K, S] of the window; None if not measured.
             weights: [K] of the targets in this window, of any sum.
             rate: sum of the window's learning rates.
 
@@ -121,12 +120,11 @@ class TargetScores:
             self._late_shares += weights / weights.sum()
         if sums is None:
             return None
-        self._measured = True
         self._sums = self._sums.add(sums, self._decay)
         estimate = self._sums.estimate()
         self._gains += rate * estimate.mean
         if late:
-            self._late += sums
+            self._late = sums.copy() if self._late is None else self._late + sums
         return estimate
 
     def result(self) -> TargetResult | None:
@@ -134,7 +132,7 @@ class TargetScores:
         if self._late_shares.sum() == 0:
             return None
         shares = self._late_shares / self._late_shares.sum()
-        if not self._measured:
+        if self._late is None:
             return TargetResult(shares, None, None)
         late = DecayedSums(*np.zeros((4, *self._gains.shape))).add(self._late, 0.0)
         return TargetResult(shares, late.estimate(), self._gains)
@@ -147,11 +145,10 @@ class TargetScores:
             "late": self._late,
             "late_shares": self._late_shares,
             "gains": self._gains,
-            "measured": self._measured,
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        self._steps, self._measured = state["steps"], state["measured"]
+        self._steps = state["steps"]
         self._sums = DecayedSums(*state["sums"])
         self._late, self._late_shares = state["late"], state["late_shares"]
         self._gains = state["gains"]
