@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_tools.commands import run_command, tool_parser
 from data_tools.copies import CopyIndex
-from data_tools.texts import Corpus, Document, ShuffledCorpus, read_documents
+from data_tools.texts import Corpus, Document, EditedCorpus, ShuffledCorpus, read_documents
 from fastmix_mega.config import read_yaml
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic
@@ -39,7 +40,8 @@ class CorporaConfig(BaseModel):
     targets: list[Corpus] = []
     """Domains that are no source; half of the documents are for the search, half for judging."""
     average_target: bool = True
-    """Adds the target `average`: equal parts, in characters, of every source but the junk."""
+    """Adds the target `average`: equal parts, in characters, of every source but the junk and what
+    is made from other sources."""
     vocab_size: Annotated[int, Field(ge=300)] = 32000
     """Of the tokenizer that `prepare` trains."""
     heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
@@ -69,9 +71,11 @@ def load_corpora_config(path: Path) -> CorporaConfig:
     real = {corpus.name for corpus in config.sources if not isinstance(corpus, ShuffledCorpus)}
     for corpus in config.sources:
         if isinstance(corpus, ShuffledCorpus) and corpus.of not in real:
-            raise UserError(f"{path}: {corpus.name} shuffles {corpus.of!r}, which is no source")
+            raise UserError(
+                f"{path}: {corpus.name} is made from {corpus.of!r}, which is no source of text"
+            )
     if any(isinstance(corpus, ShuffledCorpus) for corpus in config.targets):
-        raise UserError(f"{path}: junk (kind: shuffled) can be a source, never a target")
+        raise UserError(f"{path}: what is made from a source can be a source, never a target")
     return config
 
 
@@ -121,10 +125,11 @@ def build_corpora(config: CorporaConfig, output: Path, base: Path) -> list[Path]
         training[name] = documents[2 * held :]
     for corpus in config.sources:
         if isinstance(corpus, ShuffledCorpus):
-            training[corpus.name] = _shuffle(corpus, training[corpus.of])
+            training[corpus.name] = _derive(corpus, training[corpus.of])
     if config.average_target:
-        searched["average"] = _equal_parts(search_part)
-        judged["average"] = _equal_parts(judge_part)
+        junk = {corpus.name for corpus in config.sources if corpus.junk}
+        searched["average"] = _equal_parts(_without(search_part, junk))
+        judged["average"] = _equal_parts(_without(judge_part, junk))
     parts = {
         output / "text" / folder / f"{name}.jsonl": documents
         for folder, named in (
@@ -172,17 +177,29 @@ def _take(
     return taken
 
 
-def _shuffle(corpus: ShuffledCorpus, documents: Sequence[Document]) -> list[Document]:
-    shuffled: list[Document] = []
+def _derive(corpus: ShuffledCorpus, documents: Sequence[Document]) -> list[Document]:
+    """Junk or near-copies from another corpus's training documents, up to the corpus's size."""
+    derived: list[Document] = []
     size = 0
     for identifier, text in documents:
-        characters = list(text)
-        random.Random(f"{corpus.name}/{identifier}").shuffle(characters)
-        shuffled.append((f"shuffled/{identifier}", "".join(characters)))
+        dice = random.Random(f"{corpus.name}/{identifier}")
+        if isinstance(corpus, EditedCorpus):
+            made = "".join(
+                piece for piece in re.findall(r"\s*\S+", text) if dice.random() >= corpus.dropped
+            )
+        else:
+            characters = list(text)
+            dice.shuffle(characters)
+            made = "".join(characters)
+        derived.append((f"{corpus.kind}/{identifier}", made))
         size += len(text)
         if size >= corpus.max_bytes:
             break
-    return shuffled
+    return derived
+
+
+def _without(parts: dict[str, list[Document]], names: set[str]) -> dict[str, list[Document]]:
+    return {name: documents for name, documents in parts.items() if name not in names}
 
 
 def _equal_parts(parts: dict[str, list[Document]]) -> list[Document]:

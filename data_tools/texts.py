@@ -6,7 +6,6 @@ installed, so that the same files give the same corpora on every machine.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib.util
 import sysconfig
@@ -17,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_tools.questions import docstrings, doctest_questions, pod_questions
 from fastmix_mega.errors import UserError
 
 Document = tuple[str, str]
@@ -28,6 +28,8 @@ class _Corpus(BaseModel):
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
     max_bytes: Annotated[int, Field(gt=0)] = 2_000_000
     """Characters to take at most; files are taken in an order that a hash decides."""
+    junk: bool = False
+    """Left out of the target `average`."""
 
 
 class FilesCorpus(_Corpus):
@@ -46,6 +48,15 @@ class DocstringsCorpus(FilesCorpus):
     """The docstrings of Python files, a document a file."""
 
     kind: Literal["docstrings"]  # type: ignore[assignment]
+
+
+class QuestionsCorpus(FilesCorpus):
+    """Questions with their answers, a document each, as plain text."""
+
+    kind: Literal["questions"]  # type: ignore[assignment]
+    format: Literal["pod", "doctest"]
+    """`pod`: the headings of Perl's FAQ and the text below them. `doctest`: expressions of Python
+    docstrings and what they print."""
 
 
 class MetadataCorpus(_Corpus):
@@ -70,8 +81,22 @@ class ShuffledCorpus(_Corpus):
     of: str
 
 
+class EditedCorpus(ShuffledCorpus):
+    """Near-copies: another corpus's documents with some of their words left out."""
+
+    kind: Literal["edited"]  # type: ignore[assignment]
+    dropped: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the words."""
+
+
 Corpus = Annotated[
-    FilesCorpus | DocstringsCorpus | MetadataCorpus | TopicsCorpus | ShuffledCorpus,
+    FilesCorpus
+    | DocstringsCorpus
+    | QuestionsCorpus
+    | MetadataCorpus
+    | TopicsCorpus
+    | ShuffledCorpus
+    | EditedCorpus,
     Field(discriminator="kind"),
 ]
 
@@ -80,15 +105,14 @@ def read_documents(corpus: Corpus, base: Path) -> Iterator[Document]:
     """All documents of a corpus, in a fixed pseudo-random order.
 
     Args:
-        corpus: anything but `shuffled`, which is made from another corpus's documents.
+        corpus: anything but `shuffled` and `edited`, made from another corpus's documents.
         base: relative roots start here.
 
     Raises:
         UserError: if a folder or package is missing or holds no text.
     """
     if isinstance(corpus, FilesCorpus):
-        extract = _docstrings if isinstance(corpus, DocstringsCorpus) else str
-        documents = _files(corpus, base, extract)
+        documents = _files(corpus, base, _extraction(corpus))
     elif isinstance(corpus, MetadataCorpus):
         documents = _metadata()
     elif isinstance(corpus, TopicsCorpus):
@@ -98,14 +122,25 @@ def read_documents(corpus: Corpus, base: Path) -> Iterator[Document]:
     return documents
 
 
-def _files(corpus: FilesCorpus, base: Path, extract: Callable[[str], str]) -> Iterator[Document]:
+def _extraction(corpus: FilesCorpus) -> Callable[[str], list[str]]:
+    """What turns a file into documents."""
+    if isinstance(corpus, QuestionsCorpus):
+        return pod_questions if corpus.format == "pod" else doctest_questions
+    if isinstance(corpus, DocstringsCorpus):
+        return lambda code: ["\n\n".join(docstrings(code))]
+    return lambda text: [text]
+
+
+def _files(
+    corpus: FilesCorpus, base: Path, extract: Callable[[str], list[str]]
+) -> Iterator[Document]:
     names = [name for name, _ in list_files(corpus, base)]
     root = _resolve_root(corpus.root, base, corpus.name)
     label = corpus.root if is_installed(corpus.root) else corpus.name
     for name in _hash_order(names):
         text = _read_text(root / name)
-        if text is not None:
-            yield f"{label}/{name}", extract(text)
+        for number, part in enumerate([] if text is None else extract(text)):
+            yield f"{label}/{name}" + (f"#{number}" if number else ""), part
 
 
 def list_files(corpus: FilesCorpus, base: Path) -> list[tuple[str, Path]]:
@@ -163,16 +198,6 @@ def _read_text(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError):
         return None
-
-
-def _docstrings(code: str) -> str:
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError):
-        return ""
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented))
-    return "\n\n".join(text for text in found if text)
 
 
 def _metadata() -> Iterator[Document]:

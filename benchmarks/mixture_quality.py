@@ -1,0 +1,109 @@
+"""The judge: how good are the mixtures that a search finds, and at what cost?
+
+    python -m benchmarks.mixture_quality FAMILY.yaml ... [--minutes 10] [--methods doge odm]
+
+For every target of a family (benchmarks/quality/configs/demo.yaml and debian.yaml) mixtures come
+from one-run searches, fits to a swarm of Dirichlet mixtures, token pairs, single sources; each is
+judged by fresh models trained on it *by sampling*, with seeds paired between mixtures, on text that
+no search has seen. One training is judged on all targets; a search serves one.
+
+Every finished run is a small record below --results; started again it goes on where it stopped, in
+rounds, so that what is there is always a table (`quality/jobs.py`). Without --minutes it only
+prints the tables (docs/quality.md says how to read them) and how many runs are missing.
+
+The corpora are made by `make quality-corpora`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality.jobs import SEARCHES, Job, Plan
+from benchmarks.quality.mixtures import weights_for
+from benchmarks.quality.records import Record, Records
+from benchmarks.quality.runs import Family, search, train, warm_up
+from benchmarks.quality.table import report
+
+RESULTS = Path("benchmarks/results/mixture_quality")
+
+
+def pending(plan: Plan, family: Family, records: Records) -> list[Job]:
+    return [job for job in plan.jobs() if records.get(job.kind, job.name, job.seed) is None]
+
+
+def run_job(job: Job, family: Family, records: Records) -> bool:
+    """Do a job and keep its record; False if the runs that it rests on are missing."""
+    if job.kind == "search":
+        found = search(family, job.target, job.seed, SEARCHES[job.method])
+        file, seconds = found.file, found.cpu_seconds
+        details: dict[str, Any] = {key: file.search[key] for key in ("warnings", "outer_steps")}
+        details["standard_errors"] = [source.stderr for source in file.sources]
+        details["gains"] = [source.gain for source in file.sources]
+        details["history"] = found.history
+        weights = [source.weight for source in file.sources]
+        cost = float(file.search["cost_in_proxy_runs"])
+        record = Record("search", job.name, job.seed, weights, {}, cost, round(seconds, 2), details)
+    else:
+        chosen = weights_for(job, family, records)
+        if chosen is None:
+            return False
+        losses, seconds = train(family, chosen.tolist(), job.seed)
+        record = Record(
+            "train", job.name, job.seed, chosen.tolist(), losses, 1.0, round(seconds, 2)
+        )
+    records.add(record)
+    return True
+
+
+def work(plans: Sequence[tuple[Plan, Family, Records]], minutes: float) -> None:
+    """Do pending jobs, each family in turn, until the time is over or none is left."""
+    warm_up()
+    end = time.monotonic() + 60 * minutes
+    blocked: set[tuple[str, Job]] = set()
+    while True:
+        done = 0
+        for plan, family, records in plans:
+            for job in pending(plan, family, records):
+                if (family.name, job) in blocked:
+                    continue
+                if time.monotonic() > end:
+                    return
+                if run_job(job, family, records):
+                    print(f"{family.name}: {job.kind} {job.name} seed {job.seed}", flush=True)
+                    done += 1
+                    break
+                blocked.add((family.name, job))
+        if done:
+            blocked.clear()
+        else:
+            return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("families", type=Path, nargs="+", help="configurations of families")
+    parser.add_argument("--minutes", type=float, default=0.0, help="0 only prints the tables")
+    parser.add_argument("--methods", nargs="*", default=[], choices=list(SEARCHES))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    plans = []
+    for path in options.families:
+        family = Family(path)
+        plan = Plan(family.config.source_names, family.targets, options.methods)
+        plans.append((plan, family, Records(options.results / family.name, family.identity())))
+    if options.minutes > 0:
+        work(plans, options.minutes)
+    for plan, family, records in plans:
+        left = pending(plan, family, records)
+        print(report(family.name, family.config.source_names, family.targets, records))
+        print(f"\n{family.name}: {len(left)} of {len(plan.jobs())} runs are missing")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The judge of mixtures: corpora, runs, records and statistics of benchmarks/mixture_quality.py."""
