@@ -31,7 +31,7 @@ from benchmarks.quality.table import report
 RESULTS = Path("benchmarks/results/mixture_quality")
 
 
-def pending(plan: Plan, family: Family, records: Records) -> list[Job]:
+def pending(plan: Plan, records: Records) -> list[Job]:
     return [job for job in plan.jobs() if records.get(job.kind, job.name, job.seed) is None]
 
 
@@ -67,7 +67,7 @@ def work(plans: Sequence[tuple[Plan, Family, Records]], minutes: float) -> None:
     while True:
         done = 0
         for plan, family, records in plans:
-            for job in pending(plan, family, records):
+            for job in pending(plan, records):
                 if (family.name, job) in blocked:
                     continue
                 if time.monotonic() > end:
@@ -100,7 +100,7 @@ def main() -> None:
     if options.minutes > 0:
         work(plans, options.minutes)
     for plan, family, records in plans:
-        left = pending(plan, family, records)
+        left = pending(plan, records)
         print(report(family.name, family.config.source_names, family.targets, records))
         print(f"\n{family.name}: {len(left)} of {len(plan.jobs())} runs are missing")
 

@@ -124,6 +124,8 @@ class TrainingLoop:
         for chunk in chunks_of(self.engine.deepspeed.module):
             chunk.register_forward_pre_hook(self.watchdog.beat)
         self.start_step = self._resume()
+        self.done = self.start_step
+        """Training steps made."""
         self.log: RunLog | None = None
         if layout.is_main:
             record_run(config, mode, None if self.start is None else self.start.identity())
@@ -154,13 +156,15 @@ class TrainingLoop:
         saved = self.start_step
         self._stop_if_asked(request, self.start_step, saved)
         for step in range(self.start_step, config.train.steps):
+            if self.converged:
+                break
             self.watchdog.phase(step, "target gradient and training step")
             if self.outer is not None:
                 self.outer.before_step(step)
             elif stage_at(self.stages, step) == len(self.drawn_at):
                 self.drawn_at.append(self.sampler.drawn.copy())
             self._train_step(step)
-            done = step + 1
+            done = self.done = step + 1
             self.watchdog.phase(done, "mixture update and log")
             row = None if self.outer is None else self.outer.after_step(step)
             if row is not None:
@@ -168,7 +172,7 @@ class TrainingLoop:
                 self.log.outer_step(row | {"tokens": self._tokens(done)})
                 for event in self.mixture_guard.check(row):
                     self.log.event(event, describe_mixture_event(event))
-            last = done == config.train.steps
+            last = done == config.train.steps or self.converged
             if done % config.log.every == 0 or last:
                 self._log_step(step)
             loss = None
@@ -183,6 +187,30 @@ class TrainingLoop:
                 self._give_up(done)
             if not last:
                 self._stop_if_asked(request, done, saved)
+
+        if self.start_step < self.done < config.train.steps and self.log is not None:
+            self._tell_converged()
+
+    @property
+    def converged(self) -> bool:
+        """Whether a search has ended before its last step, on every process alike."""
+        return self.outer is not None and self.outer.converged
+
+    def _tell_converged(self) -> None:
+        assert self.outer is not None
+        assert self.log is not None
+        saved = 1 - self.done / self.config.train.steps
+        event = {
+            "step": self.done,
+            "kind": "converged",
+            "outer_step": self.outer.outer_step,
+            "saved_share": saved,
+        }
+        self.log.event(
+            event,
+            f"step {self.done}: the mixture has converged (search.stop_when_converged); "
+            f"{saved:.0%} of the steps are saved",
+        )
 
     def _stop_if_asked(self, request: StopRequest, done: int, saved: int) -> None:
         """Raises: Stopped, on every process at the same step."""
@@ -325,6 +353,7 @@ class TrainingLoop:
                 outer.gains,
                 self.search_start,
                 outer.target_result(),
+                self.done,
             )
             mixture.write(path)
             limits = config.search.constraints

@@ -18,6 +18,7 @@ from fastmix_mega.guards.mixture import is_collapsed
 from fastmix_mega.identity import starting_point
 from fastmix_mega.mixture.controller import MixtureEstimate
 from fastmix_mega.mixture.cost import cost_in_proxy_runs
+from fastmix_mega.mixture.evidence import CONFIDENT
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource
 from fastmix_mega.mixture.reuse import data_digests
 from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
@@ -38,13 +39,16 @@ def mixture_file(
     gains: FloatArray | None = None,
     start: SearchStart | None = None,
     by_target: TargetResult | None = None,
+    steps: int | None = None,
 ) -> MixtureFile:
-    """The run's answer. A training run has no outer steps, no gains and nothing by target."""
+    """The run's answer. A training run has no outer steps, no gains and nothing by target; `steps`
+    are those that were made, where a search ended before `train.steps`."""
     tokenizer = inputs.tokenizer
     train = config.train
-    train_tokens = train.steps * train.global_batch * train.seq_length
+    made = train.steps if steps is None else steps
+    train_tokens = made * train.global_batch * train.seq_length
     weights = estimate.weights / estimate.weights.sum()
-    cost = cost_in_proxy_runs(config, shape, outer_steps or 0)
+    cost = cost_in_proxy_runs(config, shape, outer_steps or 0, made)
     known_gains = [None] * len(weights) if gains is None else gains.tolist()
     return MixtureFile(
         sources=[
@@ -78,7 +82,7 @@ def mixture_file(
             "objective": config.search.objective,
             "config_sha256": config.fingerprint(),
             "seed": config.seed,
-            "steps": train.steps,
+            "steps": made,
             "outer_steps": outer_steps or 0,
             "train_tokens": train_tokens,
             "cost_in_proxy_runs": round(cost, 4),
@@ -89,6 +93,8 @@ def mixture_file(
             "warnings": (
                 [] if outer_steps is None else search_warnings(config, estimate, outer_steps)
             ),
+            **({} if made == train.steps else {"converged_after": made}),
+            **({} if estimate.better is None else {"probability_better": estimate.better}),
             **_constrained(config, estimate, known_gains, start),
             **_reused(config, start, train_tokens, cost),
             **({} if config.init_from is None else {"init_from": starting_point(config)}),
@@ -160,6 +166,12 @@ def search_warnings(config: Config, estimate: MixtureEstimate, outer_steps: int)
         warnings.append(
             "No source's weight differs from uniform by more than two standard errors: the search "
             "was too short or too noisy to tell the sources apart."
+        )
+    if estimate.better is not None and estimate.better < CONFIDENT:
+        warnings.append(
+            "The search was too short or too noisy to show that its mixture is better than the one "
+            f"it began with: the probability is {estimate.better:.0%}, and {CONFIDENT:.0%} is "
+            "wanted. Search for more steps, or raise search.target_batch."
         )
     return warnings
 

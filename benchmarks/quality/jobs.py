@@ -1,8 +1,8 @@
 """Which runs make up the judge's table, and in which order.
 
-Names of trainings: `uniform`, `proportional`, `single.SOURCE`, `swarm.K`, `METHOD.TARGET.s1` for the
-mixture of a search with seed 1, `METHOD.TARGET` for one without a search of its own (n-grams, fits
-to the swarm). Names of searches: `METHOD.TARGET`.
+Names of trainings: `uniform`, `proportional`, `single.SOURCE`, `swarm.K`, `METHOD.TARGET.s1` for
+the mixture of a search with seed 1, `METHOD.TARGET` for one without a search of its own (n-grams,
+fits to the swarm). Names of searches: `METHOD.TARGET`.
 
 The order is one of rounds, so that what is there at any moment is a table with fewer seeds, not a
 part of one.

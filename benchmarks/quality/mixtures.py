@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 
 import numpy as np
@@ -40,6 +41,11 @@ def swarm_results(
     )
 
 
+def swarm_size(method: str) -> int:
+    """48 of `regmix48` and of `swarmbest48`."""
+    return int(re.sub(r"\D", "", method))
+
+
 def weights_for(job: Job, family: Family, records: Records) -> FloatArray | None:
     """[S] of a training; None while the runs that it rests on are missing."""
     count = len(family.config.sources)
@@ -56,7 +62,7 @@ def weights_for(job: Job, family: Family, records: Records) -> FloatArray | None
     if kind == "ngram":
         return _ngram(family, target)
     if kind.startswith(("regmix", "swarmbest")):
-        results = swarm_results(records, int(kind.lstrip("abcdefghijklmnopqrstuvwxyz")), target)
+        results = swarm_results(records, swarm_size(kind), target)
         if results is None:
             return None
         mixtures, losses = results

@@ -61,7 +61,7 @@ def open_compressed(path: Path) -> None:
 
 
 def pieces(dictionary: str) -> list[str]:
-    """Cut before headwords (lines that are not indented), each piece of `PIECE` characters or so."""
+    """Cut before headwords (lines that are not indented), into pieces of about `PIECE`."""
     found, current, size = [], [], 0
     for entry in re.split(r"\n\n(?=\S)", dictionary):
         current.append(entry)

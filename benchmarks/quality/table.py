@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.quality import statistics
 from benchmarks.quality.jobs import SWARM, SWARM_SEED
+from benchmarks.quality.mixtures import swarm_size
 from benchmarks.quality.records import Record, Records
 from fastmix_mega.mixture.rule import FloatArray, effective_sources
 
@@ -62,8 +63,8 @@ def _entry(method: str, target: str, trainings: Sequence[Record], records: Recor
         cost = float(np.mean([each.cost for each in searches]))
         mixtures = np.array([each.weights for each in searches])
     else:
-        swarm = method.startswith(("regmix", "swarmbest"))
-        cost = float(method.lstrip("regmixswarmbest")) if swarm else 0.0
+        of_swarm = method.startswith(("regmix", "swarmbest"))
+        cost = float(swarm_size(method)) if of_swarm else 0.0
         mixtures = np.array([trainings[0].weights])
     scores = [np.array(each.details["gains"]) for each in searches if each.details.get("gains")]
     means = {seed: float(np.mean(found)) for seed, found in losses.items()}

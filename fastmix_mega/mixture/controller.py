@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastmix_mega.config import SearchSection
+from fastmix_mega.mixture.evidence import Evidence, drift
 from fastmix_mega.mixture.rule import (
     DecayedSums,
     FloatArray,
@@ -33,6 +34,9 @@ class MixtureEstimate:
     standard_errors: FloatArray
     free: FloatArray | None = None
     """Where the same scores would have led without constraints; None if there are none."""
+    better: float | None = None
+    """Probability that the mixture is better than the initial one, as far as the scores can tell;
+    None if the method does not tell, or nothing moved."""
 
 
 class Controller(Protocol):
@@ -104,6 +108,7 @@ class FastMixController:
     _noise: Trajectory = field(init=False)
     _free_logits: FloatArray = field(init=False)
     _free_log_mixtures: Trajectory = field(init=False)
+    _evidence: Evidence = field(default_factory=Evidence)
 
     def __post_init__(self) -> None:
         self._home = np.log(self.initial) - np.log(self.initial).mean()
@@ -124,6 +129,7 @@ class FastMixController:
         estimate = self._sums.estimate()
         seen = self._sums.weight > 0
         mixture = self.mixture
+        self._evidence.add(mixture, self.initial, sums)
         # A source that was never seen moves with the average.
         average = (mixture[seen] @ estimate.mean[seen]) / max(mixture[seen].sum(), 1e-300)
         scores = np.where(seen, estimate.mean, average)
@@ -174,7 +180,12 @@ class FastMixController:
             if self.tied is None
             else self.tied.standard_errors(weights, variance)
         )
-        return MixtureEstimate(weights, errors, free)
+        return MixtureEstimate(weights, errors, free, self._evidence.probability)
+
+    @property
+    def drift(self) -> float:
+        """The share of the tokens that still moves; see `evidence.drift`."""
+        return drift(self._log_mixtures.rows)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -193,6 +204,7 @@ class FastMixController:
             "noise": self._noise.rows,
             "free_logits": self._free_logits,
             "free_log_mixtures": self._free_log_mixtures.rows,
+            "advantages": np.array(self._evidence.advantages),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -204,6 +216,7 @@ class FastMixController:
         self._noise.rows = state["noise"]
         self._free_logits = state["free_logits"]
         self._free_log_mixtures.rows = state["free_log_mixtures"]
+        self._evidence = Evidence(state["advantages"].tolist())
 
 
 @dataclass

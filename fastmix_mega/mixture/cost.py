@@ -6,11 +6,19 @@ from fastmix_mega.config import Config
 from fastmix_mega.model.presets import ModelShape
 
 
-def cost_in_proxy_runs(config: Config, shape: ModelShape, outer_steps: int) -> float:
-    """The search's operations over those of `fastmix train` with the same steps.
+def cost_in_proxy_runs(
+    config: Config, shape: ModelShape, outer_steps: int, steps: int | None = None
+) -> float:
+    """The search's operations over those of `fastmix train` with all of `train.steps`.
 
     Counts multiply-adds in matrix products as 2, a backward pass as twice its forward, and leaves
     out attention's products (the same share of training and of the target's forward).
+
+    Args:
+        config: of the search.
+        shape: of its model.
+        outer_steps: made.
+        steps: made; by default all of them.
     """
     body, head = _per_token(shape)
     train = config.train
@@ -28,7 +36,8 @@ def cost_in_proxy_runs(config: Config, shape: ModelShape, outer_steps: int) -> f
     else:
         passes = 2 if by_target else 1
         extra = passes * target_sequences * 3.0 * (body + head)
-    return 1.0 + extra / training
+    trained = 1.0 if steps is None else steps / train.steps
+    return trained + extra / training
 
 
 def evaluation_in_proxy_runs(config: Config, shape: ModelShape, sequences: int) -> float:

@@ -19,7 +19,11 @@ from fastmix_mega.data.batches import even_micro_batches
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.engine.schedule import learning_rate
-from fastmix_mega.mixture.controller import MixtureEstimate, build_controller
+from fastmix_mega.mixture.controller import (
+    FastMixController,
+    MixtureEstimate,
+    build_controller,
+)
 from fastmix_mega.mixture.policy import MixturePolicy, OuterSchedule
 from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
 from fastmix_mega.mixture.start import SearchStart
@@ -89,6 +93,8 @@ class OuterLoop:
         self._shares = self.target_weights.current
         """[K] the targets' weights in the current window."""
         self.target_losses: NDArray[np.float64] = np.zeros(len(targets))
+        self.converged = False
+        """Whether the mixture has settled, so that the search may end; on every process alike."""
         self.seconds = 0.0
         """Time spent in the current outer step, the scoring of training steps left out."""
         self.meter.enabled = False
@@ -198,12 +204,14 @@ class OuterLoop:
         return found.reshape(len(found), meter.target_count, -1)
 
     def _broadcast(self) -> None:
-        """Rank 0 announces the outer step's number and the mixture; everyone checks the number."""
+        """Rank 0 announces the outer step's number, whether the mixture has settled, and the
+        mixture; everyone checks the number."""
         expected = self.outer_step + 1
         source_count = len(self.policy.mixture)
-        message = torch.zeros(1 + source_count, dtype=torch.float64, device=self.layout.device)
+        message = torch.zeros(2 + source_count, dtype=torch.float64, device=self.layout.device)
         if self.controller is not None:
-            announced = np.concatenate(([self.controller.outer_step], self.controller.mixture))
+            head = [self.controller.outer_step, self._has_settled()]
+            announced = np.concatenate((head, self.controller.mixture))
             message.copy_(torch.from_numpy(announced))
         received = self.layout.broadcast_from_main(message).cpu().numpy()
         if int(received[0]) != expected:
@@ -212,7 +220,16 @@ class OuterLoop:
                 f"{int(received[0])}: the processes have lost step with each other"
             )
         self.outer_step = expected
-        self.policy = self.policy.moved_to(received[1:].copy())
+        self.converged = bool(received[1])
+        self.policy = self.policy.moved_to(received[2:].copy())
+
+    def _has_settled(self) -> bool:
+        """On rank 0."""
+        tolerance = self.config.search.stop_when_converged
+        controller = self.controller
+        if tolerance == 0 or not isinstance(controller, FastMixController):
+            return False
+        return controller.drift <= tolerance
 
     def result(self) -> MixtureEstimate:
         """The search's answer; on rank 0 only."""
@@ -227,6 +244,7 @@ class OuterLoop:
         """This process's part of a checkpoint, but for the meter."""
         return {
             "outer_step": self.outer_step,
+            "converged": self.converged,
             "mixture": self.policy.mixture,
             "target_losses": self.target_losses,
             "gains": self.gains,
@@ -238,6 +256,7 @@ class OuterLoop:
 
     def load(self, state: dict[str, Any]) -> None:
         self.outer_step = state["outer_step"]
+        self.converged = state["converged"]
         self.policy = self.policy.moved_to(state["mixture"])
         self.target_losses = state["target_losses"]
         self.gains = state["gains"]

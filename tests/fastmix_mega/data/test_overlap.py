@@ -44,6 +44,17 @@ def test_what_differs_is_not_shared(tmp_path: Path) -> None:
     assert shared_documents([files[0]], [files[1]]) == 0
 
 
+def test_a_common_beginning_and_end_are_not_enough(tmp_path: Path) -> None:
+    """Generated files share a header and a footer."""
+    header, footer = DOCUMENTS[0][:40], DOCUMENTS[2][:40]
+    bodies = random.integers(0, 2000, (2, 60))
+    files = [
+        write(tmp_path / name, [np.concatenate((header, body, footer))])
+        for name, body in zip("ab", bodies, strict=True)
+    ]
+    assert shared_documents([files[0]], [files[1]]) == 0
+
+
 def test_short_documents_and_empty_files_are_left_out(tmp_path: Path) -> None:
     short = write(tmp_path / "short", [np.arange(WINDOW - 1), np.arange(0)])
     empty = write(tmp_path / "empty", [])
