@@ -3,6 +3,7 @@
 #   make demo    find a mixture with one proxy model on real text, on this machine's CPU
 #   make test    lint, type-check and run all tests
 #   make bench   the short benchmarks (docs/performance.md holds their figures)
+#   make quality-corpora   the corpora on which mixtures are judged (docs/quality.md)
 #   make soak    an hour of faults, fuzzing and watching memory (docs/reliability.md)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench soak clean
+.PHONY: demo test lint bench soak quality-corpora clean
 
 demo: $(READY)
 	$(BIN)/python -m data_tools.prepare configs/corpora_demo.yaml --output data/demo
@@ -34,6 +35,12 @@ soak: $(READY)
 	$(BIN)/python -m benchmarks.fuzz --count 10000 --runs 20
 	$(BIN)/python -m benchmarks.fuzz_data --count 6000
 	$(BIN)/python -m benchmarks.soak --minutes 20
+
+# The two families of the judge (docs/quality.md); the second needs Debian's apt-get.
+quality-corpora: $(READY)
+	$(BIN)/python -m benchmarks.quality.packages --output data/quality/packages
+	for family in demo debian; do $(BIN)/python -m data_tools.prepare \
+		benchmarks/quality/configs/$${family}_corpora.yaml --output data/quality/$$family || exit; done
 
 # The stamp is written last: an interrupted set-up starts again from a clean folder.
 $(READY): requirements.txt requirements-consumers.txt pyproject.toml

@@ -62,6 +62,7 @@ class Plan:
             self._searched(["fastmix"], 0),
             self._trainings(self._fitted("ngram"), (one,)),
             self._trainings(self._swarm(0, 12), (SWARM_SEED,)),
+            self._trainings(self._fitted("regmix12"), (one,)),
             self._searched(["fastmix"], 1),
             self._searched(["fastmix"], 2),
             self._trainings(self._swarm(12, 24), (SWARM_SEED,)),
