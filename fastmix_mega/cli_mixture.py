@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,10 @@ def pool_runs(mixtures: Sequence[str | Path], output: Path) -> list[str]:
     from fastmix_mega.mixture.pool import pool_files
 
     pooled = pool_files([read_mixture(mixture_path(name)) for name in mixtures])
+    folders = [mixture_path(name).parent.resolve() for name in mixtures]
+    for entry, folder in zip(pooled.search["per_seed"], folders, strict=True):
+        # As found from the pooled file, so that the whole can be moved.
+        entry["run"] = os.path.relpath(folder, output.resolve().parent)
     pooled.write(output)
     search = pooled.search
     lines = [f"pooled over {len(mixtures)} seeds; rank correlation {search['agreement']:.2f}"]
@@ -147,6 +152,7 @@ def search_seeds(config_path: str, overrides: Sequence[str], seeds: int, process
     from fastmix_mega.check import check, require_no_mistakes
     from fastmix_mega.config import load_config
     from fastmix_mega.mixture.file import read_mixture
+    from fastmix_mega.report.build import build_report
 
     config = load_config(config_path, overrides)
     folder = Path(config.run_dir)
@@ -167,6 +173,7 @@ def search_seeds(config_path: str, overrides: Sequence[str], seeds: int, process
         if code != 0:
             return code
     print("\n".join(pool_runs(runs, folder / "mixture.json")))
+    print(f"report:  {build_report(folder)}")
     return 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,6 +89,8 @@ def mixture_file(
             "train_tokens": train_tokens,
             "cost_in_proxy_runs": round(cost, 4),
             "world_size": layout.world_size,
+            "device": device_name(layout.device),
+            "code_sha256": code_digest(),
             "layout": layout.sizes,
             "entropy": entropy(weights),
             "effective_sources": effective_sources(weights),
@@ -115,6 +119,20 @@ def _targets(config: Config, by_target: TargetResult | None) -> list[dict[str, A
         return given
     found = by_target.entries(config.source_names)
     return [entry | more for entry, more in zip(given, found, strict=True)]
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu`, or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def code_digest() -> str:
+    """SHA-256 over this package's source files: which code found the mixture."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _constrained(

@@ -49,6 +49,10 @@ class Controller(Protocol):
     def update(self, sums: FloatArray) -> ScoreEstimate:
         """One outer step from a window's [3, S] sums (sum, sum of squares, count)."""
 
+    @property
+    def standard_errors(self) -> FloatArray:
+        """[S] of the present mixture."""
+
     def result(self) -> MixtureEstimate: ...
 
     def state(self) -> dict[str, Any]: ...
@@ -106,6 +110,8 @@ class FastMixController:
     _scale: float = 0.0
     _log_mixtures: Trajectory = field(init=False)
     _noise: Trajectory = field(init=False)
+    _present_noise: FloatArray = field(init=False)
+    """[S] variance of the logits: what the pull to the first mixture has left of all noise."""
     _free_logits: FloatArray = field(init=False)
     _free_log_mixtures: Trajectory = field(init=False)
     _evidence: Evidence = field(default_factory=Evidence)
@@ -116,6 +122,7 @@ class FastMixController:
         self._sums = DecayedSums.zeros(len(self.initial))
         self._log_mixtures = Trajectory(len(self.initial))
         self._noise = Trajectory(len(self.initial))
+        self._present_noise = np.zeros_like(self.initial)
         self._free_log_mixtures = Trajectory(len(self.initial))
 
     @property
@@ -149,7 +156,7 @@ class FastMixController:
         # Every window's noise reaches the logits once in full, spread by the decay.
         per_window = self._sums.observation_variance() / np.maximum(sums[2], 1)
         # A single source, or equal scores, move nothing.
-        self._noise.append(per_window * ((self.step / scale) ** 2 if scale > 0 else 0.0))
+        self._keep_noise(per_window * ((self.step / scale) ** 2 if scale > 0 else 0.0))
         return estimate
 
     def _restored(self, mixture: FloatArray) -> FloatArray:
@@ -158,6 +165,20 @@ class FastMixController:
     def _moved(self, logits: FloatArray, scores: FloatArray, scale: float) -> FloatArray:
         pulled = logits + self.prior_strength * (self._home - logits)
         return exponentiated_gradient(pulled, scores, scale, self.step)
+
+    @property
+    def standard_errors(self) -> FloatArray:
+        """[S] of the present mixture."""
+        return self._errors(self.mixture, self._present_noise)
+
+    def _keep_noise(self, variance: FloatArray) -> None:
+        self._noise.append(variance)
+        self._present_noise = (1 - self.prior_strength) ** 2 * self._present_noise + variance
+
+    def _errors(self, weights: FloatArray, logit_variance: FloatArray) -> FloatArray:
+        if self.tied is not None:
+            return self.tied.standard_errors(weights, logit_variance)
+        return mixture_standard_error(weights, logit_variance)
 
     def result(self) -> MixtureEstimate:
         trajectory = self._log_mixtures.rows  # [K, S]
@@ -175,11 +196,7 @@ class FastMixController:
         averaged = len(trajectory) - first
         reach = np.minimum(np.arange(len(trajectory), 0, -1), averaged) / averaged  # [K]
         variance = (reach[:, None] ** 2 * self._noise.rows).sum(axis=0)
-        errors = (
-            mixture_standard_error(weights, variance)
-            if self.tied is None
-            else self.tied.standard_errors(weights, variance)
-        )
+        errors = self._errors(weights, variance)
         return MixtureEstimate(weights, errors, free, self._evidence.probability)
 
     @property
@@ -202,6 +219,7 @@ class FastMixController:
             "scale": self._scale,
             "log_mixtures": self._log_mixtures.rows,
             "noise": self._noise.rows,
+            "present_noise": self._present_noise,
             "free_logits": self._free_logits,
             "free_log_mixtures": self._free_log_mixtures.rows,
             "advantages": np.array(self._evidence.advantages),
@@ -214,6 +232,7 @@ class FastMixController:
         self._scale = state["scale"]
         self._log_mixtures.rows = state["log_mixtures"]
         self._noise.rows = state["noise"]
+        self._present_noise = state["present_noise"]
         self._free_logits = state["free_logits"]
         self._free_log_mixtures.rows = state["free_log_mixtures"]
         self._evidence = Evidence(state["advantages"].tolist())
@@ -254,6 +273,11 @@ class ReferenceController:
         second = self._second / (1 - self.beta2**self.outer_step)
         self._logits = self._logits - self.rate * first / (np.sqrt(second) + 1e-8)
         return estimate
+
+    @property
+    def standard_errors(self) -> FloatArray:
+        """None are known."""
+        return np.zeros_like(self.initial)
 
     def result(self) -> MixtureEstimate:
         return MixtureEstimate(self.mixture, np.zeros_like(self.initial))

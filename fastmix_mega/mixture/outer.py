@@ -162,6 +162,7 @@ class OuterLoop:
         self.seconds += time.perf_counter() - started
         if estimate is None:
             return None
+        assert self.controller is not None
         mixture = self.policy.mixture
         reference = self.target_weights.reference
         shares = self._shares / self._shares.sum()
@@ -169,6 +170,7 @@ class OuterLoop:
             "outer_step": self.outer_step,
             "step": step + 1,
             "mixture": mixture.tolist(),
+            "mixture_stderr": self.controller.standard_errors.tolist(),
             "sampling": sampled.law.tolist(),
             "scores": estimate.mean.tolist(),
             "score_stderr": estimate.standard_error.tolist(),

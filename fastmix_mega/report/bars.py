@@ -27,6 +27,8 @@ class Row:
     high: float | None = None
     mark: float | None = None
     """A second value to compare with."""
+    dots: Sequence[float] = ()
+    """The seeds' own values."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,14 @@ class RowChart:
     zero: float
 
 
-def mixture_bars(mixture: Mixture) -> RowChart:
+def mixture_bars(run: Run, mixture: Mixture) -> RowChart:
     """Weights with one standard error, against an even share and the tokens' shares."""
+    seeds = [each.mixture for each in run.seeds if each.mixture is not None]
     reach = [source.weight + (source.stderr or 0) for source in mixture.sources]
     shares = [source.proportional or 0 for source in mixture.sources]
-    scale = Scale(0.0, 1.04 * max(*reach, *shares, mixture.uniform))
+    own = [[seed.sources[source.index].weight for seed in seeds] for source in mixture.sources]
+    most = max((weight for weights in own for weight in weights), default=0.0)
+    scale = Scale(0.0, 1.04 * max(*reach, *shares, mixture.uniform, most))
     rows = []
     for source in mixture.ranked:
         low, high = _errors(scale, source.weight, source.stderr)
@@ -58,6 +63,7 @@ def mixture_bars(mixture: Mixture) -> RowChart:
                 low=low,
                 high=high,
                 mark=None if mark is None else scale.percent(mark),
+                dots=[scale.percent(weight) for weight in own[source.index]],
             )
         )
     rest = sum(source.weight for source in mixture.ranked[ROWS:])

@@ -20,6 +20,7 @@ from fastmix_mega.report import findings, what_if, words
 from fastmix_mega.report.bars import mixture_bars, score_rows
 from fastmix_mega.report.charts import LineChart
 from fastmix_mega.report.figures import heat_map, line_charts
+from fastmix_mega.report.pooled import is_pooled, read_pooled
 from fastmix_mega.report.read import Run, read_run
 from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, view_mixture
 from fastmix_mega.report.targets import target_charts, target_matrix
@@ -31,7 +32,8 @@ def build_report(run_dir: Path) -> Path:
     Raises:
         UserError: if the folder is no run folder or one of its files is broken.
     """
-    run = read_run(Path(run_dir))
+    directory = Path(run_dir)
+    run = read_pooled(directory) if is_pooled(directory) else read_run(directory)
     path = run.directory / "report.html"
     # A lone surrogate, which JSON can hold, has no UTF-8 form.
     write_atomic(path, render(run).encode("utf-8", "replace"))
@@ -64,13 +66,13 @@ def render(run: Run) -> str:
         run=run,
         mixture=mixture,
         title=run.directory.resolve().name,
-        headline=findings.headline(mixture),
+        headline=findings.headline(run, mixture),
         lead=findings.lead(run, mixture),
-        confidence=findings.confidence(mixture),
+        confidence=findings.confidence(run, mixture),
         key_figures=findings.key_figures(run, mixture),
         warnings=findings.warnings(run, mixture),
         facts=findings.facts(run),
-        bars=mixture_bars(mixture) if mixture else None,
+        bars=mixture_bars(run, mixture) if mixture else None,
         charts=charts,
         scores=score_rows(run, mixture) if mixture else None,
         heat=heat_map(run, mixture) if mixture else None,

@@ -68,6 +68,8 @@ class Series:
     values: Values
     colour: int | None = None
     source: int | None = None
+    errors: Values | None = None
+    """Standard errors of the values, drawn as a band."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Line:
     top: float
     """Of the last point, in CSS pixels."""
     label_top: float
+    band: str = ""
+    """One standard error on either side of a coloured line, as a path."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,16 @@ def line_chart(
         ],
         quiet="".join(path for each, path, *_ in placed if each.colour is None),
         lines=[
-            Line(each, path, end, trail, value_text(kind, _last(each.values)), top, label_top)
+            Line(
+                each,
+                path,
+                end,
+                trail,
+                value_text(kind, _last(each.values)),
+                top,
+                label_top,
+                _band(each, x, x_scale, y_scale, height),
+            )
             for (each, path, end, trail, top), label_top in zip(labelled, tops, strict=True)
         ],
         x=list(x),
@@ -225,6 +238,20 @@ def _draw(
     end = f"M{last_x:.1f} {last_y:.1f}"
     trail = f"{end}H{WIDTH}" if last_x < WIDTH - 1 else ""
     return path, f"{end}h.01", trail, min(float(height), max(0.0, last_y))
+
+
+def _band(series: Series, x: Sequence[float], x_scale: Scale, y_scale: Scale, height: int) -> str:
+    """Along the upper edge and back along the lower one, kept inside the plot."""
+    if series.errors is None:
+        return ""
+    upper: list[str] = []
+    lower: list[str] = []
+    for a, value, error in zip(x, series.values, series.errors, strict=True):
+        if value is not None and error is not None:
+            for edge, side in ((upper, 1), (lower, -1)):
+                place = min(1.0, max(0.0, y_scale(value + side * error)))
+                edge.append(f"{WIDTH * x_scale(a):.1f} {height * (1 - place):.1f}")
+    return f"M{'L'.join([*upper, *reversed(lower)])}Z" if len(upper) > 1 else ""
 
 
 def _last(values: Values) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastmix_mega.report.charts import (
     LineChart,
@@ -52,12 +52,16 @@ def trajectory(run: Run, mixture: Mixture) -> LineChart | None:
     rows = [run.history[index] for index in thin(len(run.history), POINTS)]
     steps = [float(row.step) for row in rows]
     weights = [row.mixture for row in rows]
+    known = all(any(row.mixture_stderr) for row in rows)
+    errors: list[list[float]] = [row.mixture_stderr for row in rows] if known else []
     start = initial_weights(run)
     if start is not None:
         window = run.setting("search", "every")
         first = max(0.0, steps[0] - (window if isinstance(window, int) else 0))
         steps = [0.0, first, *steps] if first > 0 else [0.0, *steps]
         weights = [start] * (len(steps) - len(weights)) + weights
+        if known:  # The start is not a measurement.
+            errors = [[0.0] * len(run.names)] * (len(steps) - len(errors)) + errors
     averaged = run.history[len(run.history) // 2 :]
     # The geometric mean over the last half is the result of this method only.
     method = run.mixture.search.get("method") if run.mixture else None
@@ -67,10 +71,14 @@ def trajectory(run: Run, mixture: Mixture) -> LineChart | None:
         title="How the mixture moved",
         description="Weight of every source after each outer step, over training steps.",
         note="The result is the geometric mean over the shaded half. " * is_mean
+        + _band_note(run) * known
         + _grey_note(mixture),
         x=steps,
         series=[
-            _series(source, [weight[source.index] for weight in weights])
+            replace(
+                _series(source, [weight[source.index] for weight in weights]),
+                errors=[error[source.index] for error in errors] if known else None,
+            )
             for source in mixture.ranked
         ],
         kind="percent",
@@ -180,6 +188,12 @@ def evaluation_losses(run: Run) -> LineChart | None:
 
 def _series(source: SourceView, values: Sequence[float | None]) -> Series:
     return Series(source.name, values, source.colour, source.index)
+
+
+def _band_note(run: Run) -> str:
+    if run.seeds:
+        return f"Lines are means over {len(run.seeds)} seeds, bands one standard error of them. "
+    return "Bands: one standard error, from the scores' noise up to there. "
 
 
 def _grey_note(mixture: Mixture) -> str:

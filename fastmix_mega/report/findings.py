@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastmix_mega.mixture.rule import effective_sources
+from fastmix_mega.report.cost import machine_hours
 from fastmix_mega.report.read import Run
 from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, SourceView, told_apart
 from fastmix_mega.report.words import duration, listing, percent, plural, quantity, shorten
@@ -19,9 +21,11 @@ class KeyFigure:
     detail: str
 
 
-def headline(mixture: Mixture | None) -> str:
+def headline(run: Run, mixture: Mixture | None) -> str:
     if mixture is None:
         return "Run in progress: nothing to show yet"
+    if run.seeds and run.mixture is not None and run.mixture.search.get("confident") is False:
+        return f"The {len(run.seeds)} seeds disagree: do not act on these weights"
     above, below, _ = told_apart(mixture)
     if mixture.final and not mixture.is_training and mixture.has_errors and not above + below:
         return f"No clear preference among the {plural(len(mixture.sources), 'source')}"
@@ -78,10 +82,17 @@ def lead(run: Run, mixture: Mixture | None) -> str:
     runs = search.get("runs")
     if search.get("objective") == "minimax":
         sentence += ", of which the worst counts most,"
-    sentence += (
-        f" with {'one proxy run' if runs is None else plural(runs, 'proxy run')} of {budget}"
-    )
     cost = search.get("cost_in_proxy_runs")
+    if run.seeds:
+        given = [str(seed) for seed in search.get("seeds") or []]
+        sentence += f" with {len(run.seeds)} proxy runs (seeds {listing(given)}) of {budget} each"
+    else:
+        count = "one proxy run" if runs is None else plural(runs, "proxy run")
+        sentence += f" with {count} of {budget}"
+    reuse = search.get("reuse")
+    if isinstance(reuse, dict) and reuse.get("kept"):
+        kept = plural(len(reuse["kept"]), "source")
+        sentence += f"; {kept} kept the ratios of an earlier mixture"
     if not cost:
         return f"{sentence}."
     return f"{sentence}. That cost as much as {cost:.2f} plain training runs of the proxy."
@@ -91,7 +102,7 @@ def short_names(sources: Sequence[SourceView]) -> list[str]:
     return [shorten(source.name, 36) for source in sources]
 
 
-def confidence(mixture: Mixture | None) -> list[str]:
+def confidence(run: Run, mixture: Mixture | None) -> list[str]:
     """Which differences from an even split are real, by two standard errors."""
     if mixture is None or mixture.is_training or not mixture.final:
         return []
@@ -105,11 +116,20 @@ def confidence(mixture: Mixture | None) -> list[str]:
     )
     found = [f"{words}: {listing(short_names(group))}" for words, group in parts if group]
     findings = "; ".join(found)
+    holds = (
+        "They hold the noise of this run's measurements, and not what another seed would have "
+        "found."
+    )
+    if run.seeds and run.mixture is not None:
+        agreement = run.mixture.search.get("agreement")
+        holds = f"They are those of the mean over {len(run.seeds)} seeds"
+        if isinstance(agreement, float):
+            holds += f", whose orders of the sources agree to a rank correlation of {agreement:.2f}"
+        holds += "."
     return [
         f"An even share would be {100 * mixture.uniform:.3g}%.",
         f"{findings[0].upper()}{findings[1:]}.",
-        "“Clearly” means by more than two standard errors. They hold the noise of this run's "
-        "measurements, and not what another seed would have found.",
+        f"“Clearly” means by more than two standard errors. {holds}",
     ]
 
 
@@ -122,7 +142,10 @@ def key_figures(run: Run, mixture: Mixture | None) -> list[KeyFigure]:
         runs = search.get("runs")
         detail = f"{plural(search.get('outer_steps', len(run.history)), 'outer step')}"
         seconds = sum(row.seconds for row in run.history)
-        detail = f"{detail}, {duration(seconds)} in all"
+        detail += f", {duration(seconds)} in all"
+        hours = machine_hours(run)
+        if hours is not None:
+            detail += f"; the whole: {hours[0]}"
         if runs is not None:
             detail = "every run of the swarm, and its evaluation"
         figures.append(KeyFigure("Cost", f"{cost:.2f} proxy runs", detail))
@@ -254,20 +277,34 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Run folder", run.directory.resolve().name),
         ("Method", search.get("method") or run.setting("method")),
         ("Model", model.get("preset")),
-        ("Seed", search.get("seed", run.setting("seed"))),
+        ("Seed", search.get("seed", run.setting("seed")) if not run.seeds else None),
+        ("Seeds", ", ".join(str(seed) for seed in search.get("seeds") or [])),
         ("Steps", _grouped(search.get("steps", run.setting("train", "steps")))),
         ("Tokens", _grouped(search.get("train_tokens"))),
         ("Outer steps", None if trained else search.get("outer_steps", len(run.history))),
         ("Cost, in proxy runs", None if trained else search.get("cost_in_proxy_runs")),
+        ("Cost, in machine time", " = ".join(machine_hours(run) or ())),
+        ("Cost, in old searches", (search.get("reuse") or {}).get("cost_in_old_searches")),
         ("Tokens per second", _grouped(round(speeds[len(speeds) // 2])) if speeds else None),
         ("Processes", search.get("world_size")),
         ("Layout", ", ".join(f"{key} {value}" for key, value in layout.items())),
         ("Targets", ", ".join(str(target.get("name")) for target in _targets(run))),
         ("Tokenizer", _tokenizer(tokenizer)),
+        ("Data", _data(run)),
         ("Configuration", _short(search.get("config_sha256"))),
+        ("Code", _short(search.get("code_sha256"))),
         ("Versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
     ]
     return [(label, str(value)) for label, value in rows if value not in (None, "")]
+
+
+def _data(run: Run) -> str | None:
+    """One digest over those of all sources' files; None if one is not known."""
+    files = run.mixture.sources if run.mixture else []
+    if not files or any(source.data_sha256 is None for source in files):
+        return None
+    lines = [f"{source.name} {' '.join(source.data_sha256 or [])}\n" for source in files]
+    return _short(hashlib.sha256("".join(lines).encode("utf-8", "replace")).hexdigest())
 
 
 def _grouped(value: object) -> str | None:

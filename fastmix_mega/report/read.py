@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -28,6 +28,8 @@ class OuterStep(_Row):
     step: int
     tokens: int
     mixture: list[float]
+    mixture_stderr: list[float] = []
+    """Empty where it is not known, as in older runs."""
     scores: list[float]
     score_stderr: list[float]
     counts: list[int]
@@ -78,6 +80,11 @@ class _Search(_Row):
     train_tokens: int = 0
     cost_in_proxy_runs: float = 0.0
     layout: dict[str, int] = {}
+    reuse: dict[str, Any] = {}
+    unconstrained: dict[str, float] = {}
+    seeds: list[int | str | None] = []
+    per_seed: list[dict[str, Any]] = []
+    agreement: float = 0.0
     warnings: list[str] = []
 
 
@@ -115,6 +122,8 @@ class Run:
     history: list[OuterStep]
     steps: list[LoggedStep]
     evaluations: list[Evaluation]
+    seeds: list[Run] = field(default_factory=list)
+    """The seeds' runs, if this is a folder that pools them; the rest holds their means."""
 
     def setting(self, *keys: str) -> Any:
         """A value of the configuration, None where there is none."""
@@ -148,7 +157,7 @@ def read_run(directory: Path) -> Run:
     names = _source_names(config, mixture, config_path)
     _check(_Settings, config, config_path)
     if mixture is not None:
-        _check(_Result, mixture.model_dump(), path)
+        check_result(mixture, path)
     metrics = _read_rows(directory / "metrics.jsonl")
     run = Run(
         directory=directory,
@@ -162,6 +171,11 @@ def read_run(directory: Path) -> Run:
     )
     _check_lengths(run)
     return run
+
+
+def check_result(mixture: MixtureFile, path: Path) -> None:
+    """Raises: UserError if a field that the page shows has another type."""
+    _check(_Result, mixture.model_dump(), path)
 
 
 def _source_names(config: Any, mixture: MixtureFile | None, path: Path) -> list[str]:
@@ -216,7 +230,8 @@ def _check(kind: type[_Row], content: Any, path: Path) -> None:
 def _check_lengths(run: Run) -> None:
     expected = len(run.names)
     for row in run.history:
-        for values in (row.mixture, row.scores, row.score_stderr, row.counts):
+        errors = row.mixture_stderr or row.mixture
+        for values in (row.mixture, errors, row.scores, row.score_stderr, row.counts):
             if len(values) != expected:
                 raise UserError(
                     f"history.jsonl, outer step {row.outer_step}: {len(values)} values for "

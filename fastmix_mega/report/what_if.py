@@ -59,7 +59,7 @@ def what_if(run: Run, mixture: Mixture | None) -> dict[str, Any] | None:
         ],
         "shown": [source.index for source in mixture.ranked[:ROWS]],
         "root": _tree(root),
-        **_budget(budget if isinstance(budget, int) and all(tokens) else None),
+        **_budget(budget if isinstance(budget, int) and budget > 0 and all(tokens) else None),
         "max_epochs": None if limits is None else limits.max_epochs,
         "bearable_epochs": MAXIMUM_EPOCHS,
         "groups": [] if limits is None else [_words(n, g) for n, g in limits.groups.items()],

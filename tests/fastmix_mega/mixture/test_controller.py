@@ -39,6 +39,7 @@ def test_state_round_trip(method: str) -> None:
         second.update(sums)
     assert second.outer_step == 10
     assert np.array_equal(second.mixture, whole.mixture)
+    assert np.array_equal(second.standard_errors, whole.standard_errors)
     assert np.array_equal(second.result().weights, whole.result().weights)
     assert np.array_equal(second.result().standard_errors, whole.result().standard_errors)
 
@@ -117,3 +118,18 @@ def test_a_prior_bounds_what_constant_scores_can_do() -> None:
         controller.update(sums)
     moved = np.log(controller.mixture) - np.log(initial)
     np.testing.assert_allclose(moved - moved.mean(), [2.0, 0.0, -2.0], atol=1e-6)
+
+
+def test_standard_errors_over_time_are_the_spread_over_repetitions() -> None:
+    """The mixture after each of 25 updates, over 300 repetitions: conservative, within twice."""
+    means, ends, errors = np.array([0.5, 0.0, -0.5]), [], []
+    for seed in range(300):
+        random = np.random.default_rng(seed)
+        controller = FastMixController(np.full(3, 1 / 3), 0.2, 0.7, prior_strength=0.05)
+        for _ in range(25):
+            controller.update(window(random, means, count=200))
+        ends.append(controller.mixture)
+        errors.append(controller.standard_errors)
+    ratio = np.mean(errors, axis=0) / np.std(ends, axis=0)
+    assert (ratio > 0.8).all(), ratio
+    assert (ratio < 2.5).all(), ratio

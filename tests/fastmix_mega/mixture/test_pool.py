@@ -104,6 +104,7 @@ def test_two_seeds_with_one_command(
     logs = np.log([[s.weight for s in read_mixture(e / "mixture.json").sources] for e in each])
     wanted = np.exp(logs.mean(axis=0))
     assert [s.weight for s in pooled.sources] == pytest.approx(wanted / wanted.sum())
+    assert "2 proxy runs (seeds 7 and 8)" in (each[0].parent / "report.html").read_text()
     assert "done before" in fastmix("search", str(path), "--seeds", "2")
     assert "another search" in fastmix(
         "search", str(path), "--seeds", "2", "train.steps=28", expect=2

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from fastmix_mega.cli_mixture import pool_runs
 from fastmix_mega.files import write_json
 from fastmix_mega.mixture.rule import effective_sources, entropy, geometric_mean, softmax
 
@@ -50,6 +51,7 @@ def write_run(
     minimax: bool = False,
     constraints: dict[str, Any] | None = None,
     seed: int = 0,
+    seeds: int = 0,
 ) -> Path:
     """Write a run folder: a search with `outer_steps`, or a training run of as many steps.
 
@@ -64,7 +66,16 @@ def write_run(
         targets: their names.
         minimax: whether the targets' weights move.
         constraints: recorded as the search's; the weights are not changed.
+        seeds: more than 0 write as many searches into the folder, and pool them.
     """
+    if seeds:
+        given = {"outer_steps": outer_steps, "every": every, "absent": absent}
+        runs = [
+            write_run(directory / f"seed_{number}", names, seed=number, **given)
+            for number in range(1, seeds + 1)
+        ]
+        pool_runs(runs, directory / "mixture.json")
+        return directory
     directory.mkdir(parents=True)
     random = np.random.default_rng(seed)
     count, batch, length, warmup = len(names), 16, 128, 24
@@ -92,6 +103,7 @@ def write_run(
                 "step": step,
                 "tokens": step * batch * length,
                 "mixture": mixture.tolist(),
+                "mixture_stderr": (0.1 * mixture * (1 - mixture) * number**0.5).tolist(),
                 "sampling": (0.5 * before + 0.5 / count).tolist(),
                 "scores": scores.tolist(),
                 "score_stderr": (6 * np.exp(-number / 30) * error).tolist(),
@@ -277,6 +289,7 @@ CASES: dict[str, dict[str, Any]] = {
         "names": tuple(f"source_{n:03d}" for n in range(40)),
         "targets": tuple(f"a_target_with_a_long_name_{n}" for n in range(14)),
     },
+    "pooled": {"seeds": 3},
     "limited": {"constraints": LIMITS},
 }
 

@@ -44,9 +44,9 @@ def four(tmp_path: Path) -> Path:
 
 def test_headline_and_confidence(four: Path) -> None:
     set_weights(four, [0.45, 0.3, 0.246, 0.004], stderr=0.03)
-    mixture = view(four)
-    assert headline(mixture) == "Train mostly on docs (45%) and code (30%); only 0.40% on junk"
-    assert confidence(mixture)[:2] == [
+    mixture, run = view(four), read_run(four)
+    assert headline(run, mixture) == "Train mostly on docs (45%) and code (30%); only 0.40% on junk"
+    assert confidence(run, mixture)[:2] == [
         "An even share would be 25%.",
         "Clearly above it: docs; clearly below: junk; not told apart: code and web.",
     ]
@@ -54,13 +54,13 @@ def test_headline_and_confidence(four: Path) -> None:
 
 def test_a_search_that_tells_nothing_apart_says_so(four: Path) -> None:
     set_weights(four, [0.3, 0.27, 0.23, 0.2], stderr=0.05)
-    assert headline(view(four)) == "No clear preference among the 4 sources"
+    assert headline(read_run(four), view(four)) == "No clear preference among the 4 sources"
 
 
 def test_an_even_mixture_has_no_leaders(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "run", ("docs", "code", "web", "junk"), training=True)
     set_weights(directory, [0.25] * 4, stderr=0)
-    assert headline(view(directory)) == "Trained evenly on 4 sources"
+    assert headline(read_run(directory), view(directory)) == "Trained evenly on 4 sources"
 
 
 def test_leaders_within_their_noise_are_warned_about(four: Path) -> None:
@@ -70,9 +70,10 @@ def test_leaders_within_their_noise_are_warned_about(four: Path) -> None:
 
 
 def test_without_standard_errors_nothing_is_called_clear(tmp_path: Path) -> None:
-    mixture = view(write_run(tmp_path / "run", estimates_errors=False))
+    directory = write_run(tmp_path / "run", estimates_errors=False)
+    mixture = view(directory)
     assert not mixture.has_errors
-    assert confidence(mixture) == [
+    assert confidence(read_run(directory), mixture) == [
         "This method gives no standard errors: the weights may be off by any amount."
     ]
 
