@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from fastmix_mega import __version__, cli_mixture, launch
 from fastmix_mega.errors import RunFailed, UserError
+from fastmix_mega.imports import import_libraries
 from fastmix_mega.launch import Nodes
 from fastmix_mega.stop import EXIT_STOPPED, Stopped, die_with_parent
 
@@ -196,7 +197,9 @@ def _search(options: argparse.Namespace) -> int:
                 "seed, then fastmix pool"
             )
         processes = options.nproc or launch.default_processes()
-        return cli_mixture.search_seeds(options.config, options.overrides, options.seeds, processes)
+        return cli_mixture.search_seeds(
+            main, options.config, options.overrides, options.seeds, processes
+        )
     return _run(options, "search")
 
 
@@ -229,9 +232,11 @@ def _run(options: argparse.Namespace, mode: str) -> int:
             words += [f"--allow-changed={name}" for name in allowed]
             if options.sweep_seed is not None:
                 words.append(f"--sweep-seed={options.sweep_seed}")
-            return launch.run_processes(words, processes, nodes)
+            return launch.run_processes(main, words, processes, nodes)
+    import_libraries()
     if mode == "search":
         from fastmix_mega.search import search
+
 
         search(config)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,13 @@ def pool_runs(mixtures: Sequence[str | Path], output: Path) -> list[str]:
     return [*lines, *describe(pooled, None), f"mixture: {output}"]
 
 
-def search_seeds(config_path: str, overrides: Sequence[str], seeds: int, processes: int) -> int:
+def search_seeds(
+    main: Callable[[Sequence[str]], int],
+    config_path: str,
+    overrides: Sequence[str],
+    seeds: int,
+    processes: int,
+) -> int:
     """Search with `seeds` seeds, one after the other, and pool them in the run folder.
 
     Every seed has a run folder inside it, so that finished seeds are kept and an interrupted one
@@ -169,7 +175,7 @@ def search_seeds(config_path: str, overrides: Sequence[str], seeds: int, process
             print(f"seed {seed}: done before, in {run}", flush=True)
             continue
         require_no_mistakes(check(one, processes))
-        code = launch.run_processes(["search", config_path, *words], processes)
+        code = launch.run_processes(main, ["search", config_path, *words], processes)
         if code != 0:
             return code
     print("\n".join(pool_runs(runs, folder / "mixture.json")))

@@ -2,20 +2,27 @@
 
 The agent lives in this process. Signals become a stop file that all workers see, so that they can
 stop at a step boundary, however long that takes (torchrun itself would kill them after 30 s); a
-second signal kills them at once.
+second signal kills them at once. Without CUDA the workers are forks of this process, which has
+imported the libraries for all of them; CUDA's driver does not survive a fork.
 """
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import signal
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import traceback
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from fastmix_mega.imports import import_libraries
 from fastmix_mega.stop import SIGNALS, STOP_FILE_VARIABLE
 
 
@@ -41,15 +48,31 @@ def default_processes() -> int:
     return max(1, torch.cuda.device_count())
 
 
-def run_processes(arguments: Sequence[str], processes: int, nodes: Nodes | None = None) -> int:
-    """Run `python -m fastmix_mega ARGUMENTS` in several processes.
+def run_processes(
+    main: Callable[[Sequence[str]], int],
+    arguments: Sequence[str],
+    processes: int,
+    nodes: Nodes | None = None,
+) -> int:
+    """Run `fastmix ARGUMENTS` in several processes.
+
+    Args:
+        main: the command; workers that are forks of this process call it.
+        arguments: of the command.
+        processes: on this machine.
+        nodes: this machine's place among several.
 
     Returns:
         0 if every process ended well, else the exit code of the first that did not.
     """
+    # Read when torch is imported, and by every worker.
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    import torch
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import parse_args, run
+    from torch.distributed.launcher.api import elastic_launch
+    from torch.distributed.run import config_from_args, parse_args, run
 
     if nodes is None:
         place = ["--standalone"]
@@ -58,8 +81,7 @@ def run_processes(arguments: Sequence[str], processes: int, nodes: Nodes | None 
         place = ["--nnodes", str(nodes.count), "--node-rank", str(nodes.rank)]
         place += ["--master-addr", host, "--master-port", port]
     place += ["--signals-to-handle", "SIGHUP,SIGQUIT"]
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    forked = not torch.cuda.is_available() and nodes is None
     with tempfile.TemporaryDirectory(prefix="fastmix-") as directory:
         # torchrun would leave a folder of its own behind at every start.
         place += ["--log-dir", directory, "--nproc-per-node", str(processes)]
@@ -77,7 +99,14 @@ def run_processes(arguments: Sequence[str], processes: int, nodes: Nodes | None 
 
         before = {each: signal.signal(each, ask) for each in SIGNALS}
         try:
-            run(options)
+            if forked:
+                _prepare_for_forks()
+                options.rdzv_backend, options.rdzv_endpoint = "c10d", "localhost:0"
+                options.rdzv_id, options.start_method = uuid.uuid4().hex, "fork"
+                config, *_ = config_from_args(options)
+                elastic_launch(config, _work)(main, arguments)
+            else:
+                run(options)
         except ChildFailedError as failed:
             return _exit_code(failed)
         except SignalException as stopped:
@@ -88,8 +117,30 @@ def run_processes(arguments: Sequence[str], processes: int, nodes: Nodes | None 
     return 0
 
 
+def _prepare_for_forks() -> None:
+    import_libraries()
+    # It tells of every exit code that is not 0 with a stack trace of its own; `_exit_code` tells
+    # of those that the worker could not explain itself.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+    # Else every fork would copy what its first collection of garbage touches.
+    gc.freeze()
+
+
+def _work(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> None:
+    """A forked worker's life."""
+    try:
+        code = main(arguments)
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    if code:
+        raise SystemExit(code)
+
+
 def _exit_code(failed: object) -> int:
-    _, failure = failed.get_first_failure()  # type: ignore[attr-defined]
+    rank, failure = failed.get_first_failure()  # type: ignore[attr-defined]
     code = int(failure.exitcode)
+    if code < 0:
+        print(f"rank {rank} was killed by {signal.Signals(-code).name}", file=sys.stderr)
     # A process that a signal killed has a negative code.
     return code if code > 0 else 128 - code

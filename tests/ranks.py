@@ -22,6 +22,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastmix_mega.imports import import_libraries
+
 LIMIT_SECONDS = 300.0
 GRACE_SECONDS = 5.0
 """How long the others have to notice that one has failed, as a launcher would give them."""
@@ -30,8 +32,8 @@ GRACE_SECONDS = 5.0
 def warm_up() -> None:
     """Import what every rank needs, on one thread, so that forks are safe."""
     os.environ |= {"OMP_NUM_THREADS": "1"}
-    for name in ("fastmix_mega.loop", "fastmix_mega.report.build", "deepspeed", "tests.faulty"):
-        importlib.import_module(name)
+    import_libraries()
+    importlib.import_module("tests.faulty")
     # Else every fork would copy what its first collection of garbage touches.
     gc.freeze()
 
