@@ -359,8 +359,11 @@ class HeadMeter(_Meter):
         if stride == 1:
             return slice(None), length
         start = self._index(number) % stride
+        total = len(range(start, length, stride))
+        if self._access.layout.context.size == 1:
+            return slice(start, None, stride), total  # A view; an index would copy the logits.
         chosen = (self._positions % stride == start).nonzero().squeeze(-1)
-        return chosen.to(self._access.layout.device), len(range(start, length, stride))
+        return chosen.to(self._access.layout.device), total
 
     def _directions_by_name(self) -> list[dict[str, Tensor]]:
         if self._direction is None:
