@@ -1,110 +1,155 @@
-"""What does the search cost on top of the training it contains? Ratio of times, windows in turn.
+"""Goal 1: what does a search cost on top of the training it contains?
 
-    python -m benchmarks.search_cost configs/demo.yaml --nproc 2 --pairs 20
+    python -m benchmarks.search_cost [--budget 240] [--size demo|100M] [key.path=value ...]
 
-In one run, windows of `search.every` plain training steps and of the same number of steps with
-everything that the search adds (target gradient, scores, all-reduce, update, broadcast) follow one
-another. Neighbours are compared, so that a machine whose speed drifts does not matter. Prints the
-median of the pairs' ratios with its quartiles, and the parts of the cost.
+In one process windows of plain training steps, of steps with scores, and of steps with all that a
+search adds (target gradient, scores, sums, update) follow one another; neighbours are compared. The
+demo's size has its 4,096-token vocabulary, the 100M proxy one of 32,768. Tokens are random: no time
+depends on them. `--profile` prints where the time of plain and scored steps goes instead.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
+from pathlib import Path
+from typing import Any
 
-import torch.distributed as dist
+from benchmarks.timing import Row, alternate, parser, ratio_row, tell
 
-from fastmix_mega.config import load_config
-from fastmix_mega.loop import TrainingLoop
-from fastmix_mega.parallel import layout as parallel_layout
-
-WARM_UP_WINDOWS = 3
-
-
-def measure(config_path: str, overrides: list[str], pairs: int) -> None:
-    """The timed part, in every process; rank 0 prints."""
-    with tempfile.TemporaryDirectory() as directory:
-        steps = (pairs + WARM_UP_WINDOWS + 1) * 64
-        settings = [f"run_dir={directory}", "log.wandb=disabled", f"train.steps={steps}"]
-        config = load_config(config_path, [*settings, "search.warmup=8", *overrides])
-        with parallel_layout.start(config.parallel) as layout:
-            loop = TrainingLoop(config, "search", layout)
-            outer, every = loop.outer, config.search.every
-            assert outer is not None
-            for step in range(config.search.warmup):
-                loop._train_step(step)
-            plain, searched, targets = [], [], []
-            first = config.search.warmup
-            for _ in range(pairs + WARM_UP_WINDOWS):
-                dist.barrier()
-                started = time.perf_counter()
-                for step in range(first, first + every):
-                    loop._train_step(step)
-                dist.barrier()
-                middle = time.perf_counter()
-                for step in range(first, first + every):
-                    outer.before_step(step)
-                    loop._train_step(step)
-                    outer.after_step(step)
-                dist.barrier()
-                plain.append(middle - started)
-                searched.append(time.perf_counter() - middle)
-                targets.append(outer.seconds)
-                first += every
-            loop.close()
-            if layout.is_main:
-                _print(plain[WARM_UP_WINDOWS:], searched[WARM_UP_WINDOWS:], targets, layout.sizes)
+SIZES: dict[str, dict[str, Any]] = {
+    "demo": {
+        "model": {"preset": "demo", "vocab_size": 4096},
+        "train": {"global_batch": 16, "micro_batch": 8, "seq_length": 128},
+        "search": {"score_tokens": 0.25, "target_batch": 16, "every": 8},
+    },
+    "100M": {
+        "model": {"preset": "60M", "vocab_size": 32768},
+        "train": {"global_batch": 2, "micro_batch": 2, "seq_length": 256},
+        "search": {"score_tokens": 0.125, "target_batch": 2, "every": 8},
+    },
+}
+MOST = {"demo": 1.05, "100M": 1.02}
 
 
-def _print(
-    plain: list[float], searched: list[float], targets: list[float], sizes: dict[str, int]
-) -> None:
-    ratios = [s / p for s, p in zip(searched, plain, strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4)
-    outer = statistics.median(t / p for t, p in zip(targets[WARM_UP_WINDOWS:], plain, strict=True))
-    print(
-        f"search / train: median {median:.3f}, quartiles {low:.3f} to {high:.3f} ({len(ratios)} "
-        f"pairs of windows); of it outer steps {outer:.3f}, scores in training steps "
-        f"{median - 1 - outer:.3f}; window {statistics.median(plain) * 1e3:.0f} ms; layout "
-        f"{sizes}, {os.cpu_count()} cores",
-        flush=True,
-    )
+def build_loop(folder: Path, size: str, layout: Any, overrides: dict[str, Any]) -> Any:
+    """A search's TrainingLoop over small corpora; `overrides` by section."""
+    from fastmix_mega.config import parse_config
+    from fastmix_mega.loop import TrainingLoop
+    from tests.tiny import tiny_settings
+
+    settings = tiny_settings(folder, folder / f"run-{size}-{len(overrides)}")
+    for section in ("model", "train", "search"):
+        settings[section] = {**settings[section], **SIZES[size][section]}
+        settings[section] |= overrides.get(section, {})
+    settings["train"]["steps"] = 1_000_000
+    settings["search"]["warmup"] = settings["search"]["every"]
+    return TrainingLoop(parse_config(settings), "search", layout)
+
+
+class Windows:
+    """Windows of steps of one loop, plain, scored or searching; one after another."""
+
+    def __init__(self, loop: Any, length: int) -> None:
+        self.loop, self.length = loop, length
+        self.step = 0
+        self._steps(2)
+        loop.outer.before_step(loop.config.search.every)
+        loop.outer.meter.enabled = False
+
+    def _steps(self, count: int) -> None:
+        for _ in range(count):
+            self.loop._train_step(self.step)
+            self.step += 1
+
+    def plain(self) -> None:
+        self._steps(self.length)
+
+    def scored(self) -> None:
+        self.loop.outer.meter.enabled = True
+        self._steps(self.length)
+        self.loop.outer.meter.enabled = False
+
+    def searching(self) -> None:
+        """A whole window between two updates."""
+        outer, every = self.loop.outer, self.loop.config.search.every
+        self.step += -self.step % every
+        for _ in range(every):
+            outer.before_step(self.step)
+            self.loop._train_step(self.step)
+            outer.after_step(self.step)
+            self.step += 1
+
+    def whole_plain(self) -> None:
+        self._steps(self.loop.config.search.every)
+
+
+def measure(size: str, budget: float) -> list[Row]:
+    from fastmix_mega.config import ParallelSection
+    from fastmix_mega.parallel import layout as parallel_layout
+    from tests.tiny import write_corpora
+
+    rows = []
+    with (
+        tempfile.TemporaryDirectory() as name,
+        parallel_layout.start(ParallelSection()) as layout,
+    ):
+        folder = Path(name)
+        write_corpora(folder)
+        most, share = MOST[size], SIZES[size]["search"]["score_tokens"]
+        length = 8 if size == "demo" else 1
+        windows = Windows(build_loop(folder, size, layout, {}), length)
+        plain, scored = alternate((windows.plain, windows.scored), 40, budget / 3)
+        what = f"{size}: steps with head scores of {share:g} of the tokens / plain steps"
+        rows.append(ratio_row(1, what, most, scored, plain))
+        if size == "demo":
+            plain, whole = alternate((windows.whole_plain, windows.searching), 30, budget / 3)
+            rows.append(ratio_row(1, f"{size}: the whole search / training", 1.05, whole, plain))
+        windows.loop.close()
+        hooked = build_loop(folder, size, layout, {"search": {"scores": "all"}})
+        windows = Windows(hooked, length)
+        plain, scored = alternate((windows.plain, windows.scored), 40, budget / 3)
+        what = f"{size}: steps with hooks on all parameters / plain steps"
+        rows.append(ratio_row(1, what, 1.05, scored, plain))
+        hooked.close()
+    return rows
+
+
+def profile(size: str) -> None:
+    """Where processor time goes, plain steps and scored ones."""
+    import torch
+
+    from fastmix_mega.config import ParallelSection
+    from fastmix_mega.parallel import layout as parallel_layout
+    from tests.tiny import write_corpora
+
+    with (
+        tempfile.TemporaryDirectory() as name,
+        parallel_layout.start(ParallelSection()) as layout,
+    ):
+        write_corpora(Path(name))
+        windows = Windows(build_loop(Path(name), size, layout, {}), 8 if size == "demo" else 2)
+        for action in (windows.plain, windows.scored):
+            action()
+            with torch.profiler.profile(
+                activities=[torch.profiler.ProfilerActivity.CPU]
+            ) as recorded:
+                action()
+            print(recorded.key_averages().table(sort_by="self_cpu_time_total", row_limit=30))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config")
-    parser.add_argument("overrides", nargs="*", help="key.path=value")
-    parser.add_argument("--nproc", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=20)
-    options = parser.parse_args()
-    if "RANK" in os.environ:
-        measure(options.config, options.overrides, options.pairs)
-        return
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(options.nproc), "-m", "benchmarks.search_cost"),
-        *(options.config, *options.overrides, "--pairs", str(options.pairs)),
-    ]
-    threads = str(max(1, (os.cpu_count() or 1) // options.nproc))
-    done = subprocess.run(
-        command,
-        env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("search / train")]
-    print("\n".join(lines) if done.returncode == 0 else done.stdout)
-    raise SystemExit(done.returncode)
+    made = parser(__doc__, 240.0)
+    made.add_argument("--size", choices=(*SIZES, "both"), default="both")
+    made.add_argument("--profile", action="store_true")
+    options = made.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sizes = list(SIZES) if options.size == "both" else [options.size]
+    for size in sizes:
+        if options.profile:
+            profile(size)
+        else:
+            tell(measure(size, options.budget / len(sizes)), options.json)
 
 
 if __name__ == "__main__":

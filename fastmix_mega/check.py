@@ -15,7 +15,7 @@ from pathlib import Path
 from fastmix_mega.baselines.settings import SWARMS, UNTRAINED
 from fastmix_mega.config import Config, SourceConfig
 from fastmix_mega.constraints.apply import epochs_at
-from fastmix_mega.data.overlap import shared_documents
+from fastmix_mega.data.overlap import document_hashes, shared_documents
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
@@ -286,16 +286,21 @@ def _enough(config: Config, opened: dict[str, TokenSource], found: Findings) -> 
 
 def _overlaps(config: Config, opened: dict[str, TokenSource]) -> Iterator[str]:
     """A target inside a source would make the source look good for the wrong reason."""
-    held_out = {key: value for key, value in opened.items() if not key.startswith("sources")}
-    for source_name in config.source_names:
-        source = opened.get(f"sources: {source_name}")
-        for where, target in held_out.items():
-            if source is None:
-                continue
-            count = shared_documents(source.files, target.files)
+    hashes = {
+        where: document_hashes(each.files)
+        for where, each in opened.items()
+        if not where.startswith("sources")
+    }
+    for name in config.source_names:
+        source = opened.get(f"sources: {name}")
+        if source is None or not hashes:
+            continue
+        known = document_hashes(source.files)
+        for where, wanted in hashes.items():
+            count = shared_documents(known, wanted)
             if count:
                 yield (
-                    f"{where}: {count} of its documents are also in source {source_name}; remove "
+                    f"{where}: {count} of its documents are also in source {name}; remove "
                     "them from one side"
                 )
 

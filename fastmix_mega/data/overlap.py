@@ -18,13 +18,17 @@ MOST_DOCUMENTS = 100_000
 """Documents looked at per file, spread evenly, so that a check takes seconds at any size."""
 
 
-def shared_documents(first: Sequence[IndexedTokens], second: Sequence[IndexedTokens]) -> int:
-    """How many documents of `second` are also in `first`.
+def document_hashes(files: Sequence[IndexedTokens]) -> NDArray[np.uint64]:
+    """One 64-bit hash per document that is long enough, of all files together."""
+    return np.concatenate([_fingerprints(file) for file in files])
+
+
+def shared_documents(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> int:
+    """How many documents of `second` are also in `first`, from their hashes.
 
     Near-copies are not found here; `data_tools` keeps those apart when it makes the files.
     """
-    known = np.unique(np.concatenate([_fingerprints(file) for file in first]))
-    return int(sum(np.isin(_fingerprints(file), known).sum() for file in second))
+    return int(np.isin(second, first).sum())
 
 
 def _fingerprints(file: IndexedTokens) -> NDArray[np.uint64]:

@@ -1,0 +1,170 @@
+"""Goal 2: 8 sources against 1,000 sources.
+
+    python -m benchmarks.many_sources [--budget 120] [--sources 1000]
+
+One process holds two searches of the demo's size over the same number of tokens a step, one with 8
+sources, one with many; windows of steps (scores, target gradient and update included) alternate.
+Besides: start-up (imports, check, opening all files), the controller's update, memory and open
+files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.search_cost import SIZES, Windows
+from benchmarks.timing import Row, Span, alternate, parser, ratio_row, ratios, tell, timed
+
+FEW = 8
+
+
+def write_sources(folder: Path, count: int) -> None:
+    """The tests' tokenizer and targets, and `count` small sources of their own."""
+    from fastmix_mega.data.indexed import IndexedWriter, token_dtype
+    from fastmix_mega.data.tokenizer import Tokenizer
+    from tests.tiny import write_corpora
+
+    write_corpora(folder)
+    tokenizer = Tokenizer(folder / "tokenizer.model")
+    manifest = {"tokenizer_sha256": tokenizer.sha256, "vocab_size": tokenizer.vocab_size}
+    random = np.random.default_rng(0)
+    for number in range(count):
+        with IndexedWriter(folder / f"s{number}", token_dtype(300), manifest) as writer:
+            for _ in range(20):
+                writer.add_document(random.integers(3, 290, 100))
+
+
+def settings_of(folder: Path, count: int) -> dict[str, Any]:
+    from tests.tiny import tiny_settings
+
+    settings = tiny_settings(folder, folder / f"run-{count}")
+    settings["sources"] = [
+        {"name": f"s{number}", "prefix": str(folder / f"s{number}")} for number in range(count)
+    ]
+    for section in ("model", "train", "search"):
+        settings[section] = {**settings[section], **SIZES["demo"][section]}
+    settings["train"]["steps"] = 1_000_000
+    settings["search"]["warmup"] = settings["search"]["every"]
+    settings["log"]["every"] = 10
+    return settings
+
+
+def start_up(folder: Path, count: int) -> dict[str, float]:
+    """In a process of its own: what a start costs with so many sources."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.many_sources", "--start-up", str(folder), str(count)],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def print_start_up(folder: Path, count: int) -> None:
+    from fastmix_mega.check import check, require_no_mistakes
+    from fastmix_mega.config import parse_config
+    from fastmix_mega.data.inputs import open_inputs
+    from fastmix_mega.imports import import_libraries
+
+    config = parse_config(settings_of(folder, count))
+    require_no_mistakes(check(config, 1))
+    import_libraries()
+    before = resident()
+    inputs = open_inputs(config)
+    assert len(inputs.sources) == count
+    used = time.process_time()
+    files = len(os.listdir("/proc/self/fd"))
+    print(json.dumps({"cpu": used, "megabytes": resident() - before, "files": files}))
+
+
+def resident() -> float:
+    """Megabytes."""
+    words = Path("/proc/self/statm").read_text().split()
+    return int(words[1]) * resource.getpagesize() / 1e6
+
+
+def controller_seconds(count: int) -> list[float]:
+    """Of updates late in a search, in processor time."""
+    from fastmix_mega.config import SearchSection
+    from fastmix_mega.mixture.controller import build_controller
+
+    random = np.random.default_rng(0)
+    controller = build_controller("fastmix", SearchSection(), np.full(count, 1 / count))
+    seconds = []
+    for _ in range(300):
+        counts = random.integers(0, 3, count).astype(float)
+        values = random.normal(size=count) * counts
+        sums = np.stack((values, values**2 + counts, counts))
+        seconds.append(timed(lambda: controller.update(sums)).cpu)  # noqa: B023
+    return sorted(seconds[-100:])
+
+
+def measure(count: int, budget: float) -> list[Row]:
+    from fastmix_mega.config import ParallelSection, parse_config
+    from fastmix_mega.loop import TrainingLoop
+    from fastmix_mega.parallel import layout as parallel_layout
+
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_sources(folder, count)
+        few, many = [], []
+        for _ in range(3):
+            few.append(start_up(folder, FEW))
+            many.append(start_up(folder, count))
+        starts = [[Span(each["cpu"], each["cpu"]) for each in side] for side in (few, many)]
+        cpu, _ = ratios(starts[1], starts[0])
+        what = f"start-up (imports, check, opening) with {count:,} sources / with {FEW}"
+        measured = f"{cpu} of processor time, {cpu.count} pairs"
+        rows.append(Row(2, what, "at most 2", measured, cpu.median <= 2))
+        more = many[-1]["megabytes"] - few[-1]["megabytes"]
+        what = f"memory of {count - FEW:,} more opened sources"
+        rows.append(Row(2, what, "at most 100 MB", f"{more:.1f} MB", more <= 100))
+        files = many[-1]["files"] - few[-1]["files"]
+        rows.append(Row(2, f"file handles of {count - FEW:,} more sources", "", f"{files:.0f}"))
+        seconds = controller_seconds(count)
+        median = seconds[len(seconds) // 2]
+        text = f"{median * 1e3:.2f} ms, slowest of 100 {seconds[-1] * 1e3:.2f} ms"
+        rows.append(
+            Row(2, f"controller's update, {count:,} sources", "< 5 ms", text, median < 5e-3)
+        )
+        with parallel_layout.start(ParallelSection()) as layout:
+            loops = [
+                TrainingLoop(parse_config(settings_of(folder, each)), "search", layout)
+                for each in (FEW, count)
+            ]
+            windows = [Windows(loop, 8) for loop in loops]
+            spans = alternate([each.searching for each in windows], 24, budget)
+            what = f"a window of 8 steps with {count:,} sources / with {FEW}"
+            rows.append(ratio_row(2, what, 1.05, spans[1], spans[0]))
+            for loop in loops:
+                loop.close()
+    return rows
+
+
+def main() -> None:
+    made = parser(__doc__, 120.0)
+    made.add_argument("--sources", type=int, default=1000)
+    made.add_argument("--start-up", nargs=2, help="used by the benchmark itself")
+    options = made.parse_args()
+    if options.start_up:
+        print_start_up(Path(options.start_up[0]), int(options.start_up[1]))
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    tell(measure(options.sources, options.budget), options.json)
+
+
+if __name__ == "__main__":
+    main()
