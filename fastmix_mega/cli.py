@@ -233,13 +233,12 @@ def _run(options: argparse.Namespace, mode: str) -> int:
             if options.sweep_seed is not None:
                 words.append(f"--sweep-seed={options.sweep_seed}")
             return launch.run_processes(main, words, processes, nodes)
-    import_libraries()
     if mode == "search":
         from fastmix_mega.search import search
 
-
         search(config)
     else:
+        import_libraries()
         from fastmix_mega.loop import run
 
         run(config, "train")

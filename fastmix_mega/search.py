@@ -6,6 +6,7 @@ import os
 
 from fastmix_mega.baselines.settings import SWARMS, UNTRAINED
 from fastmix_mega.config import Config
+from fastmix_mega.imports import import_libraries
 
 
 def search(config: Config) -> None:
@@ -24,7 +25,9 @@ def search(config: Config) -> None:
             mixture = untrained_mixture(config)
             record_run(config, "search", None)
             finish(config, mixture)
-    elif config.method in SWARMS:
+        return
+    import_libraries()
+    if config.method in SWARMS:
         from fastmix_mega.baselines import swarm
 
         swarm.search(config)
