@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.quality.jobs import SEARCHES, Job, Plan
 from benchmarks.quality.mixtures import weights_for
 from benchmarks.quality.records import Record, Records
-from benchmarks.quality.runs import Family, search, train, warm_up
+from benchmarks.quality.runs import Family, check_once, search, train, warm_up
 from benchmarks.quality.table import report
 
 RESULTS = Path("benchmarks/results/mixture_quality")
@@ -98,6 +98,8 @@ def main() -> None:
         plan = Plan(family.config.source_names, family.targets, options.methods)
         plans.append((plan, family, Records(options.results / family.name, family.identity())))
     if options.minutes > 0:
+        for _, family, _ in plans:
+            check_once(family)
         work(plans, options.minutes)
     for plan, family, records in plans:
         left = pending(plan, records)

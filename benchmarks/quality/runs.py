@@ -1,6 +1,7 @@
-"""Runs of the judge: `fastmix search` and `fastmix train` in processes forked from this one.
+"""Runs of the judge: the product's searches and trainings in processes forked from this one.
 
-Importing the libraries takes longer than a run; a fork has them already.
+Importing the libraries takes longer than a run, and a fork has them already; what `fastmix train`
+checks before it starts is checked once.
 """
 
 from __future__ import annotations
@@ -69,6 +70,17 @@ class Family:
 _TRAIN_KEYS = {"steps", "global_batch", "seq_length", "schedule"}
 
 
+def check_once(family: Family) -> None:
+    """What `fastmix train` checks before every run.
+
+    Raises:
+        UserError: if the family cannot run.
+    """
+    from fastmix_mega.check import check, require_no_mistakes
+
+    require_no_mistakes(check(family.config, 1, "train"))
+
+
 def warm_up() -> None:
     """Import what every run needs, on one thread, so that forks are safe."""
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -119,23 +131,24 @@ def _forked(family: Family, mode: str, seed: int, overrides: Overrides) -> tuple
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
-        _child([mode, *words], log)
+        _child(words, mode, log)
     _, status, usage = os.wait4(pid, 0)
     if status:
         raise RuntimeError(f"a {mode} failed:\n{log.read_text()[-3000:]}")
     return run_dir, usage.ru_utime + usage.ru_stime
 
 
-def _child(words: list[str], log: Path) -> None:
+def _child(words: list[str], mode: str, log: Path) -> None:
     code = 1
     try:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        from fastmix_mega import cli
+        from fastmix_mega.loop import run
 
-        code = cli.main(words)
+        run(load_config(words[0], words[1:]), "search" if mode == "search" else "train")
+        code = 0
     except BaseException:
         traceback.print_exc()
     finally:
