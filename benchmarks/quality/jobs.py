@@ -24,6 +24,7 @@ SWARM = (6, 12, 24, 48)
 
 SEARCHES: dict[str, list[str]] = {
     "fastmix": ["method=fastmix"],
+    "fastmix_cheap": ["method=fastmix", "search.score_tokens=0.25", "search.target_batch=12"],
     "reference": ["method=reference"],
     "odm": ["method=odm"],
     "aioli": ["method=aioli"],

@@ -11,6 +11,7 @@ errors of its own, which are printed. It is for choosing what deserves trainings
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,36 @@ def convergence(records: Records) -> list[str]:
     return lines
 
 
+def calibration(family: Family, records: Records) -> list[str]:
+    """Searches cut short after every outer step: what they would have said of themselves, and
+    whether the fit to the swarm agrees that their mixture is better than uniform."""
+    count = len(family.config.sources)
+    uniform = np.full((1, count), 1 / count)
+    said: list[float] = []
+    gaps: list[float] = []
+    for target in family.targets:
+        predict = predictor(target, records)[0]
+        for each in records.all():
+            if each.kind != "search" or each.name != f"fastmix.{target}":
+                continue
+            sums = windows(each.details["history"], SETTINGS["decay"])
+            trajectory = replay(sums, SETTINGS)
+            for end in range(2, len(trajectory) + 1):
+                better = evidence(sums[:end], trajectory[:end]).probability
+                mixture = averaged(trajectory[:end], SETTINGS["averaged"])
+                if better is not None:
+                    said.append(better)
+                    gaps.append(float(predict(mixture[None])[0] - predict(uniform)[0]))
+    lines = ["| said to be better | cases | are, by the swarm | mean gap |", "|---|---|---|---|"]
+    for low, high in itertools.pairwise((0.0, 0.5, 0.8, 0.95, 0.99, 1.01)):
+        chosen = [gap for gap, better in zip(gaps, said, strict=True) if low <= better < high]
+        if chosen:
+            share = np.mean([gap < 0 for gap in chosen])
+            name = f"{low:.0%} to {min(high, 1):.0%}"
+            lines.append(f"| {name} | {len(chosen)} | {share:.1%} | {np.mean(chosen):+.3f} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("families", type=Path, nargs="+")
@@ -178,7 +209,8 @@ def main() -> None:
     for path in options.families:
         family = Family(path)
         records = Records(options.results / family.name, family.identity())
-        print(f"## {family.name}", *table(family, records), "", *convergence(records), sep="\n")
+        parts = [table(family, records), convergence(records), calibration(family, records)]
+        print(f"## {family.name}", *("\n".join(["", *part]) for part in parts), sep="\n")
 
 
 if __name__ == "__main__":
