@@ -84,18 +84,21 @@ def spread(weights: FloatArray) -> tuple[float, float]:
     return effective, deviation
 
 
-def verdict(difference: Difference | None, fallback: float) -> str:
+def verdict(difference: Difference | None, fallback: float | None) -> str:
     """In words: better, worse or equal within the noise, at two standard errors.
 
     Args:
         difference: mine minus the other's; negative is better.
-        fallback: standard deviation of one paired difference, for a single pair.
+        fallback: standard deviation of one paired difference, from others; None if not known.
     """
     if difference is None:
         return "not run"
-    error = fallback / np.sqrt(difference.pairs)
-    if difference.error is not None:
-        error = max(difference.error, error)
+    errors = [] if difference.error is None else [difference.error]
+    if fallback is not None:
+        errors.append(fallback / np.sqrt(difference.pairs))
+    if not errors:
+        return "one seed"
+    error = max(errors)
     if abs(difference.mean) <= 2 * error:
         return "equal within noise"
     return "better" if difference.mean < 0 else "worse"
