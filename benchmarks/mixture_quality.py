@@ -25,6 +25,7 @@ from typing import Any
 from benchmarks.quality.jobs import SEARCHES, Job, Plan
 from benchmarks.quality.mixtures import weights_for
 from benchmarks.quality.records import Record, Records
+from benchmarks.quality.rules import TRIALS
 from benchmarks.quality.runs import Family, check_once, search, train, warm_up
 from benchmarks.quality.table import report
 
@@ -90,12 +91,13 @@ def main() -> None:
     parser.add_argument("families", type=Path, nargs="+", help="configurations of families")
     parser.add_argument("--minutes", type=float, default=0.0, help="0 only prints the tables")
     parser.add_argument("--methods", nargs="*", default=[], choices=list(SEARCHES))
+    parser.add_argument("--trials", nargs="*", default=[], choices=list(TRIALS))
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     plans = []
     for path in options.families:
         family = Family(path)
-        plan = Plan(family.config.source_names, family.targets, options.methods)
+        plan = Plan(family.config.source_names, family.targets, options.methods, options.trials)
         plans.append((plan, family, Records(options.results / family.name, family.identity())))
     if options.minutes > 0:
         for _, family, _ in plans:

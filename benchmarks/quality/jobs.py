@@ -48,12 +48,13 @@ class Job:
 class Plan:
     """Jobs in order, for a family's sources and targets.
 
-    `searches` and `variants` name methods of `SEARCHES`; variants are tried on few seeds.
+    `methods` are of `SEARCHES`, beyond `fastmix` and `reference`; `trials` of `rules.TRIALS`.
     """
 
     sources: Sequence[str]
     targets: Sequence[str]
     methods: Sequence[str]
+    trials: Sequence[str] = ()
 
     def jobs(self) -> list[Job]:
         """Every run of the table once, in the order of the rounds."""
@@ -61,8 +62,8 @@ class Plan:
         rounds = [
             self._trainings(("uniform",), EVALUATION_SEEDS),
             self._searched(["fastmix"], 0),
-            self._trainings(self._fitted("ngram"), (one,)),
             self._trainings(self._swarm(0, 12), (SWARM_SEED,)),
+            *(self._trainings(self._fitted(name), (one,)) for name in (*self.trials, "ngram")),
             self._trainings(self._fitted("regmix12"), (one,)),
             self._searched(["fastmix"], 1),
             self._searched(["fastmix"], 2),

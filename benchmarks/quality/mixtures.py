@@ -7,15 +7,16 @@ import zlib
 
 import numpy as np
 
-from benchmarks.quality.jobs import SWARM_SEED, Job
+from benchmarks.quality.jobs import SEARCH_SEEDS, SWARM_SEED, Job
 from benchmarks.quality.records import Records
+from benchmarks.quality.rules import SETTINGS, TRIALS, replayed
 from benchmarks.quality.runs import Family
+from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.mixture.rule import FloatArray
 
 SWARM_STRENGTHS = (0.3, 3.0)
 """Of the swarm's Dirichlet laws, per source: from a few sources each to nearly even."""
 SWARM_DICE = 20261124
-NGRAM_TOKENS = 200_000
 
 
 def swarm_mixture(number: int, source_count: int) -> FloatArray:
@@ -61,6 +62,8 @@ def weights_for(job: Job, family: Family, records: Records) -> FloatArray | None
     target = rest[0]
     if kind == "ngram":
         return _ngram(family, target)
+    if kind in TRIALS:
+        return _trial(kind, target, records)
     if kind.startswith(("regmix", "swarmbest")):
         results = swarm_results(records, swarm_size(kind), target)
         if results is None:
@@ -83,9 +86,15 @@ def fitted_mixture(mixtures: FloatArray, losses: FloatArray, seed: int) -> Float
 
 
 def _ngram(family: Family, target: str) -> FloatArray:
-    from fastmix_mega.baselines.ngram import ngram_mixture
+    from fastmix_mega.baselines.ngram import ngram_fit
 
     index = family.targets.index(target)
     config = family.config.model_copy(update={"targets": [family.config.targets[index]]})
-    file = ngram_mixture(config, NGRAM_TOKENS)
-    return np.array([source.weight for source in file.sources])
+    return ngram_fit(config, open_inputs(config)).shares
+
+
+def _trial(name: str, target: str, records: Records) -> FloatArray | None:
+    found = records.get("search", f"fastmix.{target}", SEARCH_SEEDS[0])
+    if found is None:
+        return None
+    return replayed(found.details["history"], SETTINGS | TRIALS[name])

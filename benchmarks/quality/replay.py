@@ -12,86 +12,25 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.records import Record, Records
+from benchmarks.quality.records import Records
+from benchmarks.quality.rules import (
+    SETTINGS,
+    VARIANTS,
+    averaged,
+    evidence,
+    replay,
+    replayed,
+    settled_at,
+    windows,
+)
 from benchmarks.quality.runs import Family
 from benchmarks.quality.table import swarm
-from fastmix_mega.mixture.controller import FastMixController
-from fastmix_mega.mixture.evidence import Evidence, drift
-from fastmix_mega.mixture.rule import FloatArray, geometric_mean
-
-SETTINGS: dict[str, float] = {"step": 0.2, "decay": 0.7, "prior_strength": 0.05, "averaged": 0.5}
-"""The defaults; `averaged` is the share of the run that the result is a mean over."""
-VARIANTS: list[dict[str, float]] = [
-    {},
-    *({"prior_strength": value} for value in (0.0, 0.02, 0.1, 0.2)),
-    *({"step": value} for value in (0.1, 0.3, 0.4)),
-    *({"decay": value} for value in (0.0, 0.5, 0.9)),
-    *({"averaged": value} for value in (0.25, 0.75, 1.0)),
-]
-
-
-def windows(history: Sequence[dict[str, Any]], decay: float) -> list[FloatArray]:
-    """[3, S] sums of every outer step, from the decayed means that the history holds.
-
-    The sums of squares are 0: mixtures do not depend on them.
-    """
-    found = []
-    total = weight = np.zeros(len(history[0]["scores"]))
-    for row in history:
-        count = np.array(row["counts"], np.float64)
-        faded_weight = decay * weight
-        weight = faded_weight + count
-        new_total = np.array(row["scores"]) * weight
-        found.append(np.stack((new_total - decay * total, np.zeros_like(count), count)))
-        total = new_total
-    return found
-
-
-def replay(sums: Sequence[FloatArray], settings: dict[str, float]) -> FloatArray:
-    """[K, S] logarithms of the mixtures after every outer step."""
-    count = sums[0].shape[1]
-    controller = FastMixController(
-        np.full(count, 1 / count),
-        settings["step"],
-        settings["decay"],
-        prior_strength=settings["prior_strength"],
-    )
-    trajectory = []
-    for window in sums:
-        controller.update(window)
-        trajectory.append(np.log(controller.mixture))
-    return np.array(trajectory)
-
-
-def averaged(trajectory: FloatArray, share: float) -> FloatArray:
-    """[S] the geometric mean over the last part of a run."""
-    first = len(trajectory) - max(1, round(share * len(trajectory)))
-    return geometric_mean(trajectory[first:])
-
-
-def evidence(sums: Sequence[FloatArray], trajectory: FloatArray) -> Evidence:
-    """What `mixture.json` would say of the first windows."""
-    count = trajectory.shape[1]
-    initial = np.full(count, 1 / count)
-    found = Evidence()
-    before = [initial, *np.exp(trajectory[:-1])]
-    for mixture, window in zip(before, sums, strict=True):
-        found.add(mixture, initial, window)
-    return found
-
-
-def settled_at(trajectory: FloatArray, tolerance: float) -> int | None:
-    """The outer step at which `search.stop_when_converged` would have ended the search."""
-    for end in range(1, len(trajectory) + 1):
-        if drift(trajectory[:end]) <= tolerance:
-            return end
-    return None
+from fastmix_mega.mixture.rule import FloatArray
 
 
 def predictor(
@@ -127,7 +66,7 @@ def table(family: Family, records: Records) -> list[str]:
         gaps = []
         for target, found in by_target.items():
             predict = predictors[target][0]
-            mixtures = np.array([_result(each, settings) for each in found])
+            mixtures = np.array([replayed(each.details["history"], settings) for each in found])
             gaps.append(float(predict(mixtures).mean() - predict(uniform)[0]))
         name = ", ".join(f"{key} {value:g}" for key, value in variant.items()) or "defaults"
         cells = " | ".join(f"{gap:+.3f}" for gap in gaps)
@@ -136,11 +75,6 @@ def table(family: Family, records: Records) -> list[str]:
         f"{target} {error:.3f} ({runs} runs)" for target, (_, error, runs) in predictors.items()
     )
     return [*lines, "", f"Cross-validated standard error of one prediction: {errors}."]
-
-
-def _result(search: Record, settings: dict[str, float]) -> FloatArray:
-    sums = windows(search.details["history"], SETTINGS["decay"])
-    return averaged(replay(sums, settings), settings["averaged"])
 
 
 def convergence(records: Records) -> list[str]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.quality.replay import SETTINGS, averaged, evidence, replay, settled_at, windows
+from benchmarks.quality.rules import SETTINGS, averaged, evidence, replay, settled_at, windows
 from fastmix_mega.mixture.controller import FastMixController
 
 
