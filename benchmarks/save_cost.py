@@ -10,7 +10,6 @@ could take at most the last three off the critical path, and would need a copy o
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -47,8 +46,12 @@ def main() -> None:
     from fastmix_mega.loop import TrainingLoop
     from fastmix_mega.parallel import layout as layouts
 
-    with tempfile.TemporaryDirectory(prefix="fastmix-save-", dir=os.getcwd()) as directory:
-        config = load_config(options.config, [*options.overrides, f"run_dir={directory}"])
+    config = load_config(options.config, options.overrides)
+    # Beside the run folder, whose disk is the one that counts.
+    beside = Path(config.run_dir).parent
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="save-cost-", dir=beside) as directory:
+        config = config.model_copy(update={"run_dir": directory})
         with layouts.start(config.parallel) as layout:
             loop = TrainingLoop(config, "train", layout)
             spent: dict[str, float] = defaultdict(float)
