@@ -224,6 +224,9 @@ class SearchSection(Section):
     prior_strength: Share = 0.05
     """How far the log-weights go back to the initial mixture at every outer step (entropic
     regularisation): it keeps noise and a short horizon from starving a source."""
+    quick_start: bool = False
+    """Average the scores so far in the first 1 / prior_strength outer steps, rather than let them
+    fade in: a short search then goes as far from its initial mixture as a long one."""
     decay: Share = 0.7
     """What remains of the scores' sums after an outer step."""
     initial: str | dict[str, float] = "uniform"

@@ -24,6 +24,7 @@ SWARM = (6, 12, 24, 48)
 
 SEARCHES: dict[str, list[str]] = {
     "fastmix": ["method=fastmix"],
+    "fastmix_quick": ["method=fastmix", "search.quick_start=true"],
     "fastmix_cheap": ["method=fastmix", "search.score_tokens=0.25", "search.target_batch=12"],
     "reference": ["method=reference"],
     "odm": ["method=odm"],
@@ -62,8 +63,11 @@ class Plan:
         rounds = [
             self._trainings(("uniform",), EVALUATION_SEEDS),
             self._searched(["fastmix"], 0),
+            *(
+                self._trainings(self._fitted(name), (one,))
+                for name in (*self.trials[:1], "ngram", *self.trials[1:])
+            ),
             self._trainings(self._swarm(0, 12), (SWARM_SEED,)),
-            *(self._trainings(self._fitted(name), (one,)) for name in (*self.trials, "ngram")),
             self._trainings(self._fitted("regmix12"), (one,)),
             self._searched(["fastmix"], 1),
             self._searched(["fastmix"], 2),

@@ -22,10 +22,13 @@ VARIANTS: list[dict[str, float]] = [
     {"step": 0.4, "prior_strength": 0.1},
     {"step": 0.4, "averaged": 0.25},
     {"step": 0.8, "prior_strength": 0.2},
+    *({"quick": 1, **other} for other in ({}, {"step": 0.3}, {"step": 0.4}, {"averaged": 0.25})),
     *({"dual": value, "averaged": 0.0} for value in (2.0, 3.0, 4.0, 6.0, 8.0)),
     *({"dual": value, "power": 1.0, "averaged": 0.0} for value in (3.0, 4.0, 6.0)),
 ]
 TRIALS: dict[str, dict[str, float]] = {
+    "trial_quick": {"quick": 1},
+    "trial_quick3": {"quick": 1, "step": 0.3},
     "trial_dual4": {"dual": 4.0, "averaged": 0.0},
     "trial_dual6": {"dual": 6.0, "averaged": 0.0},
 }
@@ -59,6 +62,7 @@ def replay(sums: Sequence[FloatArray], settings: dict[str, float]) -> FloatArray
         settings["step"],
         settings["decay"],
         prior_strength=settings["prior_strength"],
+        quick_start=bool(settings.get("quick", 0)),
     )
     trajectory = []
     for window in sums:

@@ -85,6 +85,11 @@ class Trajectory:
             self._rows = np.array(rows)
 
 
+QUICK_START_ZEROS = 4
+"""Scores of 0 that the first outer steps are averaged with, so that one window's noise moves a
+mixture by a fifth of the way only."""
+
+
 @dataclass
 class FastMixController:
     """Exponentiated gradient on decayed mean scores ("The rule" of the shared notes).
@@ -102,6 +107,8 @@ class FastMixController:
     """To the nearest mixture within the constraints, after every update (mirror descent)."""
     tied: TiedSources | None = None
     """Sources that keep their ratios; `initial` has them, and `project` keeps them."""
+    quick_start: bool = False
+    """Larger steps and pulls at first, in the same ratio; see `_rate_at`."""
     scale_decay: float = 0.9
     outer_step: int = 0
     _home: FloatArray = field(init=False)
@@ -156,15 +163,33 @@ class FastMixController:
         # Every window's noise reaches the logits once in full, spread by the decay.
         per_window = self._sums.observation_variance() / np.maximum(sums[2], 1)
         # A single source, or equal scores, move nothing.
-        self._keep_noise(per_window * ((self.step / scale) ** 2 if scale > 0 else 0.0))
+        step = self.step * self._rate
+        self._keep_noise(per_window * ((step / scale) ** 2 if scale > 0 else 0.0))
         return estimate
 
     def _restored(self, mixture: FloatArray) -> FloatArray:
         return mixture if self.tied is None else self.tied.restore(mixture)
 
     def _moved(self, logits: FloatArray, scores: FloatArray, scale: float) -> FloatArray:
-        pulled = logits + self.prior_strength * (self._home - logits)
-        return exponentiated_gradient(pulled, scores, scale, self.step)
+        pulled = logits + self.prior_strength * self._rate * (self._home - logits)
+        return exponentiated_gradient(pulled, scores, scale, self.step * self._rate)
+
+    @property
+    def _rate(self) -> float:
+        return self._rate_at(self.outer_step)
+
+    def _rate_at(self, outer_step: int) -> float:
+        """By what an outer step's move and pull are multiplied.
+
+        With a pull of 1 / (k + n) at outer step k the logits are step / prior_strength times the
+        plain mean of all normalised scores, with n scores of 0 added (dual averaging; Nesterov,
+        2009), instead of a running mean that starts at 0 and needs 1 / prior_strength outer steps
+        to forget it. From there on the pull is `prior_strength`.
+        """
+        if not self.quick_start or self.prior_strength == 0:
+            return 1.0
+        pull = max(self.prior_strength, 1 / (outer_step + QUICK_START_ZEROS))
+        return pull / self.prior_strength
 
     @property
     def standard_errors(self) -> FloatArray:
@@ -173,7 +198,8 @@ class FastMixController:
 
     def _keep_noise(self, variance: FloatArray) -> None:
         self._noise.append(variance)
-        self._present_noise = (1 - self.prior_strength) ** 2 * self._present_noise + variance
+        left = 1 - self.prior_strength * self._rate
+        self._present_noise = left**2 * self._present_noise + variance
 
     def _errors(self, weights: FloatArray, logit_variance: FloatArray) -> FloatArray:
         if self.tied is not None:
@@ -192,12 +218,24 @@ class FastMixController:
             # The mean of mixtures within the limits may leave them by a little.
             weights = self.project(weights)
             free = self._restored(geometric_mean(self._free_log_mixtures.rows[first:]))
-        # The noise of window k is in all averaged points from k on.
-        averaged = len(trajectory) - first
-        reach = np.minimum(np.arange(len(trajectory), 0, -1), averaged) / averaged  # [K]
+        reach = self._reach(len(trajectory), first)
         variance = (reach[:, None] ** 2 * self._noise.rows).sum(axis=0)
         errors = self._errors(weights, variance)
         return MixtureEstimate(weights, errors, free, self._evidence.probability)
+
+    def _reach(self, count: int, first: int) -> FloatArray:
+        """[K] how much of every window's move is in the mean of the points from `first` on."""
+        averaged = count - first
+        # The noise of window k is in all averaged points from k on.
+        reach = np.minimum(np.arange(count, 0, -1), averaged) / averaged
+        if self.quick_start:
+            # The pull of later windows shrinks it: early moves are large, and mostly gone.
+            later = 0.0
+            for number in range(count - 1, -1, -1):
+                later = (number >= first) / averaged + later
+                reach[number] = later
+                later *= 1 - self.prior_strength * self._rate_at(number + 1)
+        return reach
 
     @property
     def drift(self) -> float:
@@ -309,5 +347,11 @@ def build_controller(
         return ReferenceController(initial, search.reference_rate)
     assert method == "fastmix"
     return FastMixController(
-        initial, search.step, search.decay, search.prior_strength, project, tied
+        initial,
+        search.step,
+        search.decay,
+        search.prior_strength,
+        project,
+        tied,
+        search.quick_start,
     )

@@ -133,3 +133,44 @@ def test_standard_errors_over_time_are_the_spread_over_repetitions() -> None:
     ratio = np.mean(errors, axis=0) / np.std(ends, axis=0)
     assert (ratio > 0.8).all(), ratio
     assert (ratio < 2.5).all(), ratio
+
+
+def test_a_quick_start_is_the_mean_of_the_scores() -> None:
+    """Logits are step / prior strength times the mean of the normalised scores and four zeros, up
+    to 1 / prior_strength outer steps; without it they need that long to get there."""
+    means = np.array([1.0, 0.0, -1.0])
+    sums = np.stack((means * 5, means**2 * 5, np.full(3, 5.0)))
+    quick, slow = (
+        FastMixController(
+            np.full(3, 1 / 3), step=0.2, decay=0.7, prior_strength=0.05, quick_start=each
+        )
+        for each in (True, False)
+    )
+    for number in range(1, 17):
+        quick.update(sums)
+        slow.update(sums)
+        logits = np.log(quick.mixture)
+        assert logits - logits[1] == pytest.approx(4 * means * number / (number + 4))
+        assert slow.mixture[0] < quick.mixture[0]
+    for _ in range(200):
+        quick.update(sums)
+        slow.update(sums)
+    assert quick.mixture == pytest.approx(slow.mixture, rel=1e-3)
+
+
+def test_standard_errors_of_a_quick_start() -> None:
+    """Of the order of the spread over repetitions, as without it."""
+    random = np.random.default_rng(5)
+    means = np.array([0.3, 0.0, -0.3])
+    found = []
+    for _ in range(200):
+        controller = FastMixController(
+            np.full(3, 1 / 3), step=0.2, decay=0.7, prior_strength=0.05, quick_start=True
+        )
+        for _ in range(20):
+            controller.update(window(random, means))
+        found.append(controller.result())
+    spread = np.std([each.weights for each in found], axis=0)
+    told = np.mean([each.standard_errors for each in found], axis=0)
+    assert (told > 0.8 * spread).all()
+    assert (told < 2.5 * spread).all()
