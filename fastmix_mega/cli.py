@@ -6,7 +6,10 @@
     fastmix train  CONFIG [--nproc N] [key.path=value ...]
     fastmix report RUN_DIR
     fastmix export MIXTURE --to FORMAT --output FILE [--constraints FILE] [--budget-tokens N]
+    fastmix export RUN_DIR --to huggingface --output FOLDER
     fastmix import FILE --from FORMAT --output MIXTURE
+    fastmix import FOLDER --from huggingface --output KEYS.yaml
+    fastmix eval   RUN_DIR [--tasks A,B] [--nproc N] [key.path=value ...]
     fastmix compare A B
     fastmix pool MIXTURE MIXTURE ... --output MIXTURE
     fastmix ngram CONFIG --output MIXTURE [--tokens N]
@@ -25,7 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastmix_mega import __version__, cli_mixture, launch
+from fastmix_mega import __version__, cli_evaluate, cli_mixture, launch
 from fastmix_mega.errors import RunFailed, UserError
 from fastmix_mega.imports import import_libraries
 from fastmix_mega.launch import Nodes
@@ -112,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run_dir", type=Path)
     report.set_defaults(verb=_report)
     cli_mixture.add_verbs(verbs)
+    cli_evaluate.add_verb(verbs, _positive)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
     return parser
 

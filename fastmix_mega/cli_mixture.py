@@ -1,4 +1,4 @@
-"""The verbs that work on mixtures. Each is thin: words in, lines out."""
+"""The verbs that hand mixtures and models over. Each is thin: words in, lines out."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ from typing import Any
 
 from fastmix_mega.errors import UserError
 
+HUGGING_FACE = "huggingface"
+"""The one format of models; all others are of mixtures."""
+
 
 def add_verbs(verbs: Any) -> None:
     """Add the verbs to the command's parser."""
-    export = verbs.add_parser("export", help="write a mixture in a trainer's format")
+    export = verbs.add_parser(
+        "export", help="write a mixture in a trainer's format, or a run's model for Hugging Face"
+    )
     export.add_argument("mixture", help="a mixture.json or a run folder")
-    export.add_argument("--to", required=True, metavar="FORMAT", help="megatron, gpt-neox, ...")
+    export.add_argument(
+        "--to",
+        required=True,
+        metavar="FORMAT",
+        help="megatron, gpt-neox, ...; huggingface writes the model of a run folder or checkpoint",
+    )
     export.add_argument("--output", "-o", type=Path, required=True, help="the file to write")
     export.add_argument("--constraints", type=Path, metavar="FILE", help="limits, as YAML")
     export.add_argument(
@@ -29,10 +39,24 @@ def add_verbs(verbs: Any) -> None:
     )
     export.set_defaults(verb=_export)
 
-    take = verbs.add_parser("import", help="take a trainer's or a published mixture")
-    take.add_argument("file", type=Path)
-    take.add_argument("--from", dest="format", required=True, metavar="FORMAT")
-    take.add_argument("--output", "-o", type=Path, required=True, help="the mixture.json to write")
+    take = verbs.add_parser(
+        "import", help="take a trainer's or a published mixture, or a Hugging Face model"
+    )
+    take.add_argument("file", type=Path, help="the mixture's file, or the model's folder")
+    take.add_argument(
+        "--from",
+        dest="format",
+        required=True,
+        metavar="FORMAT",
+        help="weights, megatron, ...; huggingface takes a model's folder",
+    )
+    take.add_argument(
+        "--output",
+        "-o",
+        type=Path,
+        required=True,
+        help="the mixture.json to write; of a model, the configuration's keys as YAML",
+    )
     take.set_defaults(verb=_import)
 
     compare = verbs.add_parser("compare", help="how two mixtures or runs differ")
@@ -74,6 +98,8 @@ def quantity(text: str) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.to == HUGGING_FACE:
+        return _export_model(options)
     from fastmix_mega.constraints.spec import read_constraints
     from fastmix_mega.handover.export import export_mixture
 
@@ -90,6 +116,19 @@ def _export(options: argparse.Namespace) -> int:
         options.valid,
     )
     print("\n".join([*done.lines, str(done.path)]))
+    return 0
+
+
+def _export_model(options: argparse.Namespace) -> int:
+    given = (options.constraints, options.budget_tokens, options.paths, options.valid or None)
+    if any(each is not None for each in given):
+        raise UserError(
+            "--to huggingface writes a model; --constraints, --budget-tokens, --paths and --valid "
+            "are about mixtures"
+        )
+    from fastmix_mega.weights.hf_export import export_huggingface
+
+    print("\n".join(export_huggingface(options.mixture, options.output)))
     return 0
 
 
@@ -184,6 +223,11 @@ def search_seeds(
 
 
 def _import(options: argparse.Namespace) -> int:
+    if options.format == HUGGING_FACE:
+        from fastmix_mega.weights.hf_export import import_huggingface
+
+        print("\n".join(import_huggingface(options.file, options.output)))
+        return 0
     from fastmix_mega.handover.export import import_mixture
 
     print("\n".join([*import_mixture(options.file, options.format, options.output)]))

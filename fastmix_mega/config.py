@@ -64,8 +64,30 @@ class TargetConfig(SourceConfig):
     """Its share of the target loss, relative to the other targets'."""
 
 
+class RotaryScalingSection(Section):
+    """Llama 3's stretching of rotary positions beyond the length of the first training."""
+
+    factor: PositiveFloat
+    """By which low frequencies are divided."""
+    low_frequency_factor: PositiveFloat = 1.0
+    """Wavelengths above original_length / this are stretched in full."""
+    high_frequency_factor: PositiveFloat = 4.0
+    """Wavelengths below original_length / this are left alone; between the two it is gradual."""
+    original_length: PositiveInt = 8192
+    """Tokens per sequence in the first training."""
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> RotaryScalingSection:
+        if self.low_frequency_factor >= self.high_frequency_factor:
+            raise ValueError("low_frequency_factor must be below high_frequency_factor")
+        return self
+
+
 class ModelSection(Section):
-    """A Llama-like decoder: RMSNorm, SwiGLU, rotary positions, grouped-query attention."""
+    """A Llama-like decoder: RMSNorm, SwiGLU, rotary positions, grouped-query attention.
+
+    With `qkv_bias` it is Qwen2's, with `qk_norm` Qwen3's.
+    """
 
     preset: str | None = None
     """A size by name (see `fastmix_mega.model.presets`); the fields below override it."""
@@ -73,15 +95,22 @@ class ModelSection(Section):
     hidden_size: PositiveInt | None = None
     attention_heads: PositiveInt | None = None
     key_value_heads: PositiveInt | None = None
+    head_size: PositiveInt | None = None
+    """Width of one attention head; by default hidden_size / attention_heads."""
     ffn_size: PositiveInt | None = None
     """Width of the SwiGLU's two inner halves, each."""
     tie_embeddings: bool = False
     """One matrix for the input embedding and the head."""
+    qkv_bias: bool = False
+    """Biases on queries, keys and values."""
+    qk_norm: bool = False
+    """An RMSNorm of every head's queries and keys."""
     experts: PositiveInt = 1
     """Mixture-of-experts layers (more than 1) are refused by `fastmix check`, with the reason."""
     vocab_size: PositiveInt | None = None
     """Rows of the embedding; by default the tokenizer's size, rounded up to a multiple of 128."""
     rotary_base: PositiveFloat = 10000.0
+    rotary_scaling: RotaryScalingSection | None = None
     norm_epsilon: PositiveFloat = 1e-5
     init_std: PositiveFloat | None = None
     """Of the matrices; by default sqrt(2 / (5 * hidden_size)), which is 0.02 at a width of 1,000
@@ -135,7 +164,7 @@ class ScheduleSection(Section):
 
 
 class OptimizerSection(Section):
-    """AdamW; norms are not decayed."""
+    """AdamW; norms and biases are not decayed."""
 
     beta1: Share = 0.9
     beta2: Share = 0.95
@@ -331,9 +360,9 @@ class Config(Section):
     """`fastmix train` only: mixtures that take over later in the run, in order. Every source goes
     on where it was, so that no sample is lost or repeated."""
     init_from: PathText | None = None
-    """Start from these weights instead of random ones: a run folder (its newest checkpoint) or one
-    of its checkpoints, of any layout. The optimizer starts fresh. A run that
-    continues in its own folder does not read them again."""
+    """Start from these weights instead of random ones: a run folder (its newest checkpoint), one
+    of its checkpoints, of any layout, or a Hugging Face folder. The optimizer starts fresh. A run
+    that continues in its own folder does not read them again."""
     tokenizer: PathText
     sources: Annotated[list[SourceConfig], Field(min_length=1)]
     targets: list[TargetConfig] = Field(default=[])

@@ -44,7 +44,7 @@ def start(
     """`fastmix ARGUMENTS` in forks of this process, as a launcher would start them.
 
     Args:
-        arguments: of the command.
+        arguments: of the command; after `python`, a module whose `main` takes the others.
         processes: how many ranks; one alone is started without a launcher's variables.
         log: where all of them write (appended); by default where this process does.
         fault: see tests/faulty.py.
@@ -87,7 +87,10 @@ def _be_a_rank(
         die_with_parent()
         if fault:
             faulty.install_all(fault, launched["RANK"])
-        code = cli.main(list(arguments))
+        if arguments[0] == "python":
+            code = importlib.import_module(arguments[1]).main(arguments[2:])
+        else:
+            code = cli.main(list(arguments))
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else 1
     except BaseException:

@@ -35,6 +35,8 @@ class _Backend(Protocol):
 
     def token_id(self, token: str) -> int | None: ...
 
+    def name_of(self, number: int) -> str: ...
+
 
 class _SentencePiece:
     def __init__(self, content: bytes, path: str) -> None:
@@ -60,6 +62,9 @@ class _SentencePiece:
     def token_id(self, token: str) -> int | None:
         number = int(self._model.piece_to_id(token))
         return number if self._model.id_to_piece(number) == token else None
+
+    def name_of(self, number: int) -> str:
+        return str(self._model.id_to_piece(number))
 
 
 class _HuggingFace:
@@ -99,6 +104,9 @@ class _HuggingFace:
 
     def token_id(self, token: str) -> int | None:
         return self._vocabulary.get(token)
+
+    def name_of(self, number: int) -> str:
+        return str(self._model.id_to_token(number))
 
 
 class Tokenizer:
@@ -152,6 +160,10 @@ class Tokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._backend.decode(tokens)
+
+    def name_of(self, number: int) -> str:
+        """A token as it stands in the vocabulary, control tokens too."""
+        return self._backend.name_of(number)
 
 
 def _given(number: int) -> int | None:

@@ -101,5 +101,8 @@ def reader_of(name: str) -> Format:
 def _get(name: str, verb: str, option: str, fits: Callable[[Format], bool]) -> Format:
     known = [key for key, each in FORMATS.items() if fits(each)]
     if name not in known:
-        raise UserError(f"fastmix {verb} knows no {option} {name!r}; choose {', '.join(known)}")
+        raise UserError(
+            f"fastmix {verb} knows no {option} {name!r}; choose {', '.join(known)}, or "
+            "huggingface for a model"
+        )
     return FORMATS[name]

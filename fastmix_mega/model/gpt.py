@@ -27,7 +27,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastmix_mega.config import Config
+from fastmix_mega.config import Config, RotaryScalingSection
 from fastmix_mega.model.initialize import Weights, initialize_weights, load_weights
 from fastmix_mega.model.kernels import Kernels
 from fastmix_mega.model.presets import ModelShape
@@ -168,6 +168,8 @@ def _transformer_config(config: Config, shape: ModelShape, kernels: Kernels) -> 
         gated_linear_unit=True,
         activation_func=functional.silu,
         add_bias_linear=False,
+        add_qkv_bias=shape.qkv_bias,
+        qk_layernorm=shape.qk_norm,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         params_dtype=dtype,
@@ -208,7 +210,25 @@ def _build_chunk(
         vp_stage=number,
     )
     chunk.decoder.layers = StageLayers(chunk.decoder.layers)
+    if config.model.rotary_scaling is not None:
+        rotary = chunk.rotary_pos_emb
+        rotary.inv_freq = scale_frequencies(rotary.inv_freq, config.model.rotary_scaling)
     return chunk
+
+
+def scale_frequencies(frequencies: Tensor, scaling: RotaryScalingSection) -> Tensor:
+    """Llama 3's: low frequencies divided by the factor, high ones kept, a ramp between.
+
+    megatron-core has the same with fixed constants; smaller models are stretched by others.
+
+    Args:
+        frequencies: [head size / 2] radians a token.
+        scaling: the configuration's.
+    """
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    turns = scaling.original_length * frequencies / (2 * math.pi)  # within the first training
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return kept * frequencies + (1 - kept) * frequencies / scaling.factor
 
 
 def _layers(
@@ -216,18 +236,22 @@ def _layers(
 ) -> TransformerBlockSubmodules:
     count = get_num_layers_to_build(transformer, vp_stage=number)
     return TransformerBlockSubmodules(
-        layer_specs=[kernels.layer()] * count, layer_norm=kernels.norm()
+        layer_specs=[kernels.layer(transformer.qk_layernorm)] * count, layer_norm=kernels.norm()
     )
 
 
 def _complete_norm_gradients(model: nn.Module, layout: Layout) -> None:
-    """Sum the gradients of sequence-parallel norms over their tensor-parallel group, at once.
+    """Sum gradients of norms that see a part only over their tensor-parallel group, at once.
 
-    Each process sees a part of the sequence. Megatron's own optimizer does this; DeepSpeed's does
+    Under sequence parallelism each process sees a part of the sequence; norms of queries and keys
+    always see the process's own heads alone. Megatron's own optimizer does this; DeepSpeed's does
     not, and scores want the whole gradient of every micro-batch too.
     """
-    for parameter in model.parameters():
-        if getattr(parameter, "sequence_parallel", False):
+    if layout.tensor.size == 1:
+        return
+    for name, parameter in model.named_parameters():
+        of_heads = name.endswith(("q_layernorm.weight", "k_layernorm.weight"))
+        if of_heads or getattr(parameter, "sequence_parallel", False):
             parameter.register_hook(lambda gradient: layout.tensor.sum(gradient.clone()))
 
 

@@ -43,11 +43,15 @@ def load_weights(model: nn.Module, shape: ModelShape, weights: Weights, layout: 
 def initialize_weights(
     model: nn.Module, shape: ModelShape, std: float, seed: int, layout: Layout
 ) -> None:
-    """Set every parameter: norms to 1, matrices to N(0, std), residual outputs scaled down.
+    """Set every parameter: norms to 1, biases to 0, matrices to N(0, std).
 
     The projections that write to the residual stream get std / sqrt(2 * layers) (GPT-2).
     """
     for name, parameter in model.named_parameters():
+        if is_split_vector(name):
+            parameter.zero_()
+            parameter.tensor_model_parallel = True  # type: ignore[attr-defined]
+            continue
         if parameter.dim() == 1:
             parameter.fill_(1.0)
             # Every tensor-parallel rank holds it; DeepSpeed's norm counts it on the marked one.
@@ -75,9 +79,14 @@ def is_row_parallel(name: str) -> bool:
     return "linear_proj" in name or "linear_fc2" in name
 
 
+def is_split_vector(name: str) -> bool:
+    """Whether tensor parallelism cuts this vector: a bias of queries, keys and values."""
+    return name.endswith("linear_qkv.bias")
+
+
 def shard(name: str, full: Tensor, rank: int, size: int) -> Tensor:
     """This tensor-parallel rank's part of a whole parameter (or of what has its shape)."""
-    if size == 1 or full.dim() == 1:
+    if size == 1 or (full.dim() == 1 and not is_split_vector(name)):
         return full
     if is_row_parallel(name):
         return full.chunk(size, dim=1)[rank]
@@ -90,7 +99,7 @@ def shard(name: str, full: Tensor, rank: int, size: int) -> Tensor:
 
 def unshard(name: str, parts: Sequence[Tensor]) -> Tensor:
     """The whole from all tensor-parallel ranks' parts: the inverse of `shard`."""
-    if len(parts) == 1 or parts[0].dim() == 1:
+    if len(parts) == 1 or (parts[0].dim() == 1 and not is_split_vector(name)):
         return parts[0]
     if is_row_parallel(name):
         return torch.cat(list(parts), dim=1)

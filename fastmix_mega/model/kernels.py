@@ -88,9 +88,13 @@ class Kernels:
             "masked_softmax_fusion": False,
         }
 
-    def layer(self) -> Any:
+    def layer(self, qk_norm: bool = False) -> Any:
         """megatron-core's ModuleSpec of one layer. Norms and linear layers stay apart, for the
-        parameters' names."""
+        parameters' names.
+
+        Args:
+            qk_norm: whether it has norms of queries and keys.
+        """
         from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 
         from fastmix_mega.model.layers import CausalAttention
@@ -99,6 +103,8 @@ class Kernels:
         attention, feed_forward = layer.submodules.self_attention, layer.submodules.mlp
         layer.submodules.input_layernorm = layer.submodules.pre_mlp_layernorm = self.norm()
         attention.submodules.core_attention = CausalAttention
+        if qk_norm:
+            attention.submodules.q_layernorm = attention.submodules.k_layernorm = self.norm()
         if self.engine_layers:
             provider = _engine()
             attention.submodules.linear_qkv = provider.column_parallel_linear()

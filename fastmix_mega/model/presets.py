@@ -14,7 +14,7 @@ never changes the model."""
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Every size of the model; see `ModelSection` for the meanings."""
+    """Everything that decides the model's parameters; see `ModelSection` for the meanings."""
 
     layers: int
     hidden_size: int
@@ -23,17 +23,43 @@ class ModelShape:
     ffn_size: int
     vocab_size: int
     tie_embeddings: bool
+    own_head_size: int | None = None
+    """None for hidden_size / attention_heads."""
+    qkv_bias: bool = False
+    qk_norm: bool = False
 
     @property
     def head_size(self) -> int:
-        return self.hidden_size // self.attention_heads
+        return self.own_head_size or self.hidden_size // self.attention_heads
+
+    @property
+    def query_size(self) -> int:
+        """Width of all heads' queries; the hidden size unless heads have a size of their own."""
+        return self.attention_heads * self.head_size
+
+    @property
+    def key_value_size(self) -> int:
+        """Width of all heads' keys, and of their values."""
+        return self.key_value_heads * self.head_size
+
+    @property
+    def split_layer_parameters(self) -> int:
+        """Of one layer, what tensor parallelism cuts."""
+        hidden, query, kv = self.hidden_size, self.query_size, self.key_value_size
+        bias = (query + 2 * kv) if self.qkv_bias else 0
+        attention = hidden * (query + 2 * kv) + query * hidden
+        return attention + bias + 3 * hidden * self.ffn_size
+
+    @property
+    def whole_layer_parameters(self) -> int:
+        """Of one layer, what every tensor-parallel process holds: the norms."""
+        return 2 * self.hidden_size + (2 * self.head_size if self.qk_norm else 0)
 
     @property
     def body_parameters(self) -> int:
         """Parameters without the embedding and the head."""
-        hidden, kv = self.hidden_size, self.key_value_heads * self.head_size
-        attention = hidden * (hidden + 2 * kv) + hidden * hidden
-        return self.layers * (attention + 3 * hidden * self.ffn_size + 2 * hidden) + hidden
+        layer = self.split_layer_parameters + self.whole_layer_parameters
+        return self.layers * layer + self.hidden_size
 
     @property
     def parameters(self) -> int:
@@ -83,16 +109,24 @@ def resolve_shape(section: ModelSection, tokenizer_vocab_size: int) -> ModelShap
         **{key: value for key, value in sizes.items() if value is not None},
         vocab_size=vocab_size,
         tie_embeddings=section.tie_embeddings,
+        own_head_size=section.head_size,
+        qkv_bias=section.qkv_bias,
+        qk_norm=section.qk_norm,
     )
     if vocab_size < tokenizer_vocab_size:
         raise UserError(
             f"model.vocab_size is {vocab_size}, but the tokenizer has {tokenizer_vocab_size} "
             "tokens; raise it or leave it out"
         )
-    if shape.hidden_size % shape.attention_heads or shape.head_size % 2:
+    if shape.own_head_size is not None:
+        if shape.head_size % 2:
+            raise UserError(
+                f"model.head_size ({shape.head_size}) must be even: rotary positions turn pairs"
+            )
+    elif shape.hidden_size % shape.attention_heads or shape.head_size % 2:
         raise UserError(
             f"model.hidden_size ({shape.hidden_size}) must be an even multiple of "
-            f"model.attention_heads ({shape.attention_heads})"
+            f"model.attention_heads ({shape.attention_heads}), or give model.head_size"
         )
     if shape.attention_heads % shape.key_value_heads:
         raise UserError(

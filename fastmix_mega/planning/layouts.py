@@ -56,7 +56,7 @@ class Plan:
 def forward_flops(shape: ModelShape, seq_length: int) -> float:
     """Of one token: matrix products (a multiply-add is 2) and causal attention."""
     matrices = shape.body_parameters + shape.vocab_size * shape.hidden_size
-    return 2.0 * matrices + 2.0 * shape.layers * seq_length * shape.hidden_size
+    return 2.0 * matrices + 2.0 * shape.layers * seq_length * shape.query_size
 
 
 def plan_layouts(

@@ -86,9 +86,7 @@ def peak_memory(
 
 def layer_parameters(shape: ModelShape, tensor: int) -> int:
     """Of one layer on one tensor-parallel process; the norms are held by each."""
-    hidden, kv = shape.hidden_size, shape.key_value_heads * shape.head_size
-    split = hidden * (hidden + 2 * kv) + hidden * hidden + 3 * hidden * shape.ffn_size
-    return split // tensor + 2 * hidden
+    return shape.split_layer_parameters // tensor + shape.whole_layer_parameters
 
 
 def stage_parameters(shape: ModelShape, parallel: ParallelSection, stage: int) -> int:
@@ -242,16 +240,18 @@ def _activations(
     train = config.train
     width = BYTES_BF16 if config.precision == "bf16" else BYTES_FP32
     tokens = train.micro_batch * train.seq_length // parallel.context
-    hidden, kv = shape.hidden_size, shape.key_value_heads * shape.head_size
+    hidden, query, kv = shape.hidden_size, shape.query_size, shape.key_value_size
     tensor = parallel.tensor
     spread = tensor if parallel.sequence else 1
     norms = (4 if savings.fused_norm else 6) * hidden / spread
     if parallel.context == 1:
         # Queries, keys and values, the rotated queries and keys, and the output.
-        attention = (3 * hidden + 3 * kv) / tensor
+        attention = (3 * query + 3 * kv) / tensor
     else:
         # Every chunk of queries keeps a copy of the keys and values up to its own end.
-        attention = (3 + 2 * parallel.context + 1) * hidden / tensor
+        attention = (3 + 2 * parallel.context + 1) * query / tensor
+    if shape.qk_norm:
+        attention += (1 if savings.fused_norm else 2) * (query + kv) / tensor
     feed_forward = (3 if savings.fused_swiglu else 5) * shape.ffn_size / tensor
     layer = tokens * width * (norms + attention + feed_forward)
     backward = tokens * width * (1.5 * shape.ffn_size / tensor + hidden)

@@ -79,7 +79,7 @@ def _forward(config: Config, shape: ModelShape, parallel: ParallelSection) -> Tr
     """Of one micro-batch's forward pass through one stage; `data` is 0."""
     width = _width(config)
     tokens = config.train.micro_batch * config.train.seq_length // parallel.context
-    hidden, kv = shape.hidden_size, shape.key_value_heads * shape.head_size
+    hidden, kv = shape.hidden_size, shape.key_value_size
     layers = shape.layers / parallel.pipeline
     residual = tokens * hidden * width
     # Attention and feed-forward end in an all-reduce each, or in a scatter and a gather; the

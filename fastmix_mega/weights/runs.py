@@ -24,6 +24,7 @@ from fastmix_mega.checkpoint.manifest import (
 )
 from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.config import Config, ModelSection, load_config
+from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.initialize import EMBEDDING_NAME, unshard
 
@@ -38,7 +39,8 @@ class RunWeights:
         directory: the checkpoint's folder.
         config: of the run that saved it.
         model: its model, with every size and the embedding's rows.
-        tokenizer: (where it was, its SHA-256 if it is known).
+        tokenizers: the SHA-256 of its tokenizer, by path.
+        window: None; attention always looks back over the whole sequence.
 
     Raises:
         UserError: if there is no whole checkpoint, or its weights are not stored by name.
@@ -63,7 +65,9 @@ class RunWeights:
         self._states: dict[tuple[int, int], dict[str, Tensor]] = {}
         rows = self._state(0, 0)[EMBEDDING_NAME].shape[0] * self._tensor
         self.model: ModelSection = self.config.model.model_copy(update={"vocab_size": rows})
-        self.tokenizer = (self.config.tokenizer, _tokenizer_sha256(run_dir))
+        sha256 = _tokenizer_sha256(run_dir)
+        self.tokenizers = {} if sha256 is None else {self.config.tokenizer: sha256}
+        self.window: int | None = None
         self._stages: dict[str, int] = {}
 
     def names(self) -> list[str]:
@@ -86,6 +90,15 @@ class RunWeights:
         """What is wrong with this process's share of the files, by their checksums."""
         files = [_file(number) for number in range(self._tensor * self._pipeline)]
         return problems(self.directory, self.manifest, files[rank::size])
+
+    def open_tokenizer(self) -> Tokenizer:
+        """Raises: UserError if it is missing, or has changed since the model was trained."""
+        tokenizer = Tokenizer(self.config.tokenizer)
+        if self.tokenizers and tokenizer.sha256 not in self.tokenizers.values():
+            raise UserError(
+                f"the tokenizer {tokenizer.path} has changed since {self.directory} was trained"
+            )
+        return tokenizer
 
     def identity(self) -> dict[str, Any]:
         """What a run that starts here records."""

@@ -14,6 +14,7 @@ from fastmix_mega.errors import UserError
 from fastmix_mega.model.initialize import Weights
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel.layout import Layout
+from fastmix_mega.weights.huggingface import HuggingFaceWeights
 from fastmix_mega.weights.runs import RunWeights
 
 
@@ -22,8 +23,10 @@ class StartingPoint(Weights, Protocol):
 
     model: ModelSection
     """Complete: a shape can be resolved from it alone."""
-    tokenizer: tuple[str, str | None]
-    """Its path, and its SHA-256 where that is known."""
+    tokenizers: dict[str, str]
+    """SHA-256 of its tokenizer, by path: every form of it; empty where it is not known."""
+    window: int | None
+    """Tokens that attention looks back, where it is not all of them."""
 
     def names(self) -> list[str]: ...
 
@@ -35,14 +38,19 @@ class StartingPoint(Weights, Protocol):
 
 
 def open_start(path: str | Path) -> StartingPoint:
-    """Open a run folder or a checkpoint; only headers are read.
+    """Open a run folder, a checkpoint or a Hugging Face folder; only headers are read.
 
     Raises:
-        UserError: if it is neither, or its weights cannot be taken.
+        UserError: if it is none of them, or its weights cannot be taken.
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; name a run folder or a checkpoint of one")
+        raise UserError(
+            f"{folder} is no folder; name a run folder, one of its checkpoints, or a Hugging Face "
+            "folder"
+        )
+    if (folder / "config.json").is_file():
+        return HuggingFaceWeights(folder)
     return RunWeights(folder)
 
 
@@ -84,26 +92,36 @@ def mismatches(config: Config, start: StartingPoint, tokenizer: Tokenizer) -> It
                 f"init_from: model.{key} is {there[key]} in {config.init_from}, but {value} here; "
                 f"set model.{key} to {there[key]}"
             )
-    path, sha256 = start.tokenizer
-    if sha256 is not None and sha256 != tokenizer.sha256:
+    if start.tokenizers and tokenizer.sha256 not in start.tokenizers.values():
+        path, sha256 = next(iter(start.tokenizers.items()))
         yield (
             f"init_from: {config.init_from} was trained with another tokenizer ({path}, "
             f"{sha256[:12]}... instead of {tokenizer.sha256[:12]}... here); its tokens would mean "
             "other text: use that tokenizer, and preprocess the data with it"
         )
+    length = config.train.seq_length
+    if start.window is not None and length > start.window:
+        yield (
+            f"init_from: attention in {config.init_from} looks back {start.window} tokens only, "
+            f"which this model's does not; set train.seq_length ({length}) to at most that"
+        )
 
 
 def _sizes(section: ModelSection, vocab_size: int) -> dict[str, Any]:
     """Everything about a model that its weights depend on, by configuration key."""
-    shape = resolve_shape(section, vocab_size)
+    shape, scaling = resolve_shape(section, vocab_size), section.rotary_scaling
     return {
         "layers": shape.layers,
         "hidden_size": shape.hidden_size,
         "attention_heads": shape.attention_heads,
         "key_value_heads": shape.key_value_heads,
+        "head_size": shape.head_size,
         "ffn_size": shape.ffn_size,
         "vocab_size": shape.vocab_size,
         "tie_embeddings": shape.tie_embeddings,
+        "qkv_bias": shape.qkv_bias,
+        "qk_norm": shape.qk_norm,
         "rotary_base": section.rotary_base,
+        "rotary_scaling": None if scaling is None else scaling.model_dump(),
         "norm_epsilon": section.norm_epsilon,
     }

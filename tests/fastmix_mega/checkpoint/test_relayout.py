@@ -15,7 +15,6 @@ from fastmix_mega.model.initialize import shard, unshard
 from tests.launch import column, run_config
 
 SEQUENCE = {"tensor": 2, "sequence": True}
-TIED_ALL = {"model": {"preset": "tiny", "tie_embeddings": True}}
 
 
 @pytest.mark.distributed
@@ -39,7 +38,9 @@ def test_continues_the_same_trajectory(
 ) -> None:
     """From the middle of a window of scores, within 1e-5 of the uninterrupted run."""
     if tied_all:
+        # Biases are cut by tensor parallelism, norms of heads are not.
         settings["model"] = {"preset": "tiny", "tie_embeddings": True}
+        settings["model"] |= {"qkv_bias": True, "qk_norm": True}
         settings["search"]["scores"] = "all"
     settings["checkpoint"] = {"every": 5, "keep": 9}
     whole = run_config("search", settings | {"parallel": before[1]}, tmp_path / "whole", before[0])
@@ -79,6 +80,15 @@ def test_shards_come_together_again(name: str) -> None:
     for size in (1, 2, 4):
         parts = [shard(name, full, rank, size) for rank in range(size)]
         assert torch.equal(unshard(name, parts), full)
+
+
+def test_only_biases_are_cut_among_vectors() -> None:
+    full = torch.randn(16)
+    bias, norm = "self_attention.linear_qkv.bias", "self_attention.q_layernorm.weight"
+    parts = [shard(bias, full, rank, 2) for rank in range(2)]
+    assert [len(part) for part in parts] == [8, 8]
+    assert torch.equal(unshard(bias, parts), full)
+    assert torch.equal(shard(norm, full, 1, 2), full)
 
 
 def test_swiglu_halves_are_cut_separately() -> None:

@@ -1,4 +1,4 @@
-"""Other trainers' own parsers, run in a process with .venv/consumers on its path.
+"""Other trainers' own parsers, and transformers, run in a process with .venv/consumers on its path.
 
 python tests/fastmix_mega/handover/consumers.py READER FILE     prints what READER makes of FILE
 
@@ -98,6 +98,83 @@ def torchtitan(file: str, draws: int) -> list[int]:
     return [drawn.count(number) for number in range(len(given))]
 
 
+def make_models(
+    folder: str, models: dict[str, dict[str, Any]], tokens: list[list[int]]
+) -> dict[str, Any]:
+    """Random models by transformers, each in a folder of its name, saved as it saves them.
+
+    Args:
+        folder: where.
+        models: by name, the arguments of AutoConfig.for_model, and `shard` and `dtype`.
+        tokens: [b, s].
+
+    Returns:
+        Their fp32 logits [b, s, V], by name.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    for name, given in models.items():
+        options = dict(given)
+        shard, dtype = options.pop("shard", "5GB"), options.pop("dtype", "float32")
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**options))
+        for key, parameter in model.named_parameters():
+            # Fresh norms are 1 and biases 0, which would hide mistakes.
+            if parameter.dim() == 1:
+                torch.nn.init.normal_(parameter, float("norm" in key), 0.3)
+            else:
+                torch.nn.init.normal_(parameter, 0.0, 0.15)
+        model.to(getattr(torch, dtype)).save_pretrained(Path(folder) / name, max_shard_size=shard)
+    return logits(folder, list(models), tokens)
+
+
+def logits(folder: str, names: list[str], tokens: list[list[int]]) -> dict[str, Any]:
+    """fp32 logits [b, s, V] of models in folders, by transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    found = {}
+    for name in names:
+        model = AutoModelForCausalLM.from_pretrained(Path(folder) / name, dtype=torch.float32)
+        with torch.no_grad():
+            found[name] = model(torch.tensor(tokens)).logits.tolist()
+    return found
+
+
+def exported(
+    folder: str,
+    names: list[str],
+    tokens: list[list[int]],
+    generating: str,
+    texts: list[str],
+    count: int,
+) -> dict[str, Any]:
+    """`logits` of several folders, and `generate` with one: one start of transformers for both."""
+    return {
+        "logits": logits(folder, names, tokens),
+        "generated": generate(generating, texts, count),
+    }
+
+
+def generate(folder: str, texts: list[str], count: int) -> list[dict[str, Any]]:
+    """Greedy continuations by transformers, with the folder's own tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    found = []
+    for text in texts:
+        prompt = tokenizer(text, return_tensors="pt").input_ids
+        whole = model.generate(prompt, max_new_tokens=count, do_sample=False)
+        found.append({"prompt": prompt[0].tolist(), "new": whole[0, prompt.shape[1] :].tolist()})
+    return found
+
+
 if __name__ == "__main__":
-    readers = {"streaming": streaming, "olmo_core": olmo_core, "torchtitan": torchtitan}
+    readers = {
+        **{"streaming": streaming, "olmo_core": olmo_core, "torchtitan": torchtitan},
+        **{"make_models": make_models, "exported": exported},
+    }
     print(json.dumps(readers[sys.argv[1]](sys.argv[2], *json.loads(sys.argv[3]))))

@@ -16,9 +16,13 @@ def test_a_preset_has_about_the_parameters_that_it_names(name: str) -> None:
     assert 0.75 * wanted < shape.body_parameters < 1.25 * wanted
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_counted_parameters_are_the_models(settings: dict, tied: bool) -> None:
-    settings["model"]["tie_embeddings"] = tied
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"tie_embeddings": True}, {"qkv_bias": True, "qk_norm": True, "head_size": 32}],
+    ids=["untied", "tied", "biases, norms of heads"],
+)
+def test_counted_parameters_are_the_models(settings: dict, options: dict) -> None:
+    settings["model"] |= options
     config = parse_config(settings)
     shape = resolve_shape(config.model, 300)
     assert shape.vocab_size == 384

@@ -29,6 +29,10 @@ COLUMNS = (
 TENSOR, SEQUENCE = {"tensor": 2}, {"tensor": 2, "sequence": True}
 STAGES = {"pipeline": 2}
 TIED_ALL = {"model": {"tie_embeddings": True}, "search": {"scores": "all"}}
+QWEN_ALL = {
+    "model": {"qkv_bias": True, "qk_norm": True, "head_size": 32},
+    "search": {"scores": "all"},
+}
 BF16_TOLERANCE = {
     "loss": 2e-3,
     "source_loss": 5e-3,
@@ -45,6 +49,7 @@ CASES: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
     ("TP2, ZeRO 2", 2, TENSOR | {"zero": 2}, {}),
     ("TP2 + sequence, all, selective recomputation", 2, SEQUENCE,
      {"search": {"scores": "all"}, "train": {"recompute": "selective"}}),
+    ("TP2, biases, norms of heads, all parameters", 2, TENSOR, QWEN_ALL),
     ("PP2", 2, STAGES, {}),
     ("PP2, tied, all, full recomputation", 2, STAGES, TIED_ALL | {"train": {"recompute": "full"}}),
     ("PP2, bf16", 2, STAGES, {"precision": "bf16"}),

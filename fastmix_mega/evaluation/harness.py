@@ -1,0 +1,205 @@
+"""Tasks of lm-evaluation-harness on a checkpoint: our model as its LM, without an export.
+
+The library is an optional extra: it is imported when tasks are asked for, and not before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.errors import UserError
+from fastmix_mega.evaluation.generate import greedy
+from fastmix_mega.evaluation.model import AnsweringModel
+from fastmix_mega.evaluation.scoring import Continuation, score
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+INSTALL = "pip install 'fastmix-mega[eval]'"
+NEW_TOKENS = 256
+"""Of an answer whose task gives no limit."""
+
+
+def find_tasks(names: Sequence[str], folders: Sequence[str | Path]) -> Any:
+    """lm-evaluation-harness's manager, with tasks of the user's folders beside its own.
+
+    Raises:
+        UserError: if the library is missing, or has no such task.
+    """
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise UserError(
+            f"--tasks needs lm-evaluation-harness ({error.name} is missing): {INSTALL}"
+        ) from None
+    missing = [str(folder) for folder in folders if not Path(folder).is_dir()]
+    if missing:
+        raise UserError(f"--include-path: {missing[0]} is no folder")
+    logging.getLogger("lm_eval").setLevel(logging.WARNING)
+    manager = TaskManager(include_path=[str(folder) for folder in folders] or None)
+    for name in names:
+        if not manager.match_tasks([name]):
+            raise UserError(
+                f"lm-evaluation-harness has no task {name!r}; --include-path names a folder with "
+                "tasks of your own"
+            )
+    return manager
+
+
+def run_tasks(
+    manager: Any,
+    names: Sequence[str],
+    model: AnsweringModel,
+    tokenizer: Tokenizer,
+    *,
+    batch: int,
+    length: int,
+    shots: int | None = None,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Run tasks. Collective: every process asks the same questions and knows all answers.
+
+    Args:
+        manager: of `find_tasks`.
+        names: of tasks, groups or patterns.
+        model: to ask.
+        tokenizer: the model's.
+        batch: texts at once on one replica.
+        length: tokens of a text at most.
+        shots: examples before each question; None for each task's own number.
+        limit: documents of each task; None for all.
+
+    Returns:
+        lm-evaluation-harness's results, without its samples.
+
+    Raises:
+        UserError: if a task's data or configuration is broken.
+    """
+    from lm_eval.evaluator import simple_evaluate
+
+    chosen = manager.match_tasks(list(names))
+    try:
+        found: dict[str, Any] = simple_evaluate(
+            model=_language_model(model, tokenizer, batch, length),
+            tasks=chosen,
+            task_manager=manager,
+            num_fewshot=shots,
+            limit=limit,
+            log_samples=False,
+            bootstrap_iters=1000,
+        )
+    except (OSError, KeyError, ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:500]
+        raise UserError(
+            f"lm-evaluation-harness cannot run {', '.join(chosen)}: {reason}"
+        ) from error
+    return found
+
+
+def result_table(results: dict[str, Any]) -> str:
+    """As lm-evaluation-harness prints it."""
+    from lm_eval.utils import make_table
+
+    return str(make_table(results))
+
+
+def _language_model(model: AnsweringModel, tokenizer: Tokenizer, batch: int, length: int) -> Any:
+    """Our model as an lm_eval LM; a class of its own inside, since its base is optional."""
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    class FastmixModel(TemplateLM):
+        @property
+        def eot_token_id(self) -> int:
+            return tokenizer.eod
+
+        @property
+        def prefix_token_id(self) -> int:
+            """Before a text without context: what stands before every document in training."""
+            return tokenizer.eod
+
+        @property
+        def tokenizer_name(self) -> str:
+            return tokenizer.sha256
+
+        def tok_encode(self, string: str, **_: Any) -> list[int]:
+            return list(map(int, tokenizer.encode([string])[0]))
+
+        def _loglikelihood_tokens(
+            self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
+        ) -> list[tuple[float, bool]]:
+            asked = [Continuation(context, tokens) for _, context, tokens in requests]
+            found = shared(asked, lambda part: score(model, part, batch, length), model)
+            return [(each.log_probability, each.is_greedy) for each in found]
+
+        def loglikelihood_rolling(self, requests: Sequence[Any], **_: Any) -> list[float]:
+            windows = [
+                [
+                    Continuation(*make_disjoint_window(pair))
+                    for pair in get_rolling_token_windows(
+                        self.tok_encode(request.args[0]), self.prefix_token_id, length, 1
+                    )
+                ]
+                for request in requests
+            ]
+            flat = [window for text in windows for window in text]
+            found = iter(shared(flat, lambda part: score(model, part, batch, length), model))
+            return [sum(next(found).log_probability for _ in text) for text in windows]
+
+        def generate_until(self, requests: Sequence[Any], **_: Any) -> list[str]:
+            def answer(part: Sequence[Any]) -> list[str]:
+                return [self._generate(*request.args) for request in part]
+
+            return shared(requests, answer, model)
+
+        def _generate(self, context: str, options: dict[str, Any]) -> str:
+            if options.get("do_sample") and options.get("temperature", 0) > 0:
+                raise NotImplementedError("answers are greedy; set do_sample: false")
+            count = int(options.get("max_gen_toks", NEW_TOKENS))
+            ends = options.get("until") or []
+            prompt = self.tok_encode(context)[-max(1, length - count) :] or [tokenizer.eod]
+            (tokens,) = greedy(
+                model, [prompt], count, {tokenizer.eod}, until(tokenizer, as_list(ends))
+            )
+            text = tokenizer.decode([token for token in tokens if token != tokenizer.eod])
+            return cut_at(text, as_list(ends))
+
+    return FastmixModel()
+
+
+def shared(
+    items: Sequence[Item], answer: Callable[[Sequence[Item]], list[Answer]], model: AnsweringModel
+) -> list[Answer]:
+    """Each data-parallel replica answers its share; all know all answers, in the items' order."""
+    data = model.layout.data
+    mine = answer(items[data.rank :: data.size])
+    if data.size == 1:
+        return mine
+    parts: list[Any] = [None] * data.size
+    dist.all_gather_object(parts, mine, group=data.group)
+    return [parts[at % data.size][at // data.size] for at in range(len(items))]
+
+
+def as_list(ends: str | Sequence[str]) -> list[str]:
+    return [ends] if isinstance(ends, str) else list(ends)
+
+
+def until(tokenizer: Tokenizer, ends: Sequence[str]) -> Callable[[list[int]], bool]:
+    """Whether an answer holds one of the texts that end it."""
+
+    def done(tokens: list[int]) -> bool:
+        text = tokenizer.decode(tokens) if ends else ""
+        return any(end in text for end in ends)
+
+    return done
+
+
+def cut_at(text: str, ends: Sequence[str]) -> str:
+    """What stands before the first of the texts that end an answer."""
+    places = [text.find(end) for end in ends if end and end in text]
+    return text[: min(places)] if places else text
