@@ -61,7 +61,7 @@ def run_tasks(
     length: int,
     shots: int | None = None,
     limit: int | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Run tasks. Collective: every process asks the same questions and knows all answers.
 
     Args:
@@ -75,7 +75,8 @@ def run_tasks(
         limit: documents of each task; None for all.
 
     Returns:
-        lm-evaluation-harness's results, without its samples.
+        lm-evaluation-harness's results, without its samples; None on all processes of a machine
+        but its first.
 
     Raises:
         UserError: if a task's data or configuration is broken.
@@ -84,7 +85,7 @@ def run_tasks(
 
     chosen = manager.match_tasks(list(names))
     try:
-        found: dict[str, Any] = simple_evaluate(
+        found: dict[str, Any] | None = simple_evaluate(
             model=_language_model(model, tokenizer, batch, length),
             tasks=chosen,
             task_manager=manager,

@@ -14,6 +14,7 @@ from torch import Tensor
 from fastmix_mega.config import Config
 from fastmix_mega.model.gpt import build_model, chunks_of
 from fastmix_mega.model.initialize import Weights
+from fastmix_mega.model.kernels import choose
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.layout import Layout
 
@@ -33,7 +34,7 @@ class AnsweringModel:
         assert config.parallel.context == config.parallel.interleave == 1
         self.layout = layout
         self.vocab_size = shape.vocab_size
-        model = build_model(config, shape, layout, weights)
+        model = build_model(config, shape, layout, choose(config, "train"), weights)
         self._chunk: Any = chunks_of(model)[0]
         self._chunk.eval()
         self._schedule = get_forward_backward_func()

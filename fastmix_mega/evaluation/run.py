@@ -127,6 +127,8 @@ def _tasks(
         shots=asked.shots,
         limit=asked.limit,
     )
+    if results is None:
+        return {}, ""
     keys = ("results", "groups", "n-shot", "n-samples", "versions", "higher_is_better")
     found = {key: results[key] for key in keys if key in results}
     return {"lm_eval": version("lm_eval")} | found, harness.result_table(results)
