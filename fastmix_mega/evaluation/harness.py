@@ -41,7 +41,15 @@ def find_tasks(names: Sequence[str], folders: Sequence[str | Path]) -> Any:
     if missing:
         raise UserError(f"--include-path: {missing[0]} is no folder")
     logging.getLogger("lm_eval").setLevel(logging.WARNING)
-    manager = TaskManager(include_path=[str(folder) for folder in folders] or None)
+    paths = [str(folder) for folder in folders]
+    if paths:
+        own = TaskManager(include_path=paths, include_defaults=False)
+        matched = own.match_tasks(list(names))
+        everything = all(own.match_tasks([name]) for name in names)
+        # A group of one's own may hold the library's tasks; its thousands of files are read then.
+        if everything and set(matched) <= set(own.all_subtasks):
+            return own
+    manager = TaskManager(include_path=paths or None)
     for name in names:
         if not manager.match_tasks([name]):
             raise UserError(
