@@ -73,6 +73,10 @@ def read_architecture(content: Any) -> Architecture:
     broken = [SIZES[ours] for ours, value in given.items() if type(value) is not int]
     if broken:
         raise UserError(f"config.json: {', '.join(broken)} must be whole numbers")
+    optional = ("head_dim", "sliding_window", "max_window_layers", "max_position_embeddings")
+    for key in optional:
+        if type(content.get(key, 0)) not in (int, type(None)):
+            raise UserError(f"config.json: {key} must be a whole number")
     head_size = content.get("head_dim") or (128 if family == "qwen3" else None)
     if head_size is not None and head_size * given["attention_heads"] != given["hidden_size"]:
         given["head_size"] = head_size
@@ -115,6 +119,8 @@ def _refuse(content: dict[str, Any], family: str) -> None:
 def _positions(content: dict[str, Any]) -> dict[str, Any]:
     """Rotary base and scaling, from the older keys or from the newer `rope_parameters`."""
     given = content.get("rope_parameters") or content.get("rope_scaling") or {}
+    if not isinstance(given, dict):
+        raise UserError("config.json: the rotary scaling must be an object")
     base = given.get("rope_theta", content.get("rope_theta", 10000.0))
     kind = given.get("rope_type", given.get("type", "default"))
     if kind == "default":
@@ -128,7 +134,7 @@ def _positions(content: dict[str, Any]) -> dict[str, Any]:
 def _window(content: dict[str, Any], family: str) -> int | None:
     window: int | None = content.get("sliding_window", 4096 if family == "mistral" else None)
     if family in ("qwen2", "qwen3"):
-        first = content.get("max_window_layers", 28)
+        first = content.get("max_window_layers") or 28
         if not content.get("use_sliding_window", False) or first >= content["num_hidden_layers"]:
             return None
     return None if family == "llama" else window

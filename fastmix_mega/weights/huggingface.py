@@ -93,6 +93,11 @@ class HuggingFaceWeights:
 
     def _require_every_tensor(self) -> None:
         """Raises: UserError unless the files hold exactly this model's tensors."""
+        if self.shape.layers > len(self._files):
+            raise UserError(
+                f"config.json names {self.shape.layers} layers, but {self.folder} has only "
+                f"{len(self._files)} tensors"
+            )
         wanted: dict[str, tuple[int, ...]] = {}
         for name in parameter_names(self.shape):
             shapes = their_shapes(name, self.shape)

@@ -5,6 +5,7 @@ transformers runs in processes of its own, twice for all tests (see handover/con
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from fastmix_mega import cli, loop
@@ -259,6 +263,36 @@ def test_what_is_not_supported_is_refused(
     assert (
         cli.main(["import", str(folder), "--from", "huggingface", "-o", str(tmp_path / "x")]) == 2
     )
+
+
+JUNK = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just([]) | st.just({})
+)
+
+
+@settings_of_hypothesis(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_broken_folders_end_in_a_message(
+    made: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """A config.json with one value spoiled, or safetensors with one byte of the header spoiled."""
+    folder = tmp_path_factory.mktemp("broken")
+    model = made / data.draw(st.sampled_from(["llama", "llama3", "qwen2", "qwen3"]))
+    for path in model.iterdir():
+        (folder / path.name).symlink_to(path)
+    if data.draw(st.booleans()):
+        content = json.loads((model / "config.json").read_text())
+        key = data.draw(st.sampled_from([*content, "rope_parameters", "sliding_window"]))
+        (folder / "config.json").unlink()
+        (folder / "config.json").write_text(json.dumps(content | {key: data.draw(JUNK)}))
+    else:
+        file = sorted(folder.glob("*.safetensors"))[0]
+        bytes_ = bytearray(file.read_bytes())
+        bytes_[data.draw(st.integers(0, 3000))] = data.draw(st.integers(0, 255))
+        file.unlink()
+        file.write_bytes(bytes_)
+    with contextlib.suppress(UserError):
+        HuggingFaceWeights(folder)
 
 
 def test_check_names_both_sides(made: Path, settings: dict[str, Any], tmp_path: Path) -> None:
