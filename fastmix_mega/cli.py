@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run_dir", type=Path)
     report.set_defaults(verb=_report)
     cli_mixture.add_verbs(verbs)
-    cli_evaluate.add_verb(verbs, _positive)
+    cli_evaluate.add_verb(verbs, _positive, main)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
     return parser
 

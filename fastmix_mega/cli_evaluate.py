@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,16 @@ from fastmix_mega import launch
 from fastmix_mega.errors import UserError
 
 
-def add_verb(verbs: Any, positive: Callable[[str], int]) -> None:
-    """Add `eval` to the command's parser."""
+def add_verb(
+    verbs: Any, positive: Callable[[str], int], main: Callable[[Sequence[str]], int]
+) -> None:
+    """Add `eval` to the command's parser.
+
+    Args:
+        verbs: of the parser.
+        positive: reads a number of at least 1.
+        main: the command, for further processes.
+    """
     verb = verbs.add_parser("eval", help="a checkpoint's held-out losses, or tasks on it")
     verb.add_argument("run", help="a run folder (its newest checkpoint) or one checkpoint")
     verb.add_argument(
@@ -45,15 +54,15 @@ def add_verb(verbs: Any, positive: Callable[[str], int]) -> None:
         type=Path,
         help="the JSON to write (default: in the run folder's evaluations)",
     )
-    verb.set_defaults(verb=_evaluate)
+    verb.set_defaults(verb=partial(_evaluate, main))
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+def _evaluate(main: Callable[[Sequence[str]], int], options: argparse.Namespace) -> int:
     tasks = [name.strip() for name in (options.tasks or "").split(",") if name.strip()]
     if not tasks and (options.tasks is not None or options.include_path):
         raise UserError("--tasks names no task; give it names, separated by commas")
     if options.nproc > 1 and not launch.under_launcher():
-        return launch.run_processes(_words(options), options.nproc)
+        return launch.run_processes(main, _words(options), options.nproc)
     from fastmix_mega.evaluation.run import Evaluation, evaluate
 
     evaluate(
