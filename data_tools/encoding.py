@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.chat_encoding import ChatEncoder, ChatOptions, text_size
 from data_tools.fast_encoding import FastEncoder
 from data_tools.inputs import InputFile, Unit
 from data_tools.parts import Marker, PartFile
@@ -35,72 +36,119 @@ class EncodeJob:
     eod: str | None
     bos: bool
     max_bad: int
+    vocab_size: int
     backend: str = "library"
     """`library` (the tokenizer's own) or `gigatoken`."""
+    chat: ChatOptions | None = None
+    """None for text."""
 
 
 def make_encoder(job: EncodeJob) -> Callable[[int, Report], Marker]:
     """Load the tokenizer once; the function returned makes the part of a unit."""
     tokenizer = Tokenizer(job.tokenizer, job.eod)
-    fast = FastEncoder(tokenizer) if job.backend == "gigatoken" else None
-    encode_texts = tokenizer.encode if fast is None else fast.encode
     dtype = token_dtype(tokenizer.vocab_size)
-    start = np.array([tokenizer.bos] if job.bos else [], dtype)
-    end = np.array([tokenizer.eod], dtype)
-
-    def encode(texts: list[str]) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        arrays: list[NDArray[Any]] = []
-        lengths = np.empty(len(texts), np.int32)
-        around = len(start) + 1
-        for place, ids in enumerate(encode_texts(texts)):
-            arrays += (start, ids, end) if job.bos else (ids, end)
-            lengths[place] = len(ids) + around
-        tokens = np.concatenate(arrays)
-        if tokens.min() < 0 or tokens.max() >= tokenizer.vocab_size:
-            raise UserError(f"tokenizer {job.tokenizer} gives ids outside its own vocabulary")
-        return tokens.astype(dtype, copy=False), lengths
+    encoder = _TextEncoder(job, tokenizer) if job.chat is None else _ChatEncoder(job, tokenizer)
 
     def work(number: int, report: Report) -> Marker:
-        unit = job.units[number]
-        if fast is not None:
-            fast.begin_unit()
-        return _encode_unit(job, number, unit, encode, dtype, report)
+        return _encode_unit(job, number, encoder, dtype, report)
 
     return work
+
+
+Encoded = tuple[NDArray[Any], NDArray[np.int32], NDArray[np.uint8] | None]
+"""Tokens end to end, the tokens of each document, and the loss mask of conversations."""
+
+
+class _TextEncoder:
+    """Documents are texts; the end-of-document token follows each."""
+
+    def __init__(self, job: EncodeJob, tokenizer: Tokenizer) -> None:
+        self._job, self._tokenizer = job, tokenizer
+        self._fast = FastEncoder(tokenizer) if job.backend == "gigatoken" else None
+        self._encode_texts = tokenizer.encode if self._fast is None else self._fast.encode
+        dtype = token_dtype(tokenizer.vocab_size)
+        self._start = np.array([tokenizer.bos] if job.bos else [], dtype)
+        self._end = np.array([tokenizer.eod], dtype)
+
+    def read(self, unit: Unit) -> Iterator[Any | Problem]:
+        if self._fast is not None:
+            self._fast.begin_unit()
+        return read_unit(self._job.files[unit.file], unit, self._job.read)
+
+    def size(self, document: Any) -> int:
+        return len(document)
+
+    def encode(self, documents: list[Any]) -> Encoded:
+        arrays: list[NDArray[Any]] = []
+        lengths = np.empty(len(documents), np.int32)
+        start, end, bos = self._start, self._end, self._job.bos
+        around = len(start) + 1
+        for place, ids in enumerate(self._encode_texts(documents)):
+            arrays += (start, ids, end) if bos else (ids, end)
+            lengths[place] = len(ids) + around
+        return np.concatenate(arrays), lengths, None
+
+
+class _ChatEncoder:
+    """Documents are conversations, in pieces of text."""
+
+    def __init__(self, job: EncodeJob, tokenizer: Tokenizer) -> None:
+        assert job.chat is not None
+        self._job = job
+        self._encoder = ChatEncoder(tokenizer, job.chat, job.bos)
+
+    def read(self, unit: Unit) -> Iterator[Any | Problem]:
+        return self._encoder.read(self._job.files[unit.file], unit.file, unit, self._job.read)
+
+    def size(self, document: Any) -> int:
+        return text_size(document)
+
+    def encode(self, documents: list[Any]) -> Encoded:
+        encoded = self._encoder.encode(documents)
+        lengths = np.array([len(ids) for ids, _ in encoded], np.int32)
+        tokens = np.concatenate([ids for ids, _ in encoded])
+        return tokens, lengths, np.concatenate([mask for _, mask in encoded])
 
 
 def _encode_unit(
     job: EncodeJob,
     number: int,
-    unit: Unit,
-    encode: Callable[[list[str]], tuple[NDArray[Any], NDArray[np.int32]]],
+    encoder: _TextEncoder | _ChatEncoder,
     dtype: np.dtype[Any],
     report: Report,
 ) -> Marker:
-    part = PartFile(job.folder, number, dtype)
+    unit = job.units[number]
+    part = PartFile(job.folder, number, dtype, masked=job.chat is not None)
     problems: list[tuple[int, str]] = []
-    texts: list[str] = []
+    documents: list[Any] = []
     lines = characters = text_bytes = reported = 0
+
+    def add_documents() -> None:
+        tokens, lengths, masks = encoder.encode(documents)
+        if tokens.min() < 0 or tokens.max() >= job.vocab_size:
+            raise UserError(f"tokenizer {job.tokenizer} gives ids outside its own vocabulary")
+        part.add(tokens.astype(dtype, copy=False), lengths, masks)
+
     try:
-        for lines, text in enumerate(read_unit(job.files[unit.file], unit, job.read), 1):
-            if isinstance(text, Problem):
-                problems.append((lines, text.reason))
+        for lines, document in enumerate(encoder.read(unit), 1):
+            if isinstance(document, Problem):
+                problems.append((lines, document.reason))
                 # Past the whole run's limit the run ends; a part of half a unit must not stay.
                 if len(problems) > job.max_bad:
                     part.discard()
                     return Marker(number, 0, 0, lines, 0, 0, problems)
                 continue
-            texts.append(text)
-            characters += len(text)
-            if len(texts) == BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
-                part.add(*encode(texts))
+            documents.append(document)
+            characters += encoder.size(document)
+            if len(documents) == BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
+                add_documents()
                 text_bytes += characters
                 done = min(unit.weight, text_bytes)
                 report(done - reported)
                 reported = done
-                texts, characters = [], 0
-        if texts:
-            part.add(*encode(texts))
+                documents, characters = [], 0
+        if documents:
+            add_documents()
             text_bytes += characters
         report(unit.weight - reported)
         return part.finish(lines, text_bytes, problems)

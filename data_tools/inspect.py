@@ -3,19 +3,21 @@
     python -m data_tools.inspect data/web data/code --tokenizer tokenizer.model
 
 prints a table over all files with each one's share of the tokens, a histogram of document lengths,
-and, with a tokenizer, the first and the last document of each.
+and, with a tokenizer, the first and the last document of each. Of conversations the answer tokens
+are counted, and what counts in the loss stands between « and ».
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data_tools.commands import run_command, tool_parser
-from data_tools.verify import require_sound_index
+from data_tools.verify import BLOCK, require_sound_index
 from fastmix_mega.data.indexed import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
@@ -38,11 +40,24 @@ def describe(files: Sequence[IndexedTokens], tokenizer: Tokenizer | None) -> Ite
         )
     for file in files:
         yield ""
+        if file.mask is not None:
+            answers = _answers(file.mask)
+            share = answers / max(1, file.num_tokens)
+            yield (
+                f"{file.prefix}: {answers:,} answer tokens, {share:.1%} of all, "
+                f"{answers / max(1, file.num_documents):.1f} per conversation"
+            )
         yield f"{file.prefix}: tokens per document"
         yield from _histogram(file)
         if tokenizer is not None and file.num_sequences:
             yield f"first: {_text(file, 0, tokenizer)}"
             yield f"last:  {_text(file, file.num_sequences - 1, tokenizer)}"
+
+
+def _answers(mask: IndexedTokens) -> int:
+    return sum(
+        int(mask.tokens[start : start + BLOCK].sum()) for start in range(0, mask.num_tokens, BLOCK)
+    )
 
 
 def _histogram(file: IndexedTokens) -> Iterator[str]:
@@ -62,7 +77,15 @@ def _text(file: IndexedTokens, number: int, tokenizer: Tokenizer) -> str:
     tokens = file.tokens[start : start + min(int(file.lengths[number]), SHOWN_TOKENS)]
     if not 0 <= tokens.min(initial=0) <= tokens.max(initial=0) < tokenizer.vocab_size:
         raise UserError(f"{file.prefix} holds tokens that {tokenizer.path} does not have")
-    return repr(tokenizer.decode(tokens.tolist()))
+    if file.mask is None:
+        return repr(tokenizer.decode(tokens.tolist()))
+    mask = file.mask.tokens[start : start + len(tokens)]
+    edges = [0, *(np.flatnonzero(np.diff(mask)) + 1), len(tokens)]
+    shown = ""
+    for begin, end in itertools.pairwise(edges):
+        text = tokenizer.decode(tokens[begin:end].tolist())
+        shown += f"«{text}»" if end > begin and mask[begin] else text
+    return repr(shown)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

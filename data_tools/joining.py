@@ -1,6 +1,7 @@
 """Join token files end to end in constant memory: the parts of a run, or whole prefixes.
 
 Bytes of tokens are copied as they are; the .idx is written in its three regions, a block at a time.
+A loss mask is joined the same way, as the pair `<prefix>.mask.bin/.idx`.
 """
 
 from __future__ import annotations
@@ -9,16 +10,24 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmix_mega.data.indexed import DTYPES, HEADER, MAGIC, Manifest
+from fastmix_mega.data.indexed import (
+    DTYPES,
+    HEADER,
+    MAGIC,
+    Manifest,
+    MaskRecord,
+    forget_manifest,
+    mask_prefix,
+)
 from fastmix_mega.errors import UserError
-from fastmix_mega.files import fsync_directory, write_json
+from fastmix_mega.files import fsync_directory
 
 BLOCK = 4 << 20
 """Bytes read at a time."""
@@ -47,6 +56,9 @@ class Piece:
     document."""
     sha256: str | None = None
     """Of the tokens, where it is known."""
+    mask: Region | None = None
+    """uint8, one per token; None where every token counts."""
+    mask_sha256: str | None = None
 
     @property
     def sequences(self) -> int:
@@ -63,6 +75,8 @@ def join(
     pieces: Sequence[Piece],
     manifest: dict[str, Any],
     progress: Callable[[int], None] = lambda _bytes: None,
+    masked: bool = False,
+    template: str | None = None,
 ) -> Manifest:
     """Write `<prefix>.bin/.idx/.json`; they appear whole, the manifest last, or not.
 
@@ -72,16 +86,61 @@ def join(
         pieces: in order.
         manifest: further fields of the manifest.
         progress: told how many bytes of tokens each block had.
+        masked: whether every piece has a loss mask, to be joined too.
+        template: of the conversations, for the manifest.
 
     Raises:
         UserError: if a piece is shorter than it should be, has another checksum, or a negative
             length.
     """
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    partial = {kind: Path(f"{prefix}.{kind}.partial") for kind in ("bin", "idx")}
+    pairs = [_Pair(prefix, dtype)]
+    if masked:
+        pairs.append(_Pair(Path(mask_prefix(prefix)), np.dtype(np.uint8)))
     try:
+        pairs[0].write(pieces, progress)
+        if masked:
+            pairs[1].write([_mask_of(piece) for piece in pieces])
+        forget_manifest(prefix, masked)
+        for pair in pairs:
+            pair.give_names()
+    finally:
+        for pair in pairs:
+            pair.clean_up()
+    fsync_directory(prefix.parent)
+    tokens, *masks = pairs
+    made = Manifest(
+        documents=sum(piece.documents for piece in pieces),
+        tokens=tokens.length,
+        dtype=dtype.name,
+        bin_sha256=tokens.bin_sha256,
+        idx_sha256=tokens.idx_sha256,
+        mask=None if not masks else masks[0].as_mask(template),
+        **manifest,
+    )
+    made.write(prefix)
+    return made
+
+
+def _mask_of(piece: Piece) -> Piece:
+    assert piece.mask is not None
+    return replace(piece, tokens=piece.mask, sha256=piece.mask_sha256)
+
+
+class _Pair:
+    """A .bin/.idx pair under names of its own until it is whole."""
+
+    def __init__(self, prefix: Path, dtype: np.dtype[Any]) -> None:
+        self._prefix, self._dtype = prefix, dtype
+        self._partial = {kind: Path(f"{prefix}.{kind}.partial") for kind in ("bin", "idx")}
+        self.length = self._ones = 0
+        self.bin_sha256 = self.idx_sha256 = ""
+
+    def write(
+        self, pieces: Sequence[Piece], progress: Callable[[int], None] = lambda _bytes: None
+    ) -> None:
         digest = hashlib.sha256()
-        with partial["bin"].open("wb") as file:
+        with self._partial["bin"].open("wb") as file:
             for piece in pieces:
                 copied = hashlib.sha256() if piece.sha256 else None
                 for block in _read(piece.tokens):
@@ -89,36 +148,37 @@ def join(
                     digest.update(block)
                     if copied is not None:
                         copied.update(block)
+                    self._ones += block.count(1) if self._dtype == np.uint8 else 0
                     progress(len(block))
                 if copied is not None and copied.hexdigest() != piece.sha256:
                     raise UserError(f"{piece.tokens.path} was damaged; preprocess it again")
             _sync(file)
-        with partial["idx"].open("wb") as file:
-            tokens = _write_index(file, dtype, pieces)
+        with self._partial["idx"].open("wb") as file:
+            self.length = _write_index(file, self._dtype, pieces)
             _sync(file)
-        stored = partial["bin"].stat().st_size
-        if tokens * dtype.itemsize != stored:
-            raise UserError(f"{prefix}: the lengths say {tokens} tokens, the bytes {stored}")
-        index_digest = _hash_file(partial["idx"])
-        # An old manifest must never stand beside new files.
-        Path(f"{prefix}.json").unlink(missing_ok=True)
-        for kind, path in partial.items():
-            os.replace(path, f"{prefix}.{kind}")
-    finally:
-        for path in partial.values():
+        stored = self._partial["bin"].stat().st_size
+        if self.length * self._dtype.itemsize != stored:
+            raise UserError(
+                f"{self._prefix}: the lengths say {self.length} tokens, the bytes {stored}"
+            )
+        self.bin_sha256, self.idx_sha256 = digest.hexdigest(), _hash_file(self._partial["idx"])
+
+    def as_mask(self, template: str | None) -> MaskRecord:
+        return MaskRecord(
+            answers=self._ones,
+            template=template,
+            bin_sha256=self.bin_sha256,
+            idx_sha256=self.idx_sha256,
+        )
+
+    def give_names(self) -> None:
+        for kind, path in self._partial.items():
+            os.replace(path, f"{self._prefix}.{kind}")
+
+    def clean_up(self) -> None:
+        for path in self._partial.values():
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
-    fsync_directory(prefix.parent)
-    made = Manifest(
-        documents=sum(piece.documents for piece in pieces),
-        tokens=tokens,
-        dtype=dtype.name,
-        bin_sha256=digest.hexdigest(),
-        idx_sha256=index_digest,
-        **manifest,
-    )
-    write_json(f"{prefix}.json", made.model_dump(mode="json"))
-    return made
 
 
 def _write_index(file: BinaryIO, dtype: np.dtype[Any], pieces: Sequence[Piece]) -> int:

@@ -40,22 +40,28 @@ def merge(prefixes: Sequence[str], output_prefix: Path) -> Manifest:
     pieces: list[Piece] = []
     dtype: np.dtype[Any] | None = None
     first: Manifest | None = None
+    masked = False
     for prefix in prefixes:
         file = IndexedTokens(prefix)
         if dtype is None:
             dtype, first = file.dtype, file.manifest
+            masked = file.mask is not None
         _require_same(prefixes[0], prefix, dtype, first, file)
+        _require_same_mask(prefixes[0], prefix, masked, first, file)
         # What is damaged must not get a manifest that calls it whole.
         require_sound_index(file)
         pieces.append(_piece(file))
     assert dtype is not None
+    template = None
+    if first is not None and first.mask is not None:
+        template = first.mask.template
     manifest: dict[str, Any] = {
         "made_by": {"program": f"fastmix-mega {__version__}", "merged": len(prefixes)}
     }
     if first is not None:
         named = ("tokenizer_sha256", "vocab_size", "eod")
         manifest |= {name: getattr(first, name) for name in named}
-    return join(output_prefix, dtype, pieces, manifest)
+    return join(output_prefix, dtype, pieces, manifest, masked=masked, template=template)
 
 
 def _require_same(
@@ -76,17 +82,42 @@ def _require_same(
         )
 
 
+def _require_same_mask(
+    first_prefix: str, prefix: str, masked: bool, first: Manifest | None, file: IndexedTokens
+) -> None:
+    if (file.mask is not None) != masked:
+        with_mask, without = (first_prefix, prefix) if masked else (prefix, first_prefix)
+        raise UserError(
+            f"{with_mask} has a loss mask and {without} has none; conversations and text cannot be "
+            "joined"
+        )
+    known, found = (
+        each.mask.template if each is not None and each.mask is not None else None
+        for each in (first, file.manifest)
+    )
+    if known != found:
+        raise UserError(
+            f"{prefix} and {first_prefix} were written by other chat templates ({_short(found)} "
+            f"and {_short(known)}); preprocess one of them again"
+        )
+
+
 def _short(sha256: str | None) -> str:
-    return "unknown" if sha256 is None else f"{sha256[:12]}..."
+    if sha256 is None:
+        return "unknown"
+    return sha256 if len(sha256) < 12 else f"{sha256[:12]}..."
 
 
 def _piece(file: IndexedTokens) -> Piece:
     count, boundaries = file.num_sequences, file.num_documents + 1
+    record = file.manifest.mask if file.manifest else None
     return Piece(
         Region(file.bin_path, 0, file.num_tokens * file.dtype.itemsize),
         Region(file.idx_path, HEADER.size, 4 * count),
         Region(file.idx_path, HEADER.size + 12 * count, 8 * boundaries),
         file.manifest.bin_sha256 if file.manifest else None,
+        None if file.mask is None else Region(file.mask.bin_path, 0, file.num_tokens),
+        None if record is None else record.bin_sha256,
     )
 
 

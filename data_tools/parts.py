@@ -1,8 +1,9 @@
 """The parts of a run under way: `<prefix>.parts/`, one finished part per unit, and the plan.
 
-A part is two files: its tokens followed by its lengths, and the marker, which is written last and
-holds counts, problems and a checksum. A run that was killed goes on from the markers; a part whose
-checksum is wrong (a crash of the machine can tear it) is made again.
+A part is two files: its tokens, their loss mask where there is one, and its lengths; and the
+marker, which is written last and holds counts, problems and a checksum. A run that was killed goes
+on from the markers; a part whose checksum is wrong (a crash of the machine can tear it) is made
+again.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import orjson
@@ -45,19 +47,43 @@ class Marker:
 
 
 class PartFile:
-    """One part while it is written; memory holds the lengths, never the tokens."""
+    """One part while it is written; memory holds the lengths, never the tokens.
 
-    def __init__(self, folder: Path, unit: int, dtype: np.dtype[Any]) -> None:
+    Args:
+        folder: of the run's parts.
+        unit: its number.
+        dtype: of the tokens.
+        masked: whether documents come with a loss mask.
+    """
+
+    def __init__(self, folder: Path, unit: int, dtype: np.dtype[Any], masked: bool = False) -> None:
         self._folder, self._unit, self._dtype = folder, unit, dtype
         self._partial = folder / f"{unit:08}.{os.getpid()}.partial"
         self._file = self._partial.open("wb")
+        # Without a name: gone by itself if this process dies.
+        self._masks: IO[bytes] | None = (
+            tempfile.TemporaryFile(dir=folder) if masked else None  # noqa: SIM115
+        )
         self._checksum = 0
         self._lengths: list[NDArray[np.int32]] = []
         self._tokens = 0
 
-    def add(self, tokens: NDArray[Any], lengths: NDArray[np.int32]) -> None:
-        """Append documents: their tokens end to end, and the number of tokens of each."""
+    def add(
+        self,
+        tokens: NDArray[Any],
+        lengths: NDArray[np.int32],
+        masks: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Append documents: their tokens and masks end to end, and the tokens of each."""
         self._write(np.ascontiguousarray(tokens, self._dtype).tobytes())
+        assert (masks is not None) == (self._masks is not None)
+        if self._masks is not None and masks is not None:
+            assert len(masks) == len(tokens)
+            try:
+                self._masks.write(masks.tobytes())
+            except OSError as error:
+                error.filename = str(self._folder)
+                raise
         self._lengths.append(lengths)
         self._tokens += len(tokens)
 
@@ -73,6 +99,11 @@ class PartFile:
     def finish(self, lines: int, text_bytes: int, problems: list[tuple[int, str]]) -> Marker:
         """Give the part its final name, then write its marker."""
         lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, np.int32)
+        if self._masks is not None:
+            self._masks.seek(0)
+            while block := self._masks.read(BLOCK):
+                self._write(block)
+            self._masks.close()
         self._write(lengths.tobytes())
         try:
             self._file.close()
@@ -89,8 +120,10 @@ class PartFile:
         return marker
 
     def discard(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.close()
+        for file in (self._file, self._masks):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
         with contextlib.suppress(FileNotFoundError):
             self._partial.unlink()
 
@@ -136,8 +169,11 @@ class PartsFolder:
             return {}
         return content if isinstance(content, dict) else {}
 
-    def finished(self, unit_count: int, dtype: np.dtype[Any]) -> dict[int, Marker]:
+    def finished(
+        self, unit_count: int, dtype: np.dtype[Any], masked: bool = False
+    ) -> dict[int, Marker]:
         """The markers of whole parts, by unit. Every part is read and its checksum compared."""
+        width = dtype.itemsize + masked
         found: dict[int, Marker] = {}
         for path in sorted(self.path.glob("*.json")):
             if not path.stem.isdigit():
@@ -146,14 +182,15 @@ class PartsFolder:
                 marker = Marker(**orjson.loads(path.read_bytes()))
             except (orjson.JSONDecodeError, TypeError):
                 continue
-            if marker.unit < unit_count and self._is_whole(marker, dtype):
+            if marker.unit < unit_count and self._is_whole(marker, width):
                 found[marker.unit] = marker
         return found
 
-    def _is_whole(self, marker: Marker, dtype: np.dtype[Any]) -> bool:
+    def _is_whole(self, marker: Marker, width: int) -> bool:
+        """`width`: bytes per token, its loss mask included."""
         path = self.path / f"{marker.unit:08}.part"
         try:
-            if path.stat().st_size != marker.tokens * dtype.itemsize + 4 * marker.documents:
+            if path.stat().st_size != marker.tokens * width + 4 * marker.documents:
                 return False
             checksum = 0
             with path.open("rb") as file:
@@ -163,13 +200,17 @@ class PartsFolder:
             return False
         return checksum == marker.checksum
 
-    def pieces(self, markers: Sequence[Marker], dtype: np.dtype[Any]) -> list[Piece]:
+    def pieces(
+        self, markers: Sequence[Marker], dtype: np.dtype[Any], masked: bool = False
+    ) -> list[Piece]:
         """What `join` needs, in the markers' order."""
         pieces = []
         for marker in markers:
             path = self.path / f"{marker.unit:08}.part"
             size = marker.tokens * dtype.itemsize
-            pieces.append(Piece(Region(path, 0, size), Region(path, size, 4 * marker.documents)))
+            mask = Region(path, size, marker.tokens) if masked else None
+            lengths = Region(path, size + marker.tokens * masked, 4 * marker.documents)
+            pieces.append(Piece(Region(path, 0, size), lengths, mask=mask))
         return pieces
 
     def remove(self) -> None:

@@ -15,6 +15,10 @@ from there when the same command is given again, and the result is the same byte
 the number of workers. --task 3/16 does the third of sixteen shares, for an array job; `merge` joins
 the shares, and the result is again the same.
 
+--mode sft reads conversations (prompt/completion, OpenAI messages, ShareGPT, Alpaca,
+question/answer), writes them by a chat template, and puts a loss mask beside the tokens,
+out/web.mask.bin and .idx: only the assistant's tokens and the end of its turn count.
+
 --backend gigatoken is several times faster where the optional package knows the tokenizer. Part of
 every unit's text is encoded by the tokenizer's own library too; a difference ends the run.
 """
@@ -29,6 +33,7 @@ from typing import Any
 
 import orjson
 
+from data_tools.chat_encoding import ChatOptions
 from data_tools.commands import run_command, tool_parser
 from data_tools.encoding import EncodeJob, make_encoder
 from data_tools.fast_encoding import BACKENDS
@@ -37,9 +42,11 @@ from data_tools.joining import join
 from data_tools.parts import Marker, PartsFolder
 from data_tools.progress import Progress
 from data_tools.readers import ReadOptions, lines_before
+from data_tools.records import SHAPES, shape_of
+from data_tools.templates import load_template
 from data_tools.workers import run_units
 from fastmix_mega import __version__
-from fastmix_mega.data.indexed import token_dtype
+from fastmix_mega.data.indexed import read_manifest, token_dtype
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic
@@ -60,6 +67,12 @@ class Options:
     """This share, from 1, of how many."""
     backend: str = "library"
     """What encodes: the tokenizer's own `library`, or `gigatoken`."""
+    mode: str = "text"
+    """`text`, or `sft` for conversations."""
+    template: str = "plain"
+    """Of conversations: `plain`, `raw`, `hf`, or a file."""
+    record: str = "auto"
+    """The shape of conversations, where a file's first row shall not decide."""
     workers: int = 1
     fresh: bool = False
     """Throw away what an earlier run left."""
@@ -96,10 +109,15 @@ def preprocess(
         raise UserError(f"--bos: {tokenizer_path} names no token that starts a document")
     dtype = token_dtype(tokenizer.vocab_size)
     files = list_inputs(inputs, list_file)
+    chat = _chat_options(files, options)
+    template = None if chat is None else load_template(chat.template, tokenizer).name
+    masked = chat is not None
     units = cut_into_units(files, options.read.text_unit)
     wanted = _share(len(units), options.task)
     output_prefix.parent.mkdir(parents=True, exist_ok=True)
-    parts = PartsFolder(output_prefix, _plan(files, tokenizer, options), options.fresh)
+    parts = PartsFolder(
+        output_prefix, _plan(files, tokenizer, options, chat, template), options.fresh
+    )
     job = EncodeJob(
         files,
         units,
@@ -109,9 +127,11 @@ def preprocess(
         options.eod,
         options.bos,
         options.max_bad,
+        tokenizer.vocab_size,
         options.backend,
+        chat,
     )
-    markers = parts.finished(len(units), dtype)
+    markers = parts.finished(len(units), dtype, masked)
     _run(job, wanted, markers, options)
     _report_bad_lines(job, [markers[number] for number in wanted], output_prefix)
     ordered = [markers[number] for number in wanted]
@@ -122,13 +142,18 @@ def preprocess(
         "made_by": {
             "program": f"fastmix-mega {__version__}",
             "inputs": [Path(file.path).name for file in files],
-            "text_key": options.read.text_key,
+            **(
+                {"text_key": options.read.text_key}
+                if chat is None
+                else {"records": list(chat.shapes)}
+            ),
             "backend": options.backend,
             "text_bytes": sum(marker.text_bytes for marker in ordered),
             "bad_lines": sum(len(marker.problems) for marker in ordered),
         },
     }
-    made = join(output_prefix, dtype, parts.pieces(ordered, dtype), manifest)
+    pieces = parts.pieces(ordered, dtype, masked)
+    made = join(output_prefix, dtype, pieces, manifest, masked=masked, template=template)
     parts.remove()
     return made.documents, made.tokens
 
@@ -139,7 +164,29 @@ def _share(count: int, task: tuple[int, int]) -> range:
     return range(count * (number - 1) // tasks, count * number // tasks)
 
 
-def _plan(files: Sequence[InputFile], tokenizer: Tokenizer, options: Options) -> dict[str, Any]:
+def _chat_options(files: Sequence[InputFile], options: Options) -> ChatOptions | None:
+    if options.mode == "text":
+        return None
+    if options.backend != "library":
+        raise UserError(f"--backend {options.backend} is for text; leave it out with --mode sft")
+    if options.record == "auto":
+        shapes = [shape_of(file, options.read) for file in files]
+    else:
+        text = next((file.path for file in files if file.kind == "text"), None)
+        if text is not None:
+            raise UserError(f"{text} is plain text; conversations come as JSONL or Parquet")
+        shapes = [options.record for _ in files]
+    return ChatOptions(options.template, tuple(shapes))
+
+
+def _plan(
+    files: Sequence[InputFile],
+    tokenizer: Tokenizer,
+    options: Options,
+    chat: ChatOptions | None,
+    template: str | None,
+) -> dict[str, Any]:
+    conversations = {} if chat is None else {"template": template, "records": list(chat.shapes)}
     return {
         "format": 1,
         "inputs": describe_inputs(files),
@@ -149,6 +196,7 @@ def _plan(files: Sequence[InputFile], tokenizer: Tokenizer, options: Options) ->
         "bos": options.bos,
         "backend": options.backend,
         "task": list(options.task),
+        **conversations,
     }
 
 
@@ -221,6 +269,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--backend", choices=BACKENDS, default="library", help="gigatoken is an optional package"
     )
+    parser.add_argument(
+        "--mode", choices=("text", "sft"), default="text", help="sft: conversations, with a mask"
+    )
+    parser.add_argument(
+        "--template",
+        default="plain",
+        help="of conversations: plain, raw, hf (the tokenizer's own), or a file",
+    )
+    parser.add_argument(
+        "--record",
+        choices=("auto", *SHAPES),
+        default="auto",
+        help="shape of conversations; by default each file's first row decides",
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize")
     parser.add_argument("--max-bad", type=int, default=0, help="bad lines to tolerate")
     parser.add_argument(
@@ -231,6 +293,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work(options: argparse.Namespace) -> None:
         if options.workers < 1 or options.max_bytes < 1:
             raise UserError("--workers and --max-bytes must be at least 1")
+        if options.mode == "text" and (options.template, options.record) != ("plain", "auto"):
+            raise UserError("--template and --record belong to --mode sft")
         read = ReadOptions(options.text_key, options.text_unit, options.max_bytes)
         documents, tokens = preprocess(
             options.inputs,
@@ -243,13 +307,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.max_bad,
                 options.task,
                 options.backend,
+                options.mode,
+                options.template,
+                options.record,
                 options.workers,
                 options.fresh,
                 quiet=False,
             ),
             options.files_from,
         )
-        print(f"{options.output_prefix}: {documents:,} documents, {tokens:,} tokens")
+        manifest = read_manifest(str(options.output_prefix))
+        mask = None if manifest is None else manifest.mask
+        answers = "" if mask is None else f", {mask.answers:,} of them answers"
+        print(f"{options.output_prefix}: {documents:,} documents, {tokens:,} tokens{answers}")
 
     return run_command(parser, work, arguments)
 

@@ -1,4 +1,4 @@
-"""The documents of a unit: one text, or one reason why there is none, for every line or row.
+"""The documents of a unit: one text or row, or one reason why there is none, for every line or row.
 
 Nothing is left out: what is not a document comes as a `Problem` with its number in the unit.
 """
@@ -9,15 +9,16 @@ import bz2
 import gzip
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import orjson
 
 from data_tools.inputs import InputFile, Unit
 from fastmix_mega.errors import UserError
 
+Read = TypeVar("Read")
 ROWS = 512
 """Rows of a column that are turned into Python strings at a time."""
 
@@ -48,15 +49,49 @@ def read_unit(file: InputFile, unit: Unit, options: ReadOptions) -> Iterator[str
         UserError: if the file cannot be read at all; a broken compressed stream is one.
     """
     if file.kind == "parquet":
-        yield from _parquet(file, unit, options)
+        yield from _parquet(file, unit, *_text_column(file, options))
     elif file.kind == "arrow":
-        yield from _arrow(file, options)
+        yield from _arrow(file, unit, *_text_column(file, options))
     elif file.kind == "text" and options.text_unit == "file":
         yield _whole_file(file, options)
     else:
         text_of = _json_text if file.kind == "jsonl" else _plain_text
         for line in _lines(file, unit, options.largest):
             yield line if isinstance(line, Problem) else text_of(line, options.text_key)
+
+
+def read_rows(
+    file: InputFile, unit: Unit, options: ReadOptions, fields: Sequence[str]
+) -> Iterator[dict[str, Any] | Problem]:
+    """Yield an object or a Problem for every line or row.
+
+    Args:
+        file: anything but plain text.
+        unit: of the file.
+        options: only `largest` counts.
+        fields: the columns to read where a file has columns, and has them.
+
+    Raises:
+        UserError: as `read_unit`.
+    """
+    assert file.kind != "text"
+    if file.kind == "jsonl":
+        for line in _lines(file, unit, options.largest):
+            yield line if isinstance(line, Problem) else _json_object(line)
+        return
+
+    def columns(names: Sequence[str]) -> list[str]:
+        return [name for name in names if name in fields]
+
+    def rows(batch: Any) -> Iterator[dict[str, Any] | Problem]:
+        try:
+            yield from batch.to_pylist()
+        except UnicodeDecodeError:
+            # One broken string must not hide its neighbours.
+            for number in range(batch.num_rows):
+                yield _row(batch, number)
+
+    yield from (_parquet if file.kind == "parquet" else _arrow)(file, unit, columns, rows)
 
 
 def lines_before(file: InputFile, unit: Unit) -> int:
@@ -139,14 +174,23 @@ def _skip_line(stream: BinaryIO) -> int:
     return skipped
 
 
-def _json_text(line: bytes, key: str) -> str | Problem:
+def _json(line: bytes) -> Any:
     try:
-        row = orjson.loads(line)
+        return orjson.loads(line)
     except orjson.JSONDecodeError as error:
         if not line.strip():
             return Problem("the line is empty")
         return Problem(f"not JSON ({error})")
-    return _field(row, key)
+
+
+def _json_text(line: bytes, key: str) -> str | Problem:
+    row = _json(line)
+    return row if isinstance(row, Problem) else _field(row, key)
+
+
+def _json_object(line: bytes) -> dict[str, Any] | Problem:
+    row = _json(line)
+    return row if isinstance(row, dict | Problem) else Problem("not an object")
 
 
 def _field(row: Any, key: str) -> str | Problem:
@@ -185,42 +229,57 @@ def _whole_file(file: InputFile, options: ReadOptions) -> str | Problem:
         return Problem(f"not UTF-8 (byte {error.start} of the file)")
 
 
-def _parquet(file: InputFile, unit: Unit, options: ReadOptions) -> Iterator[str | Problem]:
+Columns = Callable[[Sequence[str]], list[str]]
+"""The columns to read, of those that a file has."""
+Rows = Callable[[Any], Iterator[Read]]
+"""What a batch of those columns holds."""
+
+
+def _parquet(
+    file: InputFile, unit: Unit, columns: Columns, read: Rows[Read]
+) -> Iterator[Read | Problem]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(file.source()) as table:
-            column = _top_column(table.schema_arrow, file, options.text_key)
+            wanted = columns(table.schema_arrow.names)
             for batch in table.iter_batches(
-                ROWS, row_groups=range(unit.start, unit.end), columns=[column], use_threads=False
+                ROWS, row_groups=range(unit.start, unit.end), columns=wanted, use_threads=False
             ):
-                yield from _column(batch, options)
+                yield from read(batch)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"cannot read {file.path}: {error}; is it whole?") from None
 
 
-def _arrow(file: InputFile, options: ReadOptions) -> Iterator[str | Problem]:
+def _arrow(
+    file: InputFile, _unit: Unit, columns: Columns, read: Rows[Read]
+) -> Iterator[Read | Problem]:
     import pyarrow
     import pyarrow.ipc
 
     try:
         with pyarrow.memory_map(file.path) as source, pyarrow.ipc.open_stream(source) as stream:
-            column = _top_column(stream.schema, file, options.text_key)
+            wanted = columns(stream.schema.names)
             for batch in stream:
                 for start in range(0, batch.num_rows, ROWS):
-                    yield from _column(batch.slice(start, ROWS).select([column]), options)
+                    yield from read(batch.slice(start, ROWS).select(wanted))
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"cannot read {file.path}: {error}; is it whole?") from None
 
 
-def _top_column(schema: Any, file: InputFile, key: str) -> str:
-    column = key if key in schema.names else key.split(".")[0]
-    if column not in schema.names:
-        raise UserError(
-            f"{file.path} has no column {column!r}; it has {', '.join(schema.names)} (--text-key)"
-        )
-    return column
+def _text_column(file: InputFile, options: ReadOptions) -> tuple[Columns, Rows[str | Problem]]:
+    key = options.text_key
+
+    def columns(names: Sequence[str]) -> list[str]:
+        column = key if key in names else key.split(".")[0]
+        if column not in names:
+            raise UserError(
+                f"{file.path} has no column {column!r}; it has {', '.join(names)} (--text-key)"
+            )
+        return [column]
+
+    return columns, lambda batch: _column(batch, options)
 
 
 def _column(batch: Any, options: ReadOptions) -> Iterator[str | Problem]:
@@ -244,3 +303,9 @@ def _scalar(column: Any, row: int) -> Any:
         return column[row].as_py()
     except UnicodeDecodeError as error:
         return Problem(f"not UTF-8 (byte {error.start} of the text)")
+
+
+def _row(batch: Any, number: int) -> dict[str, Any] | Problem:
+    found = {name: _scalar(batch.column(name), number) for name in batch.schema.names}
+    problem = next((value for value in found.values() if isinstance(value, Problem)), None)
+    return found if problem is None else problem

@@ -44,27 +44,38 @@ def split(
     if file.manifest is not None:
         named = ("tokenizer_sha256", "vocab_size", "eod")
         manifest |= {name: getattr(file.manifest, name) for name in named}
+    record = None if file.manifest is None else file.manifest.mask
+    masked, template = file.mask is not None, None if record is None else record.template
     counts = dict.fromkeys(("train", "valid", "test"), (0, 0))
     with ExitStack() as stack:
         writers = {
             name: stack.enter_context(
-                IndexedWriter(Path(f"{output_prefix}_{name}"), file.dtype, manifest)
+                IndexedWriter(
+                    Path(f"{output_prefix}_{name}"), file.dtype, manifest, masked, template
+                )
             )
             for name in counts
         }
-        position, digest = 0, hashlib.sha256()
+        position, digest, mask_digest = 0, hashlib.sha256(), hashlib.sha256()
         for length in file.lengths:
-            tokens = file.tokens[position : position + int(length)]
+            place = slice(position, position + int(length))
+            tokens = file.tokens[place]
+            mask = None if file.mask is None else file.mask.tokens[place]
             position += int(length)
             content = tokens.tobytes()
             digest.update(content)
+            if mask is not None:
+                mask_digest.update(mask.tobytes())
             side = side_of(content, valid, test, seed)
-            writers[side].add_document(tokens)
+            writers[side].add_document(tokens, mask)
             documents, total = counts[side]
             counts[side] = (documents + 1, total + int(length))
         # Nothing has its name yet: damaged tokens must not get a manifest that calls them whole.
         if file.manifest is not None and digest.hexdigest() != file.manifest.bin_sha256:
             raise UserError(wrong_checksum(file.bin_path, prefix))
+        damaged = record is not None and mask_digest.hexdigest() != record.bin_sha256
+        if file.mask is not None and damaged:
+            raise UserError(wrong_checksum(file.mask.bin_path, prefix))
     return counts
 
 

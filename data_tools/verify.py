@@ -1,5 +1,7 @@
 """Find damage in token files: sizes, types, pointers, boundaries; with --deep every token.
 
+A loss mask is looked at together with its tokens: the same lengths, and nothing but 0 and 1.
+
     python -m data_tools.verify data/web data/code --deep
 
 The index is read whole and compared with the checksum of the manifest. --deep also reads the
@@ -47,6 +49,11 @@ def problems(prefix: str, deep: bool, vocab_size: int | None = None) -> Iterator
         yield from _tokens(file, limit)
     if manifest is not None and _sha256(file.bin_path) != manifest.bin_sha256:
         yield wrong_checksum(file.bin_path, prefix)
+    if file.mask is not None:
+        yield from _mask_values(file.mask)
+        record = manifest.mask if manifest is not None else None
+        if record is not None and _sha256(file.mask.bin_path) != record.bin_sha256:
+            yield wrong_checksum(file.mask.bin_path, prefix)
 
 
 def require_sound_index(file: IndexedTokens) -> None:
@@ -88,6 +95,34 @@ def _index(file: IndexedTokens) -> Iterator[str]:
         and _sha256(file.idx_path) != file.manifest.idx_sha256
     ):
         yield wrong_checksum(file.idx_path, file.prefix)
+    if not found and file.mask is not None:
+        yield from _mask_index(file, file.mask)
+
+
+def _mask_index(file: IndexedTokens, mask: IndexedTokens) -> Iterator[str]:
+    for start in range(0, file.num_sequences, BLOCK):
+        wrong = file.lengths[start : start + BLOCK] != mask.lengths[start : start + BLOCK]
+        if wrong.any():
+            row = start + int(np.argmax(wrong))
+            yield (
+                f"{mask.idx_path}: sequence {row} has {int(mask.lengths[row])} tokens, but "
+                f"{int(file.lengths[row])} in {file.idx_path} (offset {HEADER.size + 4 * row})"
+            )
+            return
+    found = list(_index(mask))
+    yield from found
+    record = file.manifest.mask if file.manifest is not None else None
+    if not found and record is not None and _sha256(mask.idx_path) != record.idx_sha256:
+        yield wrong_checksum(mask.idx_path, file.prefix)
+
+
+def _mask_values(mask: IndexedTokens) -> Iterator[str]:
+    for start in range(0, mask.num_tokens, BLOCK):
+        part = mask.tokens[start : start + BLOCK]
+        if part.max() > 1:
+            row = start + int(np.argmax(part > 1))
+            yield f"{mask.bin_path}: {int(mask.tokens[row])} at offset {row}; a mask is 0 or 1"
+            return
 
 
 def _boundaries(file: IndexedTokens) -> Iterator[str]:

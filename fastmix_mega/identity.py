@@ -121,7 +121,7 @@ def _identity(config: Config, mode: str) -> dict[str, Any]:
         "verb": mode,
         "tokenizer": hashlib.sha256(Path(config.tokenizer).read_bytes()).hexdigest(),
         "data": {
-            prefix: None if manifest is None else manifest.bin_sha256
+            prefix: None if manifest is None else manifest.content_sha256
             for prefix, manifest in manifests.items()
         },
     }

@@ -1,5 +1,8 @@
 """Megatron's indexed token files, `<prefix>.bin` and `<prefix>.idx`, plus our manifest `.json`.
 
+Conversations have a loss mask beside their tokens, `<prefix>.mask.bin` and `.idx`: an indexed
+dataset of the same lengths with a 1 for every token that counts in the loss, as uint8.
+
 megatron-core's own `IndexedDataset` reads what is written here, and its builder's files are read
 here. Opening takes O(1) time and memory: the header, the sizes and the last entry are read and
 checked, so that a truncated or swapped file is an error and never garbage tokens.
@@ -47,8 +50,21 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype(np.uint16) if vocab_size < 65500 else np.dtype(np.int32)
 
 
+class MaskRecord(BaseModel):
+    """What a manifest says of the loss mask."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    answers: Count
+    """Tokens that count in the loss."""
+    template: str | None = None
+    """How conversations became text: `plain`, `raw`, or the SHA-256 of a Hugging Face template."""
+    bin_sha256: str
+    idx_sha256: str
+
+
 class Manifest(BaseModel):
-    """What `<prefix>.json` says of the two files beside it."""
+    """What `<prefix>.json` says of the files beside it."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -62,6 +78,19 @@ class Manifest(BaseModel):
     vocab_size: Count | None = None
     eod: Count | None = None
     made_by: dict[str, Any] = {}
+    mask: MaskRecord | None = None
+    """None where every token counts."""
+
+    @property
+    def content_sha256(self) -> str:
+        """Of the tokens, and of the loss mask where there is one."""
+        if self.mask is None:
+            return self.bin_sha256
+        return hashlib.sha256((self.bin_sha256 + self.mask.bin_sha256).encode()).hexdigest()
+
+    def write(self, prefix: str | Path) -> None:
+        left_out = {"mask"} if self.mask is None else set()
+        write_json(f"{prefix}.json", self.model_dump(mode="json", exclude=left_out))
 
 
 def read_manifest(prefix: str) -> Manifest | None:
@@ -105,6 +134,7 @@ class IndexedTokens:
         num_tokens, num_documents: of the whole file.
         tokens: [num_tokens] read-only memory map.
         manifest: None where no .json stands beside the files.
+        mask: the loss mask, whose `tokens` are 0 or 1; None where every token counts.
 
     Raises:
         UserError: naming the file, the offset and what to do.
@@ -169,6 +199,7 @@ class IndexedTokens:
             if self.num_tokens
             else np.empty(0, self.dtype)
         )
+        self.mask: IndexedTokens | None = self._open_mask()
 
     @property
     def lengths(self) -> NDArray[np.int32]:
@@ -209,6 +240,86 @@ class IndexedTokens:
                     "the files do not belong together; preprocess the data again"
                 )
 
+    def _open_mask(self) -> IndexedTokens | None:
+        prefix = mask_prefix(self.prefix)
+        stray = next((p for p in (f"{prefix}.idx", f"{prefix}.bin") if os.path.isfile(p)), None)
+        if self.manifest is not None and self.manifest.mask is None and stray is not None:
+            raise UserError(
+                f"{self.prefix}.json knows of no loss mask, but {stray} is there: the files do not "
+                "belong together; preprocess the data again"
+            )
+        if stray is None and (self.manifest is None or self.manifest.mask is None):
+            return None
+        mask = IndexedTokens(prefix)
+        for what, ours, theirs in (
+            ("dtype", "uint8", mask.dtype.name),
+            ("sequences", self.num_sequences, mask.num_sequences),
+            ("documents", self.num_documents, mask.num_documents),
+            ("tokens", self.num_tokens, mask.num_tokens),
+        ):
+            if ours != theirs:
+                raise UserError(
+                    f"{mask.idx_path} is no loss mask of {self.idx_path}: its {what} should be "
+                    f"{ours}, not {theirs}; preprocess the data again"
+                )
+        return mask
+
+
+def mask_prefix(prefix: str | Path) -> str:
+    """Of the loss mask that belongs to a prefix."""
+    return f"{prefix}.mask"
+
+
+def forget_manifest(prefix: str | Path, masked: bool) -> None:
+    """Before new files get their names: an old manifest or mask must never stand beside them."""
+    Path(f"{prefix}.json").unlink(missing_ok=True)
+    for kind in () if masked else ("bin", "idx"):
+        Path(f"{mask_prefix(prefix)}.{kind}").unlink(missing_ok=True)
+
+
+class _WrittenPair:
+    """One .bin/.idx pair under names of its own until it is whole."""
+
+    def __init__(self, prefix: str, dtype: np.dtype[Any]) -> None:
+        self.prefix, self.dtype = prefix, dtype
+        self.lengths: list[int] = []
+        self.index_sha256 = ""
+        self._digest = hashlib.sha256()
+        self._partial = {kind: Path(f"{prefix}.{kind}.partial") for kind in ("bin", "idx")}
+        self._bin: BinaryIO = self._partial["bin"].open("wb")
+
+    @property
+    def bin_sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def add(self, tokens: Sequence[int] | NDArray[np.integer]) -> None:
+        values, limits = np.asarray(tokens), np.iinfo(self.dtype)
+        if values.size and not limits.min <= values.min() <= values.max() <= limits.max:
+            raise OverflowError(f"{self.prefix}: a token does not fit into {self.dtype.name}")
+        content = values.astype(self.dtype).tobytes()
+        self._bin.write(content)
+        self._digest.update(content)
+        self.lengths.append(len(content) // self.dtype.itemsize)
+
+    def sync(self) -> None:
+        index = encode_index(np.array(self.lengths, np.int32), self.dtype)
+        self.index_sha256 = hashlib.sha256(index).hexdigest()
+        with self._partial["idx"].open("wb") as file:
+            file.write(index)
+            for written in (file, self._bin):
+                written.flush()
+                os.fsync(written.fileno())
+
+    def give_names(self) -> None:
+        for kind, path in self._partial.items():
+            os.replace(path, f"{self.prefix}.{kind}")
+
+    def clean_up(self) -> None:
+        self._bin.close()
+        for path in self._partial.values():
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
 
 class IndexedWriter:
     """Writes one prefix; a context manager whose files appear whole, the manifest last, or not.
@@ -217,37 +328,50 @@ class IndexedWriter:
         prefix: without .bin/.idx.
         dtype: of the tokens on disk, from `token_dtype`.
         manifest: further fields of the manifest (tokenizer_sha256, vocab_size, eod, made_by).
+        masked: whether every document comes with a loss mask.
+        template: of the conversations, for the manifest.
     """
 
     def __init__(
-        self, prefix: str | Path, dtype: np.dtype[Any], manifest: dict[str, Any] | None = None
+        self,
+        prefix: str | Path,
+        dtype: np.dtype[Any],
+        manifest: dict[str, Any] | None = None,
+        masked: bool = False,
+        template: str | None = None,
     ) -> None:
         assert dtype in DTYPES.values()
         self.prefix = str(prefix)
-        self.dtype = dtype
         self._extra = manifest or {}
-        self._lengths: list[int] = []
-        self._digest = hashlib.sha256()
+        self._template = template
+        self._answers = 0
         Path(prefix).parent.mkdir(parents=True, exist_ok=True)
-        self._partial = {kind: Path(f"{prefix}.{kind}.partial") for kind in ("bin", "idx")}
-        self._bin: BinaryIO = self._partial["bin"].open("wb")
+        self._tokens = _WrittenPair(self.prefix, dtype)
+        self._mask = _WrittenPair(mask_prefix(prefix), np.dtype(np.uint8)) if masked else None
 
     def __enter__(self) -> IndexedWriter:
         return self
 
-    def add_document(self, tokens: Sequence[int] | NDArray[np.integer]) -> None:
+    def add_document(
+        self,
+        tokens: Sequence[int] | NDArray[np.integer],
+        mask: Sequence[int] | NDArray[np.integer] | None = None,
+    ) -> None:
         """Append one document (with its end-of-document token, where it has one).
+
+        Args:
+            tokens: of the document.
+            mask: 1 for every token that counts in the loss, 0 for the others.
 
         Raises:
             OverflowError: if a token does not fit the type on disk, where it would wrap around.
         """
-        values, limits = np.asarray(tokens), np.iinfo(self.dtype)
-        if values.size and not limits.min <= values.min() <= values.max() <= limits.max:
-            raise OverflowError(f"{self.prefix}: a token does not fit into {self.dtype.name}")
-        content = values.astype(self.dtype).tobytes()
-        self._bin.write(content)
-        self._digest.update(content)
-        self._lengths.append(len(content) // self.dtype.itemsize)
+        assert (mask is not None) == (self._mask is not None)
+        self._tokens.add(tokens)
+        if self._mask is not None and mask is not None:
+            assert len(mask) == len(tokens)
+            self._mask.add(mask)
+            self._answers += int(np.sum(mask))
 
     def __exit__(
         self,
@@ -255,36 +379,38 @@ class IndexedWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        pairs = [pair for pair in (self._tokens, self._mask) if pair is not None]
         try:
             if kind is None:
-                self._finish()
+                self._finish(pairs)
         finally:
-            self._bin.close()
-            for path in self._partial.values():
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
+            for pair in pairs:
+                pair.clean_up()
 
-    def _finish(self) -> None:
-        index = encode_index(np.array(self._lengths, np.int32), self.dtype)
-        with self._partial["idx"].open("wb") as file:
-            file.write(index)
-            for written in (file, self._bin):
-                written.flush()
-                os.fsync(written.fileno())
-        # An old manifest must never stand beside new files.
-        Path(f"{self.prefix}.json").unlink(missing_ok=True)
-        for kind, path in self._partial.items():
-            os.replace(path, f"{self.prefix}.{kind}")
+    def _finish(self, pairs: Sequence[_WrittenPair]) -> None:
+        for pair in pairs:
+            pair.sync()
+        forget_manifest(self.prefix, masked=self._mask is not None)
+        for pair in pairs:
+            pair.give_names()
         fsync_directory(Path(self.prefix).parent)
-        manifest = Manifest(
-            documents=len(self._lengths),
-            tokens=sum(self._lengths),
-            dtype=self.dtype.name,
-            bin_sha256=self._digest.hexdigest(),
-            idx_sha256=hashlib.sha256(index).hexdigest(),
+        mask = None
+        if self._mask is not None:
+            mask = MaskRecord(
+                answers=self._answers,
+                template=self._template,
+                bin_sha256=self._mask.bin_sha256,
+                idx_sha256=self._mask.index_sha256,
+            )
+        Manifest(
+            documents=len(self._tokens.lengths),
+            tokens=sum(self._tokens.lengths),
+            dtype=self._tokens.dtype.name,
+            bin_sha256=self._tokens.bin_sha256,
+            idx_sha256=self._tokens.index_sha256,
+            mask=mask,
             **self._extra,
-        )
-        write_json(f"{self.prefix}.json", manifest.model_dump(mode="json"))
+        ).write(self.prefix)
 
 
 def encode_index(lengths: NDArray[np.int32], dtype: np.dtype[Any]) -> bytes:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from fastmix_mega.errors import UserError
 
 Ids = NDArray[np.int32]
+Places = NDArray[np.int64]
+"""[tokens, 2] where each token's characters start and end in its text."""
 END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end|>", "<EOS>", "[EOS]")
 """What ends a document where a tokenizer.json has no tokenizer_config.json beside it."""
 
@@ -30,6 +32,8 @@ class _Backend(Protocol):
     special_tokens: list[str]
 
     def encode(self, texts: Sequence[str]) -> list[Ids]: ...
+
+    def encode_literally(self, texts: Sequence[str]) -> list[Ids]: ...
 
     def decode(self, tokens: Sequence[int]) -> str: ...
 
@@ -55,6 +59,9 @@ class _SentencePiece:
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         found: list[Ids] = self._model.encode(list(texts), out_type="numpy", num_threads=1)
         return found
+
+    # Text never becomes a control symbol of sentencepiece's.
+    encode_literally = encode
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self._model.decode([int(token) for token in tokens]))
@@ -97,6 +104,20 @@ class _HuggingFace:
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         encoded = self._model.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(each.ids, np.int32) for each in encoded]
+
+    def encode_literally(self, texts: Sequence[str]) -> list[Ids]:
+        self._model.encode_special_tokens = True
+        try:
+            return self.encode(texts)
+        finally:
+            self._model.encode_special_tokens = False
+
+    def encode_with_places(self, texts: Sequence[str]) -> list[tuple[Ids, Places]]:
+        encoded = self._model.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            (np.array(each.ids, np.int32), np.array(each.offsets, np.int64).reshape(-1, 2))
+            for each in encoded
+        ]
 
     def decode(self, tokens: Sequence[int]) -> str:
         ids = [int(token) for token in tokens]
@@ -157,6 +178,15 @@ class Tokenizer:
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of each text, without the end-of-document token."""
         return self._backend.encode(texts)
+
+    def encode_literally(self, texts: Sequence[str]) -> list[Ids]:
+        """As `encode`, but text that spells a special token stays text."""
+        return self._backend.encode_literally(texts)
+
+    def encode_with_places(self, texts: Sequence[str]) -> list[tuple[Ids, Places]]:
+        """As `encode`, with the place of each token's characters; a tokenizer.json only."""
+        assert isinstance(self._backend, _HuggingFace)
+        return self._backend.encode_with_places(texts)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._backend.decode(tokens)

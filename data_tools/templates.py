@@ -1,0 +1,131 @@
+"""Chat templates: how a conversation becomes the text that a model reads.
+
+`plain` needs no special tokens but the tokenizer's end-of-document token, which ends every answer:
+
+    User:
+    What is two and two?
+    Assistant:
+    Four.</s>
+
+A line of a message that could be taken for such a heading gets a backslash before it, so that
+`parse_plain` gives the conversation back. `raw` writes the messages one after the other with
+nothing between them, and the end token after every answer. Hugging Face's templates are in
+`hf_template`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from data_tools.readers import Problem
+from data_tools.records import Conversation, Message
+from fastmix_mega.data.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a conversation's text."""
+
+    text: str
+    counts: bool = False
+    """Whether its tokens count in the loss."""
+    ends: bool = False
+    """Whether the end-of-document token follows, which counts as the text does."""
+
+
+HEADINGS = {"system": "System:", "user": "User:", "assistant": "Assistant:", "tool": "Tool:"}
+_HEADING_LINE = re.compile(rf"^(\\*(?:{'|'.join(HEADINGS.values())}))$", re.MULTILINE)
+_ESCAPED_LINE = re.compile(rf"^\\(\\*(?:{'|'.join(HEADINGS.values())}))$", re.MULTILINE)
+
+
+class ChatTemplate(Protocol):
+    name: str
+    """For the manifest: `plain`, `raw`, or a SHA-256."""
+    spells_tokens: bool
+    """Whether the text spells special tokens that must become those tokens."""
+
+    def render(self, conversation: Conversation) -> list[Piece] | Problem: ...
+
+
+class PlainTemplate:
+    """See the module's docstring."""
+
+    name = "plain"
+    spells_tokens = False
+
+    def render(self, conversation: Conversation) -> list[Piece] | Problem:
+        pieces: list[Piece] = []
+        for turn in conversation:
+            heading, content = HEADINGS[turn["role"]], _HEADING_LINE.sub(r"\\\1", turn["content"])
+            if turn["role"] == "assistant":
+                pieces += [Piece(f"{heading}\n"), _answer(content, turn)]
+            else:
+                pieces.append(Piece(f"{heading}\n{content}\n"))
+        return pieces
+
+
+class RawTemplate:
+    """Messages as they are, for completions and for models that know no headings."""
+
+    name = "raw"
+    spells_tokens = False
+
+    def render(self, conversation: Conversation) -> list[Piece] | Problem:
+        if not conversation[0]["content"] or conversation[0]["role"] == "assistant":
+            return Problem("an answer without a prompt has nothing to follow from (raw template)")
+        return [
+            _answer(turn["content"], turn)
+            if turn["role"] == "assistant"
+            else Piece(turn["content"])
+            for turn in conversation
+        ]
+
+
+def _answer(text: str, turn: Message) -> Piece:
+    return Piece(text, counts=bool(turn.get("weight", 1)), ends=True)
+
+
+def parse_plain(turns: Sequence[str]) -> Conversation:
+    """The conversation that `PlainTemplate` wrote.
+
+    Args:
+        turns: the text up to each end token, and what follows the last one if there is something.
+    """
+    roles = {heading: role for role, heading in HEADINGS.items()}
+    conversation: Conversation = []
+    for text in turns:
+        for part in re.split(rf"^(?=(?:{'|'.join(roles)})$)", text, flags=re.MULTILINE)[1:]:
+            heading, _, content = part.partition("\n")
+            if roles[heading] != "assistant":
+                content = content.removesuffix("\n")
+            message: Message = {
+                "role": roles[heading],
+                "content": _ESCAPED_LINE.sub(r"\1", content),
+            }
+            conversation.append(message)
+    return conversation
+
+
+def load_template(name: str, tokenizer: Tokenizer) -> ChatTemplate:
+    """The template that `--template` names.
+
+    Args:
+        name: `plain`, `raw`, `hf` (the one beside the tokenizer), or a .jinja file or
+            tokenizer_config.json.
+        tokenizer: of the run.
+
+    Raises:
+        UserError: if it cannot be read or does not fit the tokenizer.
+    """
+    if name == "plain":
+        return PlainTemplate()
+    if name == "raw":
+        return RawTemplate()
+    from data_tools.hf_template import HuggingFaceTemplate, find_template
+
+    path = find_template(tokenizer) if name == "hf" else Path(name)
+    return HuggingFaceTemplate(path, tokenizer)
