@@ -16,7 +16,8 @@ from fastmix_mega.baselines.settings import SWARMS, UNTRAINED
 from fastmix_mega.config import Config, SourceConfig
 from fastmix_mega.constraints.apply import epochs_at
 from fastmix_mega.data.overlap import document_hashes, shared_documents
-from fastmix_mega.data.source import TokenSource
+from fastmix_mega.data.rows import Source
+from fastmix_mega.data.source import open_source
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.identity import differences
@@ -133,7 +134,7 @@ def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
         found.facts.append(_describe_model(shape))
     except UserError as error:
         yield str(error)
-    opened: dict[str, TokenSource] = {}
+    opened: dict[str, Source] = {}
     groups: list[tuple[str, list[SourceConfig]]] = [("sources", list(config.sources))]
     if mode == "search":
         groups.append(("targets", list(config.targets)))
@@ -142,8 +143,12 @@ def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
         for entry in entries:
             where = f"{group}: {entry.name}"
             try:
-                source = TokenSource(
-                    entry.name, entry.prefixes, config.train.seq_length, config.seed
+                source = open_source(
+                    entry.name,
+                    entry.prefixes,
+                    config.train.seq_length,
+                    config.seed,
+                    packed=config.train.packing,
                 )
             except UserError as error:
                 yield f"{where}: {error}"
@@ -186,7 +191,7 @@ def _describe_model(shape: ModelShape) -> str:
     )
 
 
-def _same_tokenizer(where: str, source: TokenSource, tokenizer: Tokenizer) -> Iterator[str]:
+def _same_tokenizer(where: str, source: Source, tokenizer: Tokenizer) -> Iterator[str]:
     for file in source.files:
         made_with = file.manifest.tokenizer_sha256 if file.manifest else None
         if made_with is not None and made_with != tokenizer.sha256:
@@ -199,7 +204,7 @@ def _same_tokenizer(where: str, source: TokenSource, tokenizer: Tokenizer) -> It
 def _mixtures(
     config: Config,
     mode: str,
-    opened: dict[str, TokenSource],
+    opened: dict[str, Source],
     tokenizer: Tokenizer | None,
     found: Findings,
 ) -> Iterator[str]:
@@ -235,7 +240,7 @@ def _mixtures(
 
 
 def _first_mixture(
-    config: Config, sources: Sequence[TokenSource], tokenizer: Tokenizer, found: Findings
+    config: Config, sources: Sequence[Source], tokenizer: Tokenizer, found: Findings
 ) -> FloatArray:
     start = search_start(config, sources, tokenizer.sha256)
     if start.reuse is not None:
@@ -258,7 +263,7 @@ def _epochs(names: list[str], epochs: Sequence[float | None]) -> str:
     )
 
 
-def _enough(config: Config, opened: dict[str, TokenSource], found: Findings) -> Iterator[str]:
+def _enough(config: Config, opened: dict[str, Source], found: Findings) -> Iterator[str]:
     budget = config.train.steps * config.train.global_batch * config.train.seq_length
     fair_share = budget / len(config.sources)
     for where, source in opened.items():
@@ -284,7 +289,7 @@ def _enough(config: Config, opened: dict[str, TokenSource], found: Findings) -> 
     )
 
 
-def _overlaps(config: Config, opened: dict[str, TokenSource]) -> Iterator[str]:
+def _overlaps(config: Config, opened: dict[str, Source]) -> Iterator[str]:
     """A target inside a source would make the source look good for the wrong reason."""
     hashes = {
         where: document_hashes(each.files)

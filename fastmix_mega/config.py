@@ -184,6 +184,9 @@ class TrainSection(Section):
     """Sequences per forward pass on one rank."""
     seq_length: PositiveInt
     """Tokens per sequence."""
+    packing: bool = True
+    """Conversations (token files with a loss mask): several to a sequence, without attention from
+    one to another; false puts one in each sequence and pads it. Text is not affected."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activations that are computed again in the backward pass to save memory: none, those of the
     attention's core, or all but the layers' inputs."""

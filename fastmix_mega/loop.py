@@ -83,7 +83,15 @@ class TrainingLoop:
         self.shape = resolve_shape(config.model, self.inputs.tokenizer.vocab_size)
         scores = config.search.scores if mode == "search" else None
         self.start = self._starting_point()
-        self.engine = TrainingEngine(config, self.shape, layout, len(names), scores, self.start)
+        self.engine = TrainingEngine(
+            config,
+            self.shape,
+            layout,
+            len(names),
+            scores,
+            self.start,
+            self.inputs.conversations,
+        )
         self.outer: OuterLoop | None = None
         self.search_start: SearchStart | None = None
         self.stages: list[Stage] = []
@@ -250,7 +258,7 @@ class TrainingLoop:
         return steps * self.config.train.global_batch * self.config.train.seq_length
 
     def _log_step(self, step: int) -> None:
-        total, _, count = self.engine.losses.take(self.layout.sum_over_reporters)
+        total, _, count, _ = self.engine.losses.take(self.layout.sum_over_reporters)
         objective = self.engine.objective.take(self.layout.sum_over_reporters)
         if objective[2, 0] == 0:
             return  # Every step since the last line was skipped; events.jsonl tells of them.

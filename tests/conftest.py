@@ -7,16 +7,23 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import tiny_settings, write_corpora
+from tests.tiny import chat_settings, tiny_settings, write_conversations, write_corpora
 
 
 @pytest.fixture(scope="session")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("corpora")
     write_corpora(directory)
+    write_conversations(directory)
     return directory
 
 
 @pytest.fixture
 def settings(corpora: Path, tmp_path: Path) -> dict[str, Any]:
     return tiny_settings(corpora, tmp_path / "run")
+
+
+@pytest.fixture
+def chats(corpora: Path, tmp_path: Path) -> dict[str, Any]:
+    """As `settings`, over conversations."""
+    return chat_settings(corpora, tmp_path / "run")

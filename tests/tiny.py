@@ -43,6 +43,36 @@ def write_corpora(directory: Path) -> None:
     write("other_target", 3 + 100, 30)
 
 
+def write_conversations(directory: Path) -> None:
+    """`chat/NAME` for every source and target: 2 to 30 tokens, of which the last ones count."""
+    tokenizer = Tokenizer(directory / "tokenizer.model")
+    random = np.random.default_rng(1)
+    manifest = {"tokenizer_sha256": tokenizer.sha256, "vocab_size": 300, "eod": tokenizer.eod}
+    names = (*SOURCES, "target", "other_target")
+    firsts = (*(3 + 50 * number for number in range(len(SOURCES))), 3 + 50, 3 + 100)
+    for name, first in zip(names, firsts, strict=True):
+        path = directory / "chat" / name
+        with IndexedWriter(path, token_dtype(300), manifest, masked=True) as writer:
+            for _ in range(200):
+                prompt, answer = random.integers(1, 8), random.integers(1, 8 + first // 50)
+                tokens = first + random.integers(0, 120, prompt + answer)
+                mask = np.arange(len(tokens)) >= prompt
+                # Two rounds, now and then: an answer in the middle.
+                if random.random() < 0.3:
+                    tokens, mask = np.tile(tokens, 2), np.tile(mask, 2)
+                writer.add_document(np.append(tokens, tokenizer.eod), np.append(mask, 1))
+
+
+def chat_settings(corpora: Path, run_dir: Path) -> dict[str, Any]:
+    """As `tiny_settings`, over conversations."""
+    settings = tiny_settings(corpora, run_dir)
+    for entry in (*settings["sources"], *settings["targets"]):
+        path = Path(entry["prefix"])
+        entry["prefix"] = str(path.parent / "chat" / path.name)
+    settings["train"]["seq_length"] = 32
+    return settings
+
+
 def tiny_settings(corpora: Path, run_dir: Path) -> dict[str, Any]:
     """Plain data for `parse_config`."""
     return {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastmix_mega.config import Config
 from fastmix_mega.data.inputs import Inputs
-from fastmix_mega.data.source import TokenSource
+from fastmix_mega.data.rows import Source
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.rule import FloatArray
 
@@ -133,7 +133,12 @@ def _weighted(
     return distinct, summed.astype(np.float64)
 
 
-def _pairs(source: TokenSource, count: int) -> NDArray[np.int64]:
+def _pairs(source: Source, count: int) -> NDArray[np.int64]:
+    if source.masked:
+        raise UserError(
+            f"{source.name} holds conversations; token pairs are compared of text alone, where "
+            "every token counts"
+        )
     if source.num_samples < 2:
         raise UserError(
             f"{source.name} holds fewer than two sequences of train.seq_length "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastmix_mega.data.sampler import Draw
-from fastmix_mega.data.source import TokenSource
+from fastmix_mega.data.rows import Source, any_masked
 from fastmix_mega.parallel.layout import Layout
 
 
@@ -25,6 +25,17 @@ class MicroBatch:
     """[b] int64: the number of the source (or target) of each sequence."""
     weights: Tensor
     """[b] fp32: how much each sequence's mean loss counts."""
+    loss_mask: Tensor | None = None
+    """[b, s] bool: which labels count in the loss; None for all. The run decides which: all its
+    micro-batches of sources have one, or none has."""
+    documents: Tensor | None = None
+    """[b, s] int32: which conversation each input belongs to; attention does not leave it. None
+    where there is no loss mask."""
+
+    @property
+    def answers(self) -> Tensor | None:
+        """[b] fp32: how many labels count, at least 1; None where all do."""
+        return None if self.loss_mask is None else self.loss_mask.sum(1).clamp_min(1).float()
 
     @property
     def inputs(self) -> Tensor:
@@ -49,7 +60,7 @@ def rows_of_rank(
 
 
 def load_micro_batch(
-    sources: Sequence[TokenSource],
+    sources: Sequence[Source],
     draw: Draw,
     rows: NDArray[np.int64],
     weights: NDArray[np.float64],
@@ -57,15 +68,23 @@ def load_micro_batch(
 ) -> MicroBatch:
     """Read the sequences of `rows`; `weights` [B] belong to the draw's sequences."""
     chosen, indices = draw.sources[rows], draw.indices[rows]
-    first = sources[int(chosen[0])]
-    tokens = np.empty((len(rows), first.seq_length + 1), np.int64)
+    length = sources[int(chosen[0])].seq_length
+    tokens = np.empty((len(rows), length + 1), np.int64)
+    # Of text every token counts, and nothing borders the attention.
+    mask, documents = np.ones((len(rows), length), np.bool_), np.zeros((len(rows), length), np.int32)
     for source in np.unique(chosen):
         places = np.flatnonzero(chosen == source)
-        tokens[places] = sources[int(source)].samples(indices[places])
+        read = sources[int(source)].read(indices[places])
+        tokens[places] = read.tokens
+        if read.loss_mask is not None and read.documents is not None:
+            mask[places], documents[places] = read.loss_mask, read.documents
+    masked = any_masked(sources)
     return MicroBatch(
         tokens=torch.from_numpy(tokens).to(device, non_blocking=True),
         sources=torch.from_numpy(chosen).to(device, non_blocking=True),
         weights=torch.from_numpy(weights[rows]).to(device, torch.float32, non_blocking=True),
+        loss_mask=torch.from_numpy(mask).to(device, non_blocking=True) if masked else None,
+        documents=torch.from_numpy(documents).to(device, non_blocking=True) if masked else None,
     )
 
 
@@ -91,7 +110,7 @@ def even_draw(
 
 
 def even_micro_batches(
-    sets: Sequence[TokenSource], per_set: int, first_index: int, micro_batch: int, layout: Layout
+    sets: Sequence[Source], per_set: int, first_index: int, micro_batch: int, layout: Layout
 ) -> list[MicroBatch]:
     """This process's micro-batches of an even draw; every process has the same number of them."""
     # The interleaved pipeline schedule goes through micro-batches in groups.

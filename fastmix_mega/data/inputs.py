@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastmix_mega.config import Config, SourceConfig
-from fastmix_mega.data.source import TokenSource
+from fastmix_mega.data.rows import Source, any_masked
+from fastmix_mega.data.source import open_source
 from fastmix_mega.data.tokenizer import Tokenizer
 
 EVALUATION_SEED = 0
@@ -16,9 +17,14 @@ EVALUATION_SEED = 0
 @dataclass(frozen=True)
 class Inputs:
     tokenizer: Tokenizer
-    sources: list[TokenSource]
-    targets: list[TokenSource]
-    evaluation_sets: list[TokenSource]
+    sources: list[Source]
+    targets: list[Source]
+    evaluation_sets: list[Source]
+
+    @property
+    def conversations(self) -> bool:
+        """Whether any of them holds conversations."""
+        return any_masked([*self.sources, *self.targets, *self.evaluation_sets])
 
 
 def open_inputs(config: Config) -> Inputs:
@@ -29,16 +35,28 @@ def open_inputs(config: Config) -> Inputs:
     """
     length = config.train.seq_length
 
-    def open_all(entries: Sequence[SourceConfig], seed: int) -> list[TokenSource]:
-        return [TokenSource(entry.name, entry.prefixes, length, seed) for entry in entries]
+    def open_all(entries: Sequence[SourceConfig], seed: int) -> list[Source]:
+        return [
+            open_source(entry.name, entry.prefixes, length, seed, packed=packed)
+            for entry in entries
+        ]
 
+    packed = config.train.packing
     holdout = config.evaluation.holdout
     sources = [
-        TokenSource(entry.name, entry.prefixes, length, config.seed, holdout)
+        open_source(entry.name, entry.prefixes, length, config.seed, holdout, packed=packed)
         for entry in config.sources
     ]
     held_out = [
-        TokenSource(f"held_out/{entry.name}", entry.prefixes, length, EVALUATION_SEED, holdout, True)
+        open_source(
+            f"held_out/{entry.name}",
+            entry.prefixes,
+            length,
+            EVALUATION_SEED,
+            holdout,
+            held_out=True,
+            packed=packed,
+        )
         for entry in config.sources
         if holdout
     ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.indexed import IndexedTokens
-from fastmix_mega.data.permutation import permute
+from fastmix_mega.data.order import SampleOrder
+from fastmix_mega.data.rows import Rows, Source
+from fastmix_mega.errors import UserError
 
 
 class TokenSource:
@@ -31,10 +33,12 @@ class TokenSource:
         UserError: if a file is missing or broken.
     """
 
+    masked = False
+
     def __init__(
         self,
         name: str,
-        prefixes: Sequence[str],
+        prefixes: Sequence[str | IndexedTokens],
         seq_length: int,
         seed: int,
         holdout: int = 0,
@@ -42,16 +46,16 @@ class TokenSource:
     ) -> None:
         self.name = name
         self.seq_length = seq_length
-        self.seed = seed
-        self.files = [IndexedTokens(prefix) for prefix in prefixes]
+        self.files = [
+            file if isinstance(file, IndexedTokens) else IndexedTokens(file) for file in prefixes
+        ]
         self.num_tokens = sum(file.num_tokens for file in self.files)
         samples = [max(0, (file.num_tokens - 1) // seq_length) for file in self.files]
         self._ends = np.cumsum(samples, dtype=np.int64)
         whole = int(self._ends[-1]) if samples else 0
-        kept_out = min(holdout, whole)
-        self.num_samples = kept_out if held_out else whole - kept_out
+        self._order = SampleOrder(name, seed, whole, holdout, held_out)
+        self.num_samples = self._order.num_samples
         """Samples in one epoch."""
-        self._first = whole - kept_out if held_out else 0
 
     def samples(self, indices: NDArray[np.integer]) -> NDArray[np.int64]:
         """Read samples by their place in the shuffled, endless order.
@@ -63,15 +67,14 @@ class TokenSource:
         Returns:
             [n, seq_length + 1] int64.
         """
-        assert self.num_samples > 0, f"source {self.name} is shorter than one sequence"
-        epochs, places = np.divmod(np.asarray(indices, np.int64), self.num_samples)
-        tokens = np.empty((len(places), self.seq_length + 1), np.int64)
-        for epoch in np.unique(epochs):
-            rows = np.flatnonzero(epochs == epoch)
-            shuffled = permute(places[rows], self.num_samples, self._key(int(epoch)))
-            for row, sample in zip(rows, shuffled, strict=True):
-                tokens[row] = self._read(self._first + int(sample))
+        tokens = np.empty((len(indices), self.seq_length + 1), np.int64)
+        for row, sample in enumerate(self._order.places(indices)):
+            tokens[row] = self._read(int(sample))
         return tokens
+
+    def read(self, indices: NDArray[np.integer]) -> Rows:
+        """As `samples`; every token counts."""
+        return Rows(self.samples(indices))
 
     def _read(self, sample: int) -> NDArray[np.integer]:
         file = int(np.searchsorted(self._ends, sample, side="right"))
@@ -79,6 +82,28 @@ class TokenSource:
         start = first * self.seq_length
         return self.files[file].tokens[start : start + self.seq_length + 1]
 
-    def _key(self, epoch: int) -> int:
-        digest = hashlib.sha256(f"{self.seed}/{self.name}/{epoch}".encode()).digest()
-        return int.from_bytes(digest[:8], "little")
+
+def open_source(
+    name: str,
+    prefixes: Sequence[str],
+    seq_length: int,
+    seed: int,
+    holdout: int = 0,
+    held_out: bool = False,
+    packed: bool = True,
+) -> Source:
+    """Text or conversations, by whether the files have a loss mask; arguments as there.
+
+    Raises:
+        UserError: if a file is missing or broken, or some have a loss mask and others none.
+    """
+    files = [IndexedTokens(prefix) for prefix in prefixes]
+    masked = [file for file in files if file.mask is not None]
+    if not masked:
+        return TokenSource(name, files, seq_length, seed, holdout, held_out)
+    if len(masked) < len(files):
+        without = next(file.prefix for file in files if file.mask is None)
+        raise UserError(
+            f"{masked[0].prefix} has a loss mask and {without} has none; make them two sources"
+        )
+    return ConversationSource(name, files, seq_length, seed, holdout, held_out, packed)

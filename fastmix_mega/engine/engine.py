@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastmix_mega.config import Config
 from fastmix_mega.data.batches import MicroBatch
+from fastmix_mega.engine.answers import weigh_sets, weigh_step
 from fastmix_mega.engine.meters import GradientAccess, ScoreMeter, build_meter
 from fastmix_mega.engine.optimizer_access import OptimizerAccess
 from fastmix_mega.engine.passes import Forward, Passes, build_passes
@@ -22,6 +23,7 @@ from fastmix_mega.engine.zero import initialize_deepspeed
 from fastmix_mega.model.gpt import build_model
 from fastmix_mega.model.initialize import Weights
 from fastmix_mega.model.kernels import Kernels, choose
+from fastmix_mega.model.masks import conversation_bias
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.context import positions_of_rank
 from fastmix_mega.parallel.layout import Layout
@@ -37,6 +39,7 @@ class TrainingEngine:
         source_count: S.
         scores: `search.scores`, or None to measure nothing (training with a fixed mixture).
         weights: to start from; None draws them from the seed.
+        conversations: whether micro-batches may hold them.
     """
 
     def __init__(
@@ -47,16 +50,20 @@ class TrainingEngine:
         source_count: int,
         scores: str | None = None,
         weights: Weights | None = None,
+        conversations: bool = False,
     ) -> None:
         self.config = config
         self.layout = layout
-        self.kernels: Kernels = choose(config, "train" if scores is None else "search")
+        self.kernels: Kernels = choose(
+            config, "train" if scores is None else "search", conversations=conversations
+        )
         model = build_model(config, shape, layout, self.kernels, weights)
         self.deepspeed = initialize_deepspeed(config, model, layout, self.kernels.fused_adam)
         optimizer = OptimizerAccess(self.deepspeed)
         self.passes: Passes = build_passes(self.deepspeed, optimizer, config)
         self.losses = SourceSums(source_count, layout.device)
-        """Unweighted mean loss per sequence, by source; reduce with `layout.sum_over_reporters`."""
+        """Unweighted mean loss per sequence, by source, where sequences count with their answer
+        tokens if they have a loss mask; reduce with `layout.sum_over_reporters`."""
         self.objective = SourceSums(1, layout.device)
         """Weighted loss per sequence: its mean estimates the loss under the mixture."""
         self.step_losses: list[Tensor] = []
@@ -69,6 +76,7 @@ class TrainingEngine:
             config.train.seq_length, layout.context.rank, layout.context.size
         )
         self._positions = positions.to(layout.device)
+        self._dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
 
     @property
     def micro_batches_per_step(self) -> int:
@@ -78,12 +86,15 @@ class TrainingEngine:
     def train_step(self, step: int, micro_batches: Sequence[MicroBatch]) -> bool:
         """Forward, backward and update. The step's loss is sum_k weight_k * loss_k / B.
 
+        With loss masks every answer token of the global batch counts alike (`engine.answers`).
+
         Returns:
             False, on every process alike, if the gradient was not finite: DeepSpeed has skipped
             the update then, and the step leaves no trace in the sums of losses and scores.
         """
         assert len(micro_batches) == self.micro_batches_per_step
         train, meter = self.config.train, self.meter
+        micro_batches = weigh_step(micro_batches, train.global_batch, self.layout.data)
         rate = learning_rate(train.schedule, step, train.steps)
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = rate
@@ -119,7 +130,7 @@ class TrainingEngine:
         whole = self._whole_losses(per_sequence)
         if self.layout.is_reporter:
             self.step_losses.append(whole)
-            self.losses.add(batch.sources, whole)
+            self.losses.add(batch.sources, whole, batch.answers)
             self.objective.add(torch.zeros_like(batch.sources), whole * batch.weights)
 
     def gradient_norm(self) -> float | None:
@@ -142,6 +153,7 @@ class TrainingEngine:
             [targets] the targets' losses before this step.
         """
         assert self.meter is not None
+        micro_batches = weigh_sets(micro_batches, len(weights), self.layout.data)
         shares = torch.from_numpy(weights / weights.sum()).to(self.layout.device, torch.float32)
         losses, forward = self._mean_losses(micro_batches, len(weights))
 
@@ -154,6 +166,7 @@ class TrainingEngine:
 
     def evaluate(self, micro_batches: Sequence[MicroBatch], set_count: int) -> NDArray[np.float64]:
         """[sets] mean losses, where `sources` number the sets. Collective; changes nothing."""
+        micro_batches = weigh_sets(micro_batches, set_count, self.layout.data)
         losses, forward = self._mean_losses(micro_batches, set_count)
         self.passes.evaluate(micro_batches, forward)
         return self._sum(losses)
@@ -184,8 +197,17 @@ class TrainingEngine:
         if self.layout.context.size > 1:
             inputs, labels = inputs[:, self._positions], labels[:, self._positions]
         positions = self._positions.expand_as(inputs)
-        output: Tensor = model(inputs, positions, None, labels=labels)
-        return output.float().mean(1) if model.post_process else output  # [b, s] -> [b]
+        bias = None
+        if batch.documents is not None:
+            bias = conversation_bias(batch.documents, self._positions, self._dtype)
+        output: Tensor = model(inputs, positions, bias, labels=labels)
+        if not model.post_process:
+            return output
+        if batch.loss_mask is None or batch.answers is None:
+            return output.float().mean(1)  # [b, s] -> [b]
+        counted = output.float() * batch.loss_mask[:, self._positions]
+        # As for text, the mean over the context ranks is the whole sequence's loss.
+        return counted.sum(1) * (self.layout.context.size / batch.answers)
 
     def _whole_losses(self, per_sequence: Tensor) -> Tensor:
         """[b] mean losses of whole sequences; collective over context parallelism."""

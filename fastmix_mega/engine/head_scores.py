@@ -103,7 +103,8 @@ def sequence_scores(
     labels: Tensor,
     direction: Tensor,
     shard: VocabularyShard,
-    token_count: int,
+    token_count: int | Tensor,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """<direction, gradient of the sequence's mean loss> for every sequence.
 
@@ -113,7 +114,8 @@ def sequence_scores(
         labels: [b, s].
         direction: [V / shards, d] this shard of v.
         token_count: what the mean divides by: s, or more where others hold the rest of the
-            sequence.
+            sequence; [b] where sequences differ.
+        counted: [b, s] which labels count; None for all.
 
     Returns:
         [b], summed over the shards, in the dtype of `logit_gradient`.
@@ -135,7 +137,10 @@ def sequence_scores(
         inside = (local >= 0) & (local < response.size(-1))
         own = response.gather(-1, local.where(inside, 0)[..., None]).squeeze(-1)
         products.append(expected - own.where(inside, 0.0))  # [rows, b]
-    return shard.reduce(torch.cat(products).sum(0) / token_count)
+    per_token = torch.cat(products)  # [s, b]
+    if counted is not None:
+        per_token = per_token * counted.T
+    return shard.reduce(per_token.sum(0) / token_count)
 
 
 def sequence_scores_by_target(

@@ -86,7 +86,11 @@ def is_split(parameter: nn.Parameter) -> bool:
 
 
 class ScoreMeter(Protocol):
-    """See the module's docstring. `sums` holds one observation per sequence or micro-batch."""
+    """See the module's docstring. `sums` holds one observation per sequence or micro-batch.
+
+    With loss masks an observation is a mean over answer tokens and weighs as many as these, so that
+    a source's score is the mean over all its answer tokens, whichever sequence holds them.
+    """
 
     sums: SourceSums
     """Of this replica's observations, on its reporter."""
@@ -183,11 +187,14 @@ class _Meter:
         index = self._index(number)
         return (index + index // self._target_stride) % self._target_stride == 0
 
-    def _add_target_scores(self, sources: Tensor, scores: Tensor) -> None:
-        """Observations by target: sources [n], scores [K, n]."""
+    def _add_target_scores(
+        self, sources: Tensor, scores: Tensor, weights: Tensor | None = None
+    ) -> None:
+        """Observations by target: sources [n], scores [K, n], weights [n] (1 by default)."""
         numbers = torch.arange(self.target_count, device=sources.device)[:, None]
         places = numbers * self._source_count + sources  # [K, n]
-        self.target_sums.add(places.flatten(), scores.flatten())
+        spread = None if weights is None else weights.expand(self.target_count, -1).flatten()
+        self.target_sums.add(places.flatten(), scores.flatten(), spread)
 
     def _take(self, count: int) -> int:
         if not self.enabled:
@@ -305,11 +312,6 @@ class HeadMeter(_Meter):
             rows = (batch.sources == target).nonzero().squeeze(-1)
             gradients[1 + target].add_(gradient_of(rows, batch.weights))
 
-    def _token_weights(self, batch: MicroBatch) -> Tensor:
-        """[b, s] of this process's tokens: the sequence's weight, shared among its tokens."""
-        per_token = batch.weights / self._access.config.train.seq_length
-        return per_token[:, None].expand(-1, len(self._positions))
-
     def before_forward(self, number: int, batch: MicroBatch) -> None:
         head, direction, layout = self._head, self._direction, self._access.layout
         if head is None:
@@ -318,23 +320,30 @@ class HeadMeter(_Meter):
         if direction is None or number >= self._measured:
             return
         chosen, total = self._tokens(number)
+        counted, answers = self._counted(batch, number)
         by_target = bool(self._target_directions) and self._scores_targets(number)
 
         def observe(hidden: Tensor, logits: Tensor, labels: Tensor) -> None:
             seen = (hidden[chosen], logits[chosen], labels[:, chosen])
             shard = self._shard(head)
-            scores = layout.context.sum(head_scores.sequence_scores(*seen, direction, shard, total))
-            if layout.is_reporter:
-                self.sums.add(batch.sources, scores)
-            if by_target:
+            if counted is None or answers is None:
+                scores = head_scores.sequence_scores(*seen, direction, shard, total)
                 token_weights = torch.full(seen[2].shape, 1.0 / total, device=scores.device)
+            else:
+                present, own = answers.clamp_min(1), counted[:, chosen]
+                scores = head_scores.sequence_scores(*seen, direction, shard, present, own)
+                token_weights = own / present[:, None]
+            layout.context.sum(scores)
+            if layout.is_reporter:
+                self.sums.add(batch.sources, scores, answers)
+            if by_target:
                 scores = layout.context.sum(
                     head_scores.sequence_scores_by_target(
                         *seen, token_weights, self._target_directions, shard
                     )
                 )
                 if layout.is_reporter:
-                    self._add_target_scores(batch.sources, scores)
+                    self._add_target_scores(batch.sources, scores, answers)
 
         head.observer = observe
 
@@ -342,6 +351,23 @@ class HeadMeter(_Meter):
         del micro_batches, scale
         if self._head is not None:
             self._head.observer = None
+
+    def _token_weights(self, batch: MicroBatch) -> Tensor:
+        """[b, s] of this process's tokens: the sequence's weight, shared among what counts."""
+        if batch.loss_mask is None or batch.answers is None:
+            per_token = batch.weights / self._access.config.train.seq_length
+            return per_token[:, None].expand(-1, len(self._positions))
+        counted = batch.loss_mask[:, self._positions.to(batch.loss_mask.device)]
+        return (batch.weights / batch.answers)[:, None] * counted
+
+    def _counted(self, batch: MicroBatch, number: int) -> tuple[Tensor | None, Tensor | None]:
+        """[b, s] which of this process's labels count, and [b] how many of the whole sequence's do
+        and are looked at; None and None for text."""
+        if batch.loss_mask is None:
+            return None, None
+        stride, start = self._stride(number)
+        answers = batch.loss_mask[:, start::stride].sum(1).float()
+        return batch.loss_mask[:, self._positions.to(batch.loss_mask.device)], answers
 
     def _shard(self, head: ProxyModel) -> VocabularyShard:
         tensor = self._access.layout.tensor
@@ -355,15 +381,19 @@ class HeadMeter(_Meter):
         micro-batch's number in the run, so that no layout changes the choice.
         """
         length = self._access.config.train.seq_length
-        stride = round(1 / self._access.config.search.score_tokens)
+        stride, start = self._stride(number)
         if stride == 1:
             return slice(None), length
-        start = self._index(number) % stride
         total = len(range(start, length, stride))
         if self._access.layout.context.size == 1:
             return slice(start, None, stride), total  # A view; an index would copy the logits.
         chosen = (self._positions % stride == start).nonzero().squeeze(-1)
         return chosen.to(self._access.layout.device), total
+
+    def _stride(self, number: int) -> tuple[int, int]:
+        """Every n-th token of micro-batch `number`, and the first one."""
+        stride = round(1 / self._access.config.search.score_tokens)
+        return stride, self._index(number) % stride
 
     def _directions_by_name(self) -> list[dict[str, Tensor]]:
         if self._direction is None:
@@ -470,19 +500,26 @@ class HookMeter(_Meter):
         layout, measured = self._access.layout, micro_batches[: self._measured]
         products = self._products.take(len(micro_batches)).to(layout.device)
         layout.replica.sum(products)
-        weights = torch.stack([batch.weights[0] for batch in measured]).double()
+        # Of text all weights of a micro-batch, which holds one source, are the same.
+        weights = torch.stack([batch.weights.double().mean() for batch in measured])
+        counts = [batch.answers.sum() for batch in measured if batch.answers is not None]
+        answers = torch.stack(counts) if counts else None
         # The hooks saw the gradient of weight * scale * (sum of the sequences' losses), and
         # that of every context rank's mean over its own part.
         factors = weights * scale * len(measured[0].sources) * layout.context.size
         sources = torch.stack([batch.sources[0] for batch in measured])
         if layout.is_reporter:
-            self.sums.add(sources, products[: len(measured)] / factors)
+            self.sums.add(sources, products[: len(measured)] / factors, answers)
         scored = [number for number, chosen in enumerate(self._products.scored) if chosen]
         if not scored:
             return
         products = layout.replica.sum(self._products.take_targets().to(layout.device))
         if layout.is_reporter:
-            self._add_target_scores(sources[scored], (products / factors[scored, None]).T)
+            self._add_target_scores(
+                sources[scored],
+                (products / factors[scored, None]).T,
+                None if answers is None else answers[scored],
+            )
 
     def _directions_by_name(self) -> list[dict[str, Tensor]]:
         if self._directions is None:

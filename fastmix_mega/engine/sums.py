@@ -11,18 +11,26 @@ from torch import Tensor
 
 
 class SourceSums:
-    """Per source: sum, sum of squares and count of some value per observation."""
+    """Per source: sums of some value over observations that may weigh differently.
+
+    Four rows: sum of w x, sum of w x^2, sum of w, sum of w^2. With weights of 1, as for text, the
+    last two are the number of observations.
+    """
 
     def __init__(self, source_count: int, device: torch.device) -> None:
-        self._sums = torch.zeros(3, source_count, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(4, source_count, dtype=torch.float64, device=device)
 
-    def add(self, sources: Tensor, values: Tensor) -> None:
-        """Add observations: sources [n] int64, values [n]."""
+    def add(self, sources: Tensor, values: Tensor, weights: Tensor | None = None) -> None:
+        """Add observations: sources [n] int64, values [n], weights [n] (1 by default)."""
         values = values.detach().double()
-        self._sums.index_add_(1, sources, torch.stack((values, values**2, torch.ones_like(values))))
+        rows = torch.stack((values, values**2, torch.ones_like(values), torch.ones_like(values)))
+        if weights is not None:
+            weights = weights.double()
+            rows = rows * torch.stack((weights, weights, weights, weights**2))
+        self._sums.index_add_(1, sources, rows)
 
     def take(self, reduce: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
-        """The sums over all processes, [3, S] (sum, sum of squares, count); starts anew.
+        """The sums over all processes, [4, S]; starts anew.
 
         Collective: `reduce` adds a tensor up over the processes that made observations.
         """

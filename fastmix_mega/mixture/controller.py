@@ -18,6 +18,7 @@ from fastmix_mega.mixture.rule import (
     DecayedSums,
     FloatArray,
     ScoreEstimate,
+    effective_count,
     exponentiated_gradient,
     geometric_mean,
     mixture_standard_error,
@@ -47,7 +48,7 @@ class Controller(Protocol):
     def mixture(self) -> FloatArray: ...
 
     def update(self, sums: FloatArray) -> ScoreEstimate:
-        """One outer step from a window's [3, S] sums (sum, sum of squares, count)."""
+        """One outer step from a window's [4, S] sums (see `SourceSums`)."""
 
     @property
     def standard_errors(self) -> FloatArray:
@@ -161,7 +162,7 @@ class FastMixController:
         self._free_log_mixtures.append(np.log(softmax(self._free_logits)))
         self._log_mixtures.append(np.log(self.mixture))
         # Every window's noise reaches the logits once in full, spread by the decay.
-        per_window = self._sums.observation_variance() / np.maximum(sums[2], 1)
+        per_window = self._sums.observation_variance() / np.maximum(effective_count(sums), 1)
         # A single source, or equal scores, move nothing.
         step = self.step * self._rate
         self._keep_noise(per_window * ((step / scale) ** 2 if scale > 0 else 0.0))

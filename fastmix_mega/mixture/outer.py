@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastmix_mega.config import Config
 from fastmix_mega.data.batches import even_micro_batches
-from fastmix_mega.data.source import TokenSource
+from fastmix_mega.data.rows import Source
 from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.mixture.controller import (
@@ -50,7 +50,7 @@ class OuterLoop:
         config: Config,
         layout: Layout,
         engine: TrainingEngine,
-        targets: Sequence[TokenSource],
+        targets: Sequence[Source],
         start: SearchStart,
     ) -> None:
         assert engine.meter is not None

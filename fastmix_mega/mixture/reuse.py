@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastmix_mega.config import ReuseSection, SearchSection
-from fastmix_mega.data.source import TokenSource
+from fastmix_mega.data.rows import Source
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, read_mixture
 from fastmix_mega.mixture.rule import FloatArray, sampling_law
@@ -101,9 +101,7 @@ class Reuse:
         return found
 
 
-def resolve_reuse(
-    given: ReuseSection, sources: Sequence[TokenSource], tokenizer_sha256: str
-) -> Reuse:
+def resolve_reuse(given: ReuseSection, sources: Sequence[Source], tokenizer_sha256: str) -> Reuse:
     """Match the sources with those of the old mixture.
 
     A source is untouched if it has an old one's name or all its files, and nothing says that its
@@ -203,7 +201,7 @@ def _check_names(
         )
 
 
-def _changed(old: MixtureSource, new: TokenSource) -> str | None:
+def _changed(old: MixtureSource, new: Source) -> str | None:
     """Why the data of the same name are others; None if nothing says so."""
     digests = data_digests(new)
     if old.data_sha256 is not None and digests is not None:
@@ -213,14 +211,14 @@ def _changed(old: MixtureSource, new: TokenSource) -> str | None:
     return None
 
 
-def data_digests(source: TokenSource) -> list[str] | None:
-    """SHA-256 of each file's tokens, from the manifests; None if one of them has none."""
+def data_digests(source: Source) -> list[str] | None:
+    """SHA-256 of each file's tokens and loss mask, from the manifests; None if one of them has none."""
     manifests = [file.manifest for file in source.files]
-    found = [manifest.bin_sha256 for manifest in manifests if manifest is not None]
+    found = [manifest.content_sha256 for manifest in manifests if manifest is not None]
     return found if len(found) == len(manifests) else None
 
 
-def _heirs(old: MixtureSource, names: Sequence[str], now: dict[str, TokenSource]) -> list[str]:
+def _heirs(old: MixtureSource, names: Sequence[str], now: dict[str, Source]) -> list[str]:
     """New sources that together have exactly the files of an old one."""
     for files, of in (
         (old.data_sha256, data_digests),
@@ -236,13 +234,13 @@ def _heirs(old: MixtureSource, names: Sequence[str], now: dict[str, TokenSource]
     return []
 
 
-def _prefixes(source: TokenSource) -> list[str]:
+def _prefixes(source: Source) -> list[str]:
     return [file.prefix for file in source.files]
 
 
 def _initial(
     names: Sequence[str],
-    now: dict[str, TokenSource],
+    now: dict[str, Source],
     before: dict[str, MixtureSource],
     kept: dict[str, str],
     free: dict[str, str],

@@ -77,8 +77,8 @@ class ScoreEstimate:
 class DecayedSums:
     """Score sums over past outer steps, the older ones faded: N <- decay * N + new.
 
-    All fields are [S]. `weight` is the faded count and `weight_squared` the faded sum of squared
-    weights, from which the mean's variance follows.
+    All fields are [S]. `weight` is the faded sum of the observations' weights and `weight_squared`
+    the faded sum of their squares, from which the mean's variance follows.
     """
 
     total: FloatArray
@@ -91,13 +91,14 @@ class DecayedSums:
         return cls(*np.zeros((4, source_count)))
 
     def add(self, sums: FloatArray, decay: float) -> DecayedSums:
-        """Fade and add one window's [3, S]: sum, sum of squares, count."""
-        total, square, count = sums
+        """Fade and add one window's [4, S]: sums of w x, w x^2, w and w^2 over observations x of
+        weights w."""
+        total, square, weight, weight_squared = sums
         return DecayedSums(
             decay * self.total + total,
             decay * self.square + square,
-            decay * self.weight + count,
-            decay**2 * self.weight_squared + count,
+            decay * self.weight + weight,
+            decay**2 * self.weight_squared + weight_squared,
         )
 
     def estimate(self) -> ScoreEstimate:
@@ -112,6 +113,12 @@ class DecayedSums:
     def _variance(self, mean: FloatArray) -> FloatArray:
         second = np.where(self.weight > 0, self.square, 0) / np.maximum(self.weight, 1e-300)
         return np.maximum(second - mean**2, 0.0)
+
+
+def effective_count(sums: FloatArray) -> FloatArray:
+    """[S] as many observations of equal weight would tell as much (Kish); see `DecayedSums.add`."""
+    weight, squared = sums[2], sums[3]
+    return weight * np.divide(weight, squared, out=np.ones_like(weight), where=squared > 0)
 
 
 def geometric_mean(log_mixtures: FloatArray) -> FloatArray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastmix_mega.config import Config
 from fastmix_mega.constraints.apply import Constrained, ConstraintSet, Sources
 from fastmix_mega.constraints.tied import TiedConstraintSet
-from fastmix_mega.data.source import TokenSource
+from fastmix_mega.data.rows import Source
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.mixture.reuse import Reuse, resolve_reuse
@@ -29,9 +29,7 @@ class SearchStart:
     reuse: Reuse | None
 
 
-def search_start(
-    config: Config, sources: Sequence[TokenSource], tokenizer_sha256: str
-) -> SearchStart:
+def search_start(config: Config, sources: Sequence[Source], tokenizer_sha256: str) -> SearchStart:
     """Resolve `search.initial`, `search.reuse` and `search.constraints`.
 
     Args:

@@ -127,13 +127,20 @@ def _engine() -> Any:
     return TESpecProvider()
 
 
-def choose(config: Config, mode: str, machine: Capabilities | None = None) -> Kernels:
+def choose(
+    config: Config,
+    mode: str,
+    machine: Capabilities | None = None,
+    conversations: bool = False,
+) -> Kernels:
     """The kernels of a run.
 
     Args:
         config: without `problems`.
         mode: `search` or `train`.
         machine: by default what this process can use.
+        conversations: whether sequences hold several of them, for which only torch's attention has
+            the mask.
     """
     machine = machine or Capabilities.here()
     wanted = config.kernels.layers
@@ -145,7 +152,7 @@ def choose(config: Config, mode: str, machine: Capabilities | None = None) -> Ke
         # On CPU it would compile for a minute at every start, to save a few per cent.
         compiled = machine.cuda and machine.compiler
     # Its fast attention kernels know 16-bit numbers only.
-    attention = engine and config.precision == "bf16"
+    attention = engine and config.precision == "bf16" and not conversations
     return Kernels(engine, attention, compiled, fused_adam=machine.cuda)
 
 

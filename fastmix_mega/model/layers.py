@@ -32,6 +32,8 @@ class CausalAttention(nn.Module):
     Under context parallelism a process holds two chunks of every sequence (see
     `fastmix_mega.parallel.context`); keys and values are gathered from all of its group, and each
     chunk of queries attends to the whole text up to its own end.
+
+    With conversations the mask is given (see `fastmix_mega.model.masks`).
     """
 
     def __init__(self, config: Any, softmax_scale: float | None = None, **_: Any) -> None:
@@ -40,9 +42,20 @@ class CausalAttention(nn.Module):
         self.softmax_scale = softmax_scale
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, *_unused: Any, **_options: Any
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None = None,
+        *_unused: Any,
+        **_options: Any,
     ) -> Tensor:
-        """query [s, b, heads, d], key and value [s, b, groups, d] -> [s, b, heads * d]."""
+        """query [s, b, heads, d], key and value [s, b, groups, d] -> [s, b, heads * d].
+
+        `bias` [b, 1, s, whole s] is added to the logits; None is causal attention.
+        """
+        if bias is not None:
+            return self._forward_biased(query, key, value, bias)
         if self.config.context_parallel_size > 1:
             return self._forward_part(query, key, value)
         query, key, value = (part.permute(1, 2, 0, 3) for part in (query, key, value))  # [b,h,s,d]
@@ -53,6 +66,19 @@ class CausalAttention(nn.Module):
             is_causal=True,
             scale=self.softmax_scale,
             enable_gqa=query.size(1) != key.size(1),
+        )
+        return context.permute(2, 0, 1, 3).flatten(2)  # [s, b, heads * d]
+
+    def _forward_biased(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        if self.config.context_parallel_size > 1:
+            group = parallel_state.get_context_parallel_group()
+            key, value = (_whole_sequence(part, group) for part in (key, value))
+        groups = query.size(2) // key.size(2)
+        # CUDA's kernel for masks has no grouped-query form.
+        key, value = (part.repeat_interleave(groups, 2) for part in (key, value))
+        query, key, value = (part.permute(1, 2, 0, 3) for part in (query, key, value))  # [b,h,s,d]
+        context = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias.to(query.dtype), scale=self.softmax_scale
         )
         return context.permute(2, 0, 1, 3).flatten(2)  # [s, b, heads * d]
 

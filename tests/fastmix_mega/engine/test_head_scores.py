@@ -120,7 +120,7 @@ def test_closed_form_equals_explicit_gradients(settings: dict[str, Any], layout:
         loss = (megatron_losses(model, number, batch) * batch.weights).sum()
         loss.backward()
     meter.end_step([], 1.0)
-    total, square, count = meter.sums.take(lambda sums: sums)
+    total, square, count, _ = meter.sums.take(lambda sums: sums)
     products = {0: [], 2: []}
     by_target = np.zeros((2, 4))
     for number, source in enumerate((2, 0, 2)):
@@ -227,7 +227,7 @@ def test_hooks_equal_explicit_gradients(
         )
         product = sum(float((v * g).sum()) for v, g in zip(directions, own, strict=True))
         wanted[int(batch.sources[0])] += product
-    total, _, count = meter.sums.take(lambda sums: sums)
+    total, _, count, _ = meter.sums.take(lambda sums: sums)
     assert total[1] == pytest.approx(wanted[1], rel=1e-6)
     assert total[3] == pytest.approx(wanted[3], rel=1e-6)
     assert count.tolist() == [0, 2, 0, 1]

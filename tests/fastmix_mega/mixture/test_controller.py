@@ -15,9 +15,10 @@ from fastmix_mega.mixture.controller import (
 
 
 def window(random: np.random.Generator, means: np.ndarray, count: int = 20) -> np.ndarray:
-    """[3, S] sums of `count` noisy scores per source."""
+    """[4, S] sums of `count` noisy scores per source."""
     values = means[:, None] + random.standard_normal((len(means), count))
-    return np.stack((values.sum(1), (values**2).sum(1), np.full(len(means), count)))
+    counts = np.full(len(means), count)
+    return np.stack((values.sum(1), (values**2).sum(1), counts, counts))
 
 
 @pytest.mark.parametrize("method", ["fastmix", "reference"])
@@ -66,7 +67,7 @@ def test_step_of_zero_keeps_the_mixture_to_the_last_bit() -> None:
 
 def test_unseen_source_moves_with_the_average() -> None:
     controller = FastMixController(np.full(3, 1 / 3), step=0.2, decay=0.7)
-    controller.update(np.array([[10.0, 0, -10.0], [20.0, 0, 20.0], [10, 0, 10]]))
+    controller.update(np.array([[10.0, 0, -10.0], [20.0, 0, 20.0], [10, 0, 10], [10, 0, 10]]))
     weights = controller.mixture
     assert weights[0] > weights[1] > weights[2]
 
@@ -102,7 +103,7 @@ def test_reference_recipe_is_adam_on_the_logits() -> None:
     for _ in range(5):
         count = np.array([2.0, 0.0, 1.0])
         scores = np.where(count > 0, random.standard_normal(3), 0)
-        controller.update(np.stack((scores * count, scores**2 * count, count)))
+        controller.update(np.stack((scores * count, scores**2 * count, count, count)))
         mixture = logits.detach().softmax(0).numpy()
         logits.grad = torch.from_numpy(-mixture * (scores - mixture @ scores))
         adam.step()
@@ -113,7 +114,7 @@ def test_a_prior_bounds_what_constant_scores_can_do() -> None:
     """At rest the pull equals the push: log-weights settle at step / strength times the scores."""
     initial = np.array([0.6, 0.3, 0.1])
     controller = FastMixController(initial, step=0.2, decay=0.0, prior_strength=0.1)
-    sums = np.array([[10.0, 0.0, -10.0], [10.0, 0.0, 10.0], [10, 10, 10]])
+    sums = np.array([[10.0, 0.0, -10.0], [10.0, 0.0, 10.0], [10, 10, 10], [10, 10, 10]])
     for _ in range(200):
         controller.update(sums)
     moved = np.log(controller.mixture) - np.log(initial)

@@ -59,14 +59,15 @@ def test_entropy_and_effective_sources() -> None:
 
 
 def test_decayed_sums_match_weighted_statistics() -> None:
-    """Mean and its variance as weighted by decay^age, from the observations themselves."""
+    """Mean and its variance as weighted by own weight x decay^age, from the observations."""
     random = np.random.default_rng(1)
     windows = [random.normal(2, 3, size) for size in (40, 60, 50)]
+    own = [random.integers(1, 9, len(values)).astype(np.float64) for values in windows]
     sums = DecayedSums.zeros(1)
-    for values in windows:
-        new = np.array([[values.sum()], [(values**2).sum()], [len(values)]])
-        sums = sums.add(new, 0.7)
-    weights = np.concatenate([np.full(len(w), 0.7 ** (2 - age)) for age, w in enumerate(windows)])
+    for values, w in zip(windows, own, strict=True):
+        rows = (w * values, w * values**2, w, w**2)
+        sums = sums.add(np.array([[row.sum()] for row in rows]), 0.7)
+    weights = np.concatenate([w * 0.7 ** (2 - age) for age, w in enumerate(own)])
     values = np.concatenate(windows)
     mean = np.average(values, weights=weights)
     variance = np.average((values - mean) ** 2, weights=weights)
@@ -77,7 +78,9 @@ def test_decayed_sums_match_weighted_statistics() -> None:
 
 
 def test_a_source_never_seen_scores_zero() -> None:
-    estimate = DecayedSums.zeros(2).add(np.array([[3.0, 0], [5.0, 0], [2.0, 0]]), 0.7).estimate()
+    estimate = (
+        DecayedSums.zeros(2).add(np.array([[3.0, 0], [5.0, 0], [2.0, 0], [2.0, 0]]), 0.7).estimate()
+    )
     assert estimate.mean.tolist() == [1.5, 0.0]
     assert estimate.standard_error[1] == 0.0
 
