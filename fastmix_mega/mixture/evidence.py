@@ -35,9 +35,9 @@ class Evidence:
         Args:
             mixture: [S] before this window's update.
             initial: [S].
-            sums: [3, S] of this window's scores: sum, sum of squares, count.
+            sums: [4, S] of this window's scores (see `SourceSums`).
         """
-        total, _, count = sums
+        total, _, count = sums[:3]
         moved = mixture - initial
         seen = count > 0
         # Without a score of its own a source counts as the average one does: it says nothing.

@@ -212,7 +212,7 @@ def _changed(old: MixtureSource, new: Source) -> str | None:
 
 
 def data_digests(source: Source) -> list[str] | None:
-    """SHA-256 of each file's tokens and loss mask, from the manifests; None if one of them has none."""
+    """SHA-256 of each file's tokens and loss mask, from the manifests; None if one has none."""
     manifests = [file.manifest for file in source.files]
     found = [manifest.content_sha256 for manifest in manifests if manifest is not None]
     return found if len(found) == len(manifests) else None

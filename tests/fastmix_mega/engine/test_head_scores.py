@@ -134,7 +134,7 @@ def test_closed_form_equals_explicit_gradients(settings: dict[str, Any], layout:
         assert square[source] == pytest.approx(sum(v * v for v in values), rel=1e-6)
         assert count[source] == len(values)
     assert count[1] == count[3] == 0
-    own_total, _, own_count = meter.target_sums.take(lambda sums: sums).reshape(3, 2, 4)
+    own_total, _, own_count, _ = meter.target_sums.take(lambda sums: sums).reshape(4, 2, 4)
     assert own_total == pytest.approx(by_target, rel=1e-6)
     assert own_count.tolist() == [count.tolist()] * 2
 

@@ -21,7 +21,8 @@ def search(
     for _ in range(outer_steps):
         centre = means + shared * random.standard_normal() * directions
         values = centre[:, None] + random.standard_normal((SOURCES, 8))
-        controller.update(np.stack((values.sum(1), (values**2).sum(1), np.full(SOURCES, 8.0))))
+        count = np.full(SOURCES, 8.0)
+        controller.update(np.stack((values.sum(1), (values**2).sum(1), count, count)))
     return controller
 
 

@@ -68,12 +68,13 @@ def test_only_the_difference_of_losses_counts() -> None:
 
 
 def windows(count: int, seed: int = 0) -> list[Any]:
-    """[3, 2, 4] sums of a few observations of two targets and four sources."""
+    """[4, 2, 4] sums of a few observations of two targets and four sources."""
     random = np.random.default_rng(seed)
     found = []
     for _ in range(count):
         values = random.normal(1, 1, (6, 2, 4))
-        found.append(np.stack((values.sum(0), (values**2).sum(0), np.full((2, 4), 6.0))))
+        six = np.full((2, 4), 6.0)
+        found.append(np.stack((values.sum(0), (values**2).sum(0), six, six)))
     return found
 
 

@@ -84,7 +84,8 @@ def test_the_group_moves_as_one_source_with_its_mean_score() -> None:
     controller = FastMixController(tied.expand(np.array([0.7, 0.3])), 0.2, 0.7, 0.0, tied=tied)
     logits = np.log([0.7, 0.3])
     for _ in range(8):
-        controller.update(np.stack((20 * means, 20 * means**2, np.full(4, 20))))
+        count = np.full(4, 20)
+        controller.update(np.stack((20 * means, 20 * means**2, count, count)))
         shares = np.exp(logits) / np.exp(logits).sum()
         scores = np.array([ratios @ means, 0.6])
         scale = np.abs(means - means.mean()).max()
