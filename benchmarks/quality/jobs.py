@@ -25,7 +25,7 @@ SWARM = (6, 12, 24, 48)
 SEARCHES: dict[str, list[str]] = {
     "fastmix": ["method=fastmix"],
     "fastmix_quick": ["method=fastmix", "search.quick_start=true"],
-    "fastmix_cheap": ["method=fastmix", "search.score_tokens=0.25", "search.target_batch=12"],
+    "fastmix_cheap": ["method=fastmix", "search.score_tokens=0.125", "search.target_batch=12"],
     "reference": ["method=reference"],
     "odm": ["method=odm"],
     "aioli": ["method=aioli"],
