@@ -358,11 +358,12 @@ class TrainingLoop:
                 *ours,
                 outer.result(),
                 outer.outer_step,
-                outer.gains,
+                outer.gains * outer.gain_scale,
                 self.search_start,
                 outer.target_result(),
                 self.done,
             )
+            mixture.search["gain_scale"] = round(outer.gain_scale, 6)
             mixture.write(path)
             limits = config.search.constraints
             budget = None if limits is None else limits.budget_tokens

@@ -34,8 +34,9 @@ class MixtureSource(_Part):
     epochs_at_budget: Annotated[float, Field(ge=0)] | None = None
     """How often the source is read in a run of the search's own token budget."""
     gain: float | None = None
-    """By how much the proxy's target loss fell per unit of this source's share over the search, to
-    first order: the sum of learning rate x score over its steps."""
+    """By how much the proxy's target loss fell per unit of this source's share over the search: the
+    sum of learning rate x score over its steps, scaled so that the mixture's own sum is the fall
+    that was seen (`search.gain_scale`)."""
 
 
 class MixtureFile(_Part):

@@ -92,6 +92,11 @@ class OuterLoop:
         """Rank 0's is told of every outer step."""
         self._shares = self.target_weights.current
         """[K] the targets' weights in the current window."""
+        self.promised = 0.0
+        """By how much the target loss should have fallen since the first outer step, to first
+        order: the sum of learning rate x the mixture's score. Rank 0 only."""
+        self.first_target_losses: NDArray[np.float64] = np.zeros(0)
+        """[K] at the first outer step."""
         self.target_losses: NDArray[np.float64] = np.zeros(len(targets))
         self.converged = False
         """Whether the mixture has settled, so that the search may end; on every process alike."""
@@ -112,6 +117,8 @@ class OuterLoop:
         self._measure_reference()
         self._shares = self.target_weights.current
         self.target_losses = self.engine.measure_target(step, batches, self._shares)
+        if not len(self.first_target_losses):
+            self.first_target_losses = self.target_losses.copy()
         self._move_targets()
         self.meter.enabled = True
         if self.config.method == "reference":
@@ -156,6 +163,7 @@ class OuterLoop:
             window = range(step + 1 - self.config.search.every, step + 1)
             rates = [learning_rate(train.schedule, each, train.steps) for each in window]
             self.gains = self.gains + sum(rates) * estimate.mean
+            self.promised += sum(rates) * float(self.policy.mixture @ estimate.mean)
             by_target = self.target_scores.update(target_sums, self._shares, sum(rates))
         sampled = self.policy
         self._broadcast()
@@ -242,6 +250,19 @@ class OuterLoop:
         """What is known of each target; on rank 0 only."""
         return self.target_scores.result()
 
+    @property
+    def gain_scale(self) -> float:
+        """The fall of the target loss that was seen, as a share of the promised one.
+
+        Steps are no infinitesimal ones, and their gradients are noisy: to first order the loss
+        falls by several times what it does. Gains are scaled down by what the search itself saw.
+        """
+        if self.promised <= 0 or not len(self.first_target_losses):
+            return 1.0
+        shares = self._shares / self._shares.sum()
+        seen = float(shares @ (self.first_target_losses - self.target_losses))
+        return max(0.0, seen) / self.promised
+
     def state(self) -> dict[str, Any]:
         """This process's part of a checkpoint, but for the meter."""
         return {
@@ -250,6 +271,8 @@ class OuterLoop:
             "mixture": self.policy.mixture,
             "target_losses": self.target_losses,
             "gains": self.gains,
+            "promised": self.promised,
+            "first_target_losses": self.first_target_losses,
             "target_weights": self.target_weights.state(),
             "shares": self._shares,
             "target_scores": self.target_scores.state(),
@@ -262,6 +285,8 @@ class OuterLoop:
         self.policy = self.policy.moved_to(state["mixture"])
         self.target_losses = state["target_losses"]
         self.gains = state["gains"]
+        self.promised = state["promised"]
+        self.first_target_losses = state["first_target_losses"]
         self.target_weights.load(state["target_weights"])
         self._shares = state["shares"]
         self.target_scores.load(state["target_scores"])
