@@ -58,8 +58,8 @@ class Records:
             other = [key for key in identity if known.get(key) != identity[key]]
             if other:
                 raise UserError(
-                    f"{folder} holds runs that differ in {', '.join(other)}; the corpora are the "
-                    "text of installed packages, which differ between installations: give another "
+                    f"{folder} holds runs that differ in {', '.join(other)} (corpora are the text "
+                    "of installed packages, which differ between installations); give another "
                     "--results folder"
                 )
         else:

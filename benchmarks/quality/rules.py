@@ -36,9 +36,9 @@ TRIALS: dict[str, dict[str, float]] = {
 
 
 def windows(history: Sequence[dict[str, Any]], decay: float) -> list[FloatArray]:
-    """[3, S] sums of every outer step, from the decayed means that the history holds.
+    """[4, S] sums of every outer step, from the decayed means that the history holds.
 
-    The sums of squares are 0: mixtures do not depend on them.
+    The sums of squares are 0: mixtures do not depend on them. Every sequence counts alike.
     """
     found = []
     total = weight = np.zeros(len(history[0]["scores"]))
@@ -47,7 +47,7 @@ def windows(history: Sequence[dict[str, Any]], decay: float) -> list[FloatArray]
         faded_weight = decay * weight
         weight = faded_weight + count
         new_total = np.array(row["scores"]) * weight
-        found.append(np.stack((new_total - decay * total, np.zeros_like(count), count)))
+        found.append(np.stack((new_total - decay * total, np.zeros_like(count), count, count)))
         total = new_total
     return found
 

@@ -55,14 +55,17 @@ class Family:
         return [source.num_tokens for source in self.inputs.sources]
 
     def identity(self) -> dict[str, Any]:
-        """What the losses depend on; the search's settings are named by the methods."""
+        """What the losses depend on; the search's settings are named by the methods.
+
+        Only what the configuration says: a key that a later version adds changes no loss.
+        """
         config = self.config
         return {
             "sources": dict(zip(config.source_names, self.tokens, strict=True)),
             "targets": {each.name: each.num_tokens for each in self.inputs.targets},
             "tokenizer": self.inputs.tokenizer.sha256,
-            "model": config.model.model_dump(mode="json", exclude_none=True),
-            "train": config.train.model_dump(mode="json", include=_TRAIN_KEYS),
+            "model": config.model.model_dump(mode="json", exclude_unset=True),
+            "train": config.train.model_dump(mode="json", include=_TRAIN_KEYS, exclude_unset=True),
             "sequences": config.evaluation.sequences,
         }
 

@@ -15,12 +15,12 @@ def test_replaying_a_history_gives_the_search_again() -> None:
     for _ in range(20):
         count = random.integers(0, 5, 4).astype(float)
         total = count * random.normal(np.array([1.0, 0.0, 0.0, -1.0]), 1.0)
-        given.append(np.stack((total, total**2, count)))
+        given.append(np.stack((total, total**2, count, count)))
         estimate = controller.update(given[-1])
         history.append({"scores": estimate.mean.tolist(), "counts": count.tolist()})
     sums = windows(history, SETTINGS["decay"])
     for found, wanted in zip(sums, given, strict=True):
-        assert found[[0, 2]] == pytest.approx(wanted[[0, 2]], abs=1e-9)
+        assert found[[0, 2, 3]] == pytest.approx(wanted[[0, 2, 3]], abs=1e-9)
     trajectory = replay(sums, SETTINGS)
     result = controller.result()
     assert averaged(trajectory, SETTINGS["averaged"]) == pytest.approx(result.weights)

@@ -140,7 +140,7 @@ def test_a_quick_start_is_the_mean_of_the_scores() -> None:
     """Logits are step / prior strength times the mean of the normalised scores and four zeros, up
     to 1 / prior_strength outer steps; without it they need that long to get there."""
     means = np.array([1.0, 0.0, -1.0])
-    sums = np.stack((means * 5, means**2 * 5, np.full(3, 5.0)))
+    sums = np.stack((means * 5, means**2 * 5, np.full(3, 5.0), np.full(3, 5.0)))
     quick, slow = (
         FastMixController(
             np.full(3, 1 / 3), step=0.2, decay=0.7, prior_strength=0.05, quick_start=each
