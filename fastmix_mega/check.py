@@ -22,7 +22,8 @@ from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.identity import differences
 from fastmix_mega.mixture.file import resolve_mixture
-from fastmix_mega.mixture.policy import OuterSchedule
+from fastmix_mega.mixture.methods import TARGETLESS, as_method
+from fastmix_mega.mixture.online import schedule_of
 from fastmix_mega.mixture.rule import FloatArray
 from fastmix_mega.mixture.stages import average_mixture, resolve_stages
 from fastmix_mega.mixture.start import search_start
@@ -312,20 +313,22 @@ def _overlaps(config: Config, opened: dict[str, Source]) -> Iterator[str]:
 
 def _search(config: Config) -> Iterator[str]:
     search, train = config.search, config.train
-    if config.method in ("uniform", "proportional"):
-        return
-    if not config.targets:
+    if not config.targets and config.method not in TARGETLESS:
         yield f"targets: a search needs at least one (method: {config.method})"
         return
     if config.method in (*SWARMS, *UNTRAINED):
         return
-    if search.target_batch < len(config.targets):
+    if config.method == "doremi" and config.parallel.pipeline > 1:
+        yield "method: doremi runs two models at once; it needs parallel.pipeline: 1"
+    config = as_method(config)
+    search = config.search
+    if config.method not in ("odm", "doremi") and search.target_batch < len(config.targets):
         yield (
             f"search.target_batch ({search.target_batch}) must be at least the number of targets "
             f"({len(config.targets)})"
         )
     yield from _objective(config)
-    schedule = OuterSchedule.of(search, config.method, train.steps)
+    schedule = schedule_of(config)
     if schedule.outer_steps == 0:
         yield (
             f"search: {train.steps} steps leave no room for an update after {search.warmup} steps "

@@ -24,7 +24,14 @@ from pydantic import (
     model_validator,
 )
 
-from fastmix_mega.baselines.settings import NgramSection, RegMixSection
+from fastmix_mega.baselines.settings import (
+    AioliSection,
+    DoGESection,
+    DoReMiSection,
+    NgramSection,
+    ODMSection,
+    RegMixSection,
+)
 from fastmix_mega.constraints.spec import Constraints
 from fastmix_mega.errors import UserError
 from fastmix_mega.section import Name, PositiveFloat, PositiveInt, Section, Share, TokenCount
@@ -352,9 +359,18 @@ class Config(Section):
     run_dir: PathText
     seed: int = Field(default=1, ge=0, lt=2**31)
     precision: Literal["fp32", "bf16"] = "fp32"
-    method: Literal["fastmix", "reference", "regmix", "ngram", "proportional", "uniform"] = (
-        "fastmix"
-    )
+    method: Literal[
+        "fastmix",
+        "reference",
+        "regmix",
+        "doremi",
+        "doge",
+        "odm",
+        "aioli",
+        "ngram",
+        "proportional",
+        "uniform",
+    ] = "fastmix"
     """How the mixture is found. All but `fastmix` are there to compare: `reference` is the recipe
     of the authors' code; docs/baselines.md describes the others."""
     mixture: str | dict[str, float] = "uniform"
@@ -376,6 +392,10 @@ class Config(Section):
     search: SearchSection = SearchSection()
     regmix: RegMixSection = RegMixSection()
     ngram: NgramSection = NgramSection()
+    doremi: DoReMiSection = DoReMiSection()
+    doge: DoGESection = DoGESection()
+    odm: ODMSection = ODMSection()
+    aioli: AioliSection = AioliSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     guards: GuardsSection = GuardsSection()

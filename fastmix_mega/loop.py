@@ -21,6 +21,7 @@ from fastmix_mega.data.batches import even_micro_batches, load_micro_batch, rows
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.engine.engine import TrainingEngine
+from fastmix_mega.engine.loss_meters import EXCESS_LOSSES
 from fastmix_mega.engine.meters import needs_single_source
 from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.errors import RunFailed
@@ -33,6 +34,8 @@ from fastmix_mega.guards.watchdog import Member, Watchdog
 from fastmix_mega.handover.export import describe
 from fastmix_mega.identity import record_run
 from fastmix_mega.mixture.controller import MixtureEstimate
+from fastmix_mega.mixture.loss_loop import LossLoop
+from fastmix_mega.mixture.methods import GRADIENTS, as_method, measured, reference_folder
 from fastmix_mega.mixture.outer import OuterLoop
 from fastmix_mega.mixture.policy import MixturePolicy
 from fastmix_mega.mixture.stages import Stage, average_mixture, resolve_stages, stage_at
@@ -75,14 +78,20 @@ class TrainingLoop:
     """Everything that one process holds during a run."""
 
     def __init__(self, config: Config, mode: Mode, layout: Layout) -> None:
+        self.given = config
+        """As the user has it; `config` has what the method fixes."""
+        config = as_method(config) if mode == "search" else config
         self.config = config
         self.mode = mode
         self.layout = layout
         self.inputs: Inputs = open_inputs(config)
         names = config.source_names
         self.shape = resolve_shape(config.model, self.inputs.tokenizer.vocab_size)
-        scores = config.search.scores if mode == "search" else None
+        scores = measured(config) if mode == "search" else None
         self.start = self._starting_point()
+        reference = None
+        if scores == EXCESS_LOSSES:
+            reference = open_start_together(reference_folder(config.run_dir), layout)
         self.engine = TrainingEngine(
             config,
             self.shape,
@@ -91,8 +100,9 @@ class TrainingLoop:
             scores,
             self.start,
             self.inputs.conversations,
+            reference,
         )
-        self.outer: OuterLoop | None = None
+        self.outer: OuterLoop | LossLoop | None = None
         self.search_start: SearchStart | None = None
         self.stages: list[Stage] = []
         self.drawn_at: list[NDArray[np.int64]] = []
@@ -101,9 +111,8 @@ class TrainingLoop:
             self.search_start = search_start(
                 config, self.inputs.sources, self.inputs.tokenizer.sha256
             )
-            self.outer = OuterLoop(
-                config, layout, self.engine, self.inputs.targets, self.search_start
-            )
+            kind = OuterLoop if config.method in GRADIENTS else LossLoop
+            self.outer = kind(config, layout, self.engine, self.inputs.targets, self.search_start)
         else:
             tokens = [source.num_tokens for source in self.inputs.sources]
             self.stages = resolve_stages(config, tokens)
@@ -136,7 +145,7 @@ class TrainingLoop:
         """Training steps made."""
         self.log: RunLog | None = None
         if layout.is_main:
-            record_run(config, mode, None if self.start is None else self.start.identity())
+            record_run(self.given, mode, None if self.start is None else self.start.identity())
             self.log = RunLog(config, self.start_step)
             self.log.say(f"kernels: {self.engine.kernels}")
             if self.start_step:
@@ -325,8 +334,8 @@ class TrainingLoop:
         self.engine.losses.load(state["losses"])
         self.engine.objective.load(state["objective"])
         if self.outer is not None:
-            assert self.engine.meter is not None
-            self.engine.meter.load(state["meter"])
+            if self.engine.meter is not None:
+                self.engine.meter.load(state["meter"])
             self.outer.load(state["outer"])
         return step
 
@@ -336,7 +345,7 @@ class TrainingLoop:
             return
         from fastmix_mega.report.build import build_report
 
-        config, directory = self.config, Path(self.config.run_dir)
+        config, directory = self.given, Path(self.config.run_dir)
         path = directory / "mixture.json"
         ours = (config, self.inputs, self.shape, self.layout)
         if self.outer is None:
@@ -354,16 +363,19 @@ class TrainingLoop:
             self.log.say(share_table(rows))
         else:
             outer = self.outer
+            # Raw gradients tell of no step of Adam's.
+            gains = None if config.method == "doge" else outer.gains
             mixture = mixture_file(
                 *ours,
                 outer.result(),
                 outer.outer_step,
-                outer.gains * outer.gain_scale,
+                None if gains is None else gains * outer.gain_scale,
                 self.search_start,
-                outer.target_result(),
+                outer.target_result() if config.targets else None,
                 self.done,
             )
-            mixture.search["gain_scale"] = round(outer.gain_scale, 6)
+            if gains is not None:
+                mixture.search["gain_scale"] = round(outer.gain_scale, 6)
             mixture.write(path)
             limits = config.search.constraints
             budget = None if limits is None else limits.budget_tokens

@@ -31,6 +31,10 @@ def search(config: Config) -> None:
         from fastmix_mega.baselines import swarm
 
         swarm.search(config)
+    elif config.method == "doremi":
+        from fastmix_mega.baselines import doremi
+
+        doremi.search(config)
     else:
         from fastmix_mega.loop import run
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fastmix_mega.section import PositiveInt, Section, TokenCount
+from fastmix_mega.section import PositiveFloat, PositiveInt, Section, Share, TokenCount
 
 UNTRAINED = ("uniform", "proportional", "ngram")
 """Methods that train nothing."""
@@ -39,3 +39,41 @@ class NgramSection(Section):
 
     tokens: TokenCount = 4_000_000
     """Tokens that are read of each source, at most."""
+
+
+class DoReMiSection(Section):
+    """`method: doremi` only: a reference run, then group DRO on what the losses exceed its by."""
+
+    step: PositiveFloat = 1.0
+    """Of the mixture's logarithms, per nat of excess loss (the paper's eta)."""
+    smoothing: Share = 1e-3
+    """Share of the uniform mixture in every update (the paper's c)."""
+
+
+class DoGESection(Section):
+    """`method: doge` only: sources whose gradients agree with the objective's gain weight."""
+
+    mu: PositiveFloat = 0.05
+    """Regularisation: an update is learning rate * alignment / mu."""
+
+
+class ODMSection(Section):
+    """`method: odm` only: a bandit (EXP3) whose reward is a source's training loss."""
+
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """What remains of a reward when a new one comes in (the paper's alpha)."""
+
+
+class AioliSection(Section):
+    """`method: aioli` only: in every round each source is probed, then the new mixture trained."""
+
+    step: PositiveFloat = 1.0
+    """Of the mixture's logarithms, per unit of the normalised effects (the paper's eta)."""
+    probe_share: Annotated[float, Field(gt=0.5, le=1)] = 0.75
+    """Of the source that is probed."""
+    probe_steps: PositiveInt = 2
+    """Training steps of one probe."""
+    sweeps: PositiveInt = 1
+    """Times that every source is probed in a round."""
+    free_steps: PositiveInt = 16
+    """Training steps at the mixture itself, at the end of every round."""

@@ -43,7 +43,7 @@ def search(config: Config) -> None:
     prior = _prior(config, inputs)
     mixtures = regmix.draw_mixtures(config.regmix.runs, prior, config.seed)
     runs = [run_config(config, number, row) for number, row in enumerate(mixtures)]
-    missing = [number for number, run in enumerate(runs) if not _is_done(run)]
+    missing = [number for number, run in enumerate(runs) if not is_done(run)]
     request = StopRequest(config.run_dir)
     with parallel_layout.start(config.parallel) as layout, request.listening():
         if layout.is_main:
@@ -135,8 +135,8 @@ def _prior(config: Config, inputs: Inputs) -> FloatArray:
     return resolve_mixture(config.regmix.prior, config.source_names, tokens, "regmix.prior")
 
 
-def _is_done(run: Config) -> bool:
-    """Whether a run of the swarm is finished.
+def is_done(run: Config) -> bool:
+    """Whether a run that belongs to a search is finished.
 
     Raises:
         UserError: if its folder holds another run.

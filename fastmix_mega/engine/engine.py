@@ -14,6 +14,7 @@ from torch import Tensor
 from fastmix_mega.config import Config
 from fastmix_mega.data.batches import MicroBatch
 from fastmix_mega.engine.answers import weigh_sets, weigh_step
+from fastmix_mega.engine.loss_meters import EXCESS_LOSSES, LOSSES, LossMeter
 from fastmix_mega.engine.meters import GradientAccess, ScoreMeter, build_meter
 from fastmix_mega.engine.optimizer_access import OptimizerAccess
 from fastmix_mega.engine.passes import Forward, Passes, build_passes
@@ -37,9 +38,11 @@ class TrainingEngine:
         shape: of the model.
         layout: this process's place.
         source_count: S.
-        scores: `search.scores`, or None to measure nothing (training with a fixed mixture).
+        scores: `search.scores`; or LOSSES or EXCESS_LOSSES, which are measured by `loss_meter`; or
+            None to measure nothing (training with a fixed mixture).
         weights: to start from; None draws them from the seed.
         conversations: whether micro-batches may hold them.
+        reference: the weights of the model that EXCESS_LOSSES are measured against.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class TrainingEngine:
         scores: str | None = None,
         weights: Weights | None = None,
         conversations: bool = False,
+        reference: Weights | None = None,
     ) -> None:
         self.config = config
         self.layout = layout
@@ -69,7 +73,19 @@ class TrainingEngine:
         self.step_losses: list[Tensor] = []
         """Losses of the last step's sequences, [b] per micro-batch; on the replica's reporter."""
         self.meter: ScoreMeter | None = None
-        if scores is not None:
+        self.loss_meter: LossMeter | None = None
+        if scores == LOSSES:
+            self.loss_meter = LossMeter(source_count, layout, self._sequence_losses)
+        elif scores == EXCESS_LOSSES:
+            assert reference is not None
+            other = build_model(config, shape, layout, self.kernels, reference).eval()
+            self.loss_meter = LossMeter(
+                source_count,
+                layout,
+                self._sequence_losses,
+                lambda batch: self._token_losses(other, batch),
+            )
+        elif scores is not None:
             access = GradientAccess(model, optimizer, self.passes, config, layout)
             self.meter = build_meter(scores, access, source_count)
         positions = positions_of_rank(
@@ -103,15 +119,20 @@ class TrainingEngine:
         sums = [self.losses, self.objective]
         if meter is not None:
             sums += [meter.sums, meter.target_sums]
+        if self.loss_meter is not None:
+            sums.append(self.loss_meter.sums)
         before = [each.state().clone() for each in sums]
         self.step_losses = []
 
         def forward(model: Any, number: int, batch: MicroBatch) -> Tensor:
             if meter is not None:
                 meter.before_forward(number, batch)
-            output = self._forward(model, batch)
+            output = self._token_losses(model, batch)
             if not model.post_process:
                 return output
+            if self.loss_meter is not None:
+                self.loss_meter.observe(batch, output)
+            output = self._sequence_losses(batch, output)
             self._record(batch, output)
             return (output * batch.weights).sum() * scale
 
@@ -193,6 +214,11 @@ class TrainingEngine:
 
     def _forward(self, model: Any, batch: MicroBatch) -> Tensor:
         """A stage's output: on the last one [b] fp32 mean losses of this process's tokens."""
+        output = self._token_losses(model, batch)
+        return self._sequence_losses(batch, output) if model.post_process else output
+
+    def _token_losses(self, model: Any, batch: MicroBatch) -> Tensor:
+        """A stage's output: on the last one [b, s] fp32 losses of this process's tokens."""
         inputs, labels = batch.inputs, batch.labels
         if self.layout.context.size > 1:
             inputs, labels = inputs[:, self._positions], labels[:, self._positions]
@@ -201,11 +227,13 @@ class TrainingEngine:
         if batch.documents is not None:
             bias = conversation_bias(batch.documents, self._positions, self._dtype)
         output: Tensor = model(inputs, positions, bias, labels=labels)
-        if not model.post_process:
-            return output
+        return output.float() if model.post_process else output
+
+    def _sequence_losses(self, batch: MicroBatch, token_losses: Tensor) -> Tensor:
+        """[b, s] of this process's tokens -> [b] means over those that count."""
         if batch.loss_mask is None or batch.answers is None:
-            return output.float().mean(1)  # [b, s] -> [b]
-        counted = output.float() * batch.loss_mask[:, self._positions]
+            return token_losses.mean(1)
+        counted = token_losses * batch.loss_mask[:, self._positions]
         # As for text, the mean over the context ranks is the whole sequence's loss.
         return counted.sum(1) * (self.layout.context.size / batch.answers)
 

@@ -20,6 +20,7 @@ from fastmix_mega.data.batches import MicroBatch
 from fastmix_mega.engine import head_scores
 from fastmix_mega.engine.head_scores import VocabularyShard
 from fastmix_mega.engine.hook_scores import GradientProducts, select_parameters
+from fastmix_mega.engine.loss_meters import EXCESS_LOSSES, LOSSES
 from fastmix_mega.engine.optimizer_access import OptimizerAccess
 from fastmix_mega.engine.passes import Forward, Passes
 from fastmix_mega.engine.sums import SourceSums
@@ -139,7 +140,7 @@ class ScoreMeter(Protocol):
 
 def needs_single_source(scores: str) -> bool:
     """Whether every micro-batch must hold one source for these scores."""
-    return scores != "head"
+    return scores not in ("head", LOSSES, EXCESS_LOSSES)
 
 
 def build_meter(scores: str, access: GradientAccess, source_count: int) -> ScoreMeter:

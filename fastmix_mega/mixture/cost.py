@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastmix_mega.config import Config
+from fastmix_mega.mixture.methods import as_method
 from fastmix_mega.model.presets import ModelShape
 
 
@@ -23,7 +24,16 @@ def cost_in_proxy_runs(
     body, head = _per_token(shape)
     train = config.train
     training = 3.0 * (body + head) * train.steps * train.global_batch
-    search = config.search
+    forward = body + head
+    if config.method == "odm":
+        return 1.0
+    if config.method == "doremi":
+        # The reference's run, and its forward passes on what the proxy trains on.
+        scored = outer_steps * train.global_batch
+        return 2.0 + scored * forward / training
+    if config.method == "aioli":
+        return 1.0 + (outer_steps + 1) * config.search.target_batch * forward / training
+    search = as_method(config).search
     target_sequences = outer_steps * search.target_batch
     scored = outer_steps * search.every * train.global_batch
     if config.method == "reference":

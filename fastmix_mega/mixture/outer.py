@@ -19,12 +19,9 @@ from fastmix_mega.data.batches import even_micro_batches
 from fastmix_mega.data.rows import Source
 from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.engine.schedule import learning_rate
-from fastmix_mega.mixture.controller import (
-    FastMixController,
-    MixtureEstimate,
-    build_controller,
-)
-from fastmix_mega.mixture.policy import MixturePolicy, OuterSchedule
+from fastmix_mega.mixture.controller import FastMixController, MixtureEstimate
+from fastmix_mega.mixture.online import controller_of, schedule_of
+from fastmix_mega.mixture.policy import MixturePolicy
 from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
 from fastmix_mega.mixture.start import SearchStart
 from fastmix_mega.mixture.targets import TargetResult, TargetScores, TargetWeights
@@ -59,23 +56,13 @@ class OuterLoop:
         self.engine = engine
         self.meter = engine.meter
         self.targets = list(targets)
-        self.schedule = OuterSchedule.of(config.search, config.method, config.train.steps)
+        self.schedule = schedule_of(config)
         tied = None if start.reuse is None else start.reuse.tied
         explored = None if tied is None else tied.even_law
         self.policy = MixturePolicy(start.initial, config.search.exploration, explored)
         self.outer_step = 0
         # Only rank 0 decides; the others learn the outcome.
-        self.controller = (
-            build_controller(
-                config.method,
-                config.search,
-                start.initial,
-                None if start.constraints is None else start.constraints.project,
-                tied,
-            )
-            if layout.is_main
-            else None
-        )
+        self.controller = controller_of(config, start) if layout.is_main else None
         self.gains: FloatArray = np.zeros(len(start.initial))
         """[S] the sum of learning rate x score over the steps so far: by how much the target loss
         fell per unit of each source's share, to first order. Rank 0 only."""
@@ -216,22 +203,13 @@ class OuterLoop:
     def _broadcast(self) -> None:
         """Rank 0 announces the outer step's number, whether the mixture has settled, and the
         mixture; everyone checks the number."""
-        expected = self.outer_step + 1
-        source_count = len(self.policy.mixture)
-        message = torch.zeros(2 + source_count, dtype=torch.float64, device=self.layout.device)
-        if self.controller is not None:
-            head = [self.controller.outer_step, self._has_settled()]
-            announced = np.concatenate((head, self.controller.mixture))
-            message.copy_(torch.from_numpy(announced))
-        received = self.layout.broadcast_from_main(message).cpu().numpy()
-        if int(received[0]) != expected:
-            raise RuntimeError(
-                f"rank {self.layout.rank} is at outer step {expected}, but rank 0 announced "
-                f"{int(received[0])}: the processes have lost step with each other"
-            )
-        self.outer_step = expected
-        self.converged = bool(received[1])
-        self.policy = self.policy.moved_to(received[2:].copy())
+        own, told = self.controller, None
+        if own is not None:
+            told = np.concatenate(([own.outer_step, self._has_settled()], own.mixture))
+        self.outer_step += 1
+        received = announced(self.layout, self.outer_step, 1 + len(self.policy.mixture), told)
+        self.converged = bool(received[0])
+        self.policy = self.policy.moved_to(received[1:])
 
     def _has_settled(self) -> bool:
         """On rank 0."""
@@ -292,6 +270,30 @@ class OuterLoop:
         self.target_scores.load(state["target_scores"])
         if self.controller is not None:
             self.controller.load(state["controller"])
+
+
+def announced(layout: Layout, expected: int, size: int, told: FloatArray | None) -> FloatArray:
+    """[size] what rank 0 announces after its outer step's number. Collective.
+
+    Args:
+        layout: this process's place.
+        expected: the outer step's number by this process's own count.
+        size: numbers that follow it.
+        told: on rank 0, [1 + size]: the number and what follows.
+
+    Raises:
+        RuntimeError: if the numbers differ.
+    """
+    message = torch.zeros(1 + size, dtype=torch.float64, device=layout.device)
+    if told is not None:
+        message.copy_(torch.from_numpy(told))
+    received: FloatArray = layout.broadcast_from_main(message).cpu().numpy()
+    if int(received[0]) != expected:
+        raise RuntimeError(
+            f"rank {layout.rank} is at outer step {expected}, but rank 0 announced "
+            f"{int(received[0])}: the processes have lost step with each other"
+        )
+    return received[1:].copy()
 
 
 def _given_reference(config: Config) -> FloatArray | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import cycle
 
 from fastmix_mega.config import SearchSection
 from fastmix_mega.mixture.rule import FloatArray, loss_weights, sampling_law
@@ -65,3 +67,38 @@ class OuterSchedule:
     @property
     def outer_steps(self) -> int:
         return max(0, (self.steps - self.window - self.warmup) // self.every + 1)
+
+
+@dataclass(frozen=True)
+class RoundSchedule:
+    """Outer steps of unequal lengths, one after the other, in rounds; as `OuterSchedule`."""
+
+    warmup: int
+    lengths: tuple[int, ...]
+    """Steps of each window of a round."""
+    steps: int
+
+    @property
+    def window(self) -> int:
+        """Steps until the first update."""
+        return self.lengths[0]
+
+    def measures_target(self, step: int) -> bool:
+        return step in self._edges[:-1]
+
+    def updates_after(self, step: int) -> bool:
+        return step + 1 in self._edges[1:]
+
+    @property
+    def outer_steps(self) -> int:
+        return len(self._edges) - 1
+
+    @cached_property
+    def _edges(self) -> list[int]:
+        """Where windows begin, and the end of the last whole one."""
+        edges = [self.warmup]
+        for length in cycle(self.lengths):
+            if edges[-1] + length > self.steps:
+                return edges
+            edges.append(edges[-1] + length)
+        raise AssertionError("a round has windows")

@@ -170,7 +170,7 @@ def key_figures(run: Run, mixture: Mixture | None) -> list[KeyFigure]:
                     f"then {shorten(name, 30)} has been read {MAXIMUM_EPOCHS} times",
                 )
             )
-    if len(run.history) > 1:
+    if len(run.history) > 1 and run.history[0].target_loss:
         first, last = (_mean_loss(run, part) for part in (slice(0, 1), slice(-1, None)))
         figures.append(
             KeyFigure("Target loss", f"{last:.3f}", f"nats per token, from {first:.3f} at first")

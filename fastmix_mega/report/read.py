@@ -33,7 +33,8 @@ class OuterStep(_Row):
     scores: list[float]
     score_stderr: list[float]
     counts: list[int]
-    target_loss: Annotated[dict[str, float], Field(min_length=1)]
+    target_loss: dict[str, float]
+    """Empty for methods that look at no target."""
     effective_sources: float
     target_weights: list[float] | None = None
     """[K] in the order of `target_loss`."""
