@@ -22,6 +22,7 @@ from fastmix_mega.report.charts import LineChart
 from fastmix_mega.report.figures import heat_map, line_charts
 from fastmix_mega.report.pooled import is_pooled, read_pooled
 from fastmix_mega.report.read import Run, read_run
+from fastmix_mega.report.saturation import saturation
 from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, view_mixture
 from fastmix_mega.report.targets import target_charts, target_matrix
 
@@ -79,6 +80,7 @@ def render(run: Run) -> str:
         matrix=target_matrix(run, mixture) if mixture else None,
         target_charts=list(by_target.values()),
         evaluation=run.evaluations[-1] if run.evaluations else None,
+        saturation=saturation(run, mixture) if mixture else [],
         maximum_epochs=MAXIMUM_EPOCHS,
         # jinja2's tojson writes <, >, & and ' as \uXXXX: no name can end the script element.
         data=page_data(run, mixture, charts) | {"what_if": limits},
