@@ -224,7 +224,8 @@ def import_mixture(path: str | Path, source_format: str, output: str | Path) -> 
         },
         versions={"fastmix-mega": version("fastmix-mega")},
     ).write(output)
-    return [*lines, f"{len(parts)} sources; weights are taken as shares of {form.unit}"]
+    taken = form.unit if form.unit == "as published" else f"as shares of {form.unit}"
+    return [*lines, f"{len(parts)} sources; weights are taken {taken}"]
 
 
 def _names(parts: Sequence[Part]) -> list[str]:
