@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +258,7 @@ def measure_data_parallel(folder: Path) -> list[Row]:
     return [Row(4, what, "at least 0.9", f"{spread}, {spread.count} steps", spread.median >= 0.9)]
 
 
-def measure(size: str, budget: float) -> list[Row]:
+def measure(size: str, budget: float) -> Iterator[Row]:
     from fastmix_mega.config import ParallelSection
     from fastmix_mega.parallel import layout as parallel_layout
     from tests.tiny import write_corpora
@@ -267,13 +267,12 @@ def measure(size: str, budget: float) -> list[Row]:
         folder = Path(name)
         write_corpora(folder)
         with parallel_layout.start(ParallelSection()) as layout:
-            rows = measure_ours(size, folder, layout, budget / 2)
+            yield from measure_ours(size, folder, layout, budget / 2)
         for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
             os.environ.pop(variable, None)
-        rows += measure_hugging_face(size, folder, budget / 3)
+        yield from measure_hugging_face(size, folder, budget / 3)
         if size == "demo":
-            rows += measure_data_parallel(folder)
-    return rows
+            yield from measure_data_parallel(folder)
 
 
 def main() -> None:
@@ -290,7 +289,8 @@ def main() -> None:
     else:
         sizes = list(SIZES) if options.size == "both" else [options.size]
         for size in sizes:
-            tell(measure(size, options.budget / len(sizes)), options.json)
+            for row in measure(size, options.budget / len(sizes)):
+                tell([row], options.json)
 
 
 if __name__ == "__main__":
