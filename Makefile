@@ -2,7 +2,7 @@
 #
 #   make demo    find a mixture with one proxy model on real text, on this machine's CPU
 #   make test    lint, type-check and run all tests
-#   make bench   the short benchmarks (docs/performance.md holds their figures)
+#   make bench   the short speed benchmarks, into docs/speed.md
 #   make quality-corpora   the corpora on which mixtures are judged (docs/quality.md)
 #   make soak    an hour of faults, fuzzing and watching memory (docs/reliability.md)
 
@@ -28,7 +28,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m data_tools.prepare configs/corpora_demo.yaml --output data/demo
-	$(BIN)/python -m benchmarks.search_cost configs/demo.yaml
+	$(BIN)/python -m benchmarks.speed configs/demo.yaml
 
 soak: $(READY)
 	$(BIN)/python -m benchmarks.fault_campaign --kills 50

@@ -114,7 +114,8 @@ def tell(rows: Sequence[Row], as_json: bool) -> None:
             print(json.dumps(asdict(row)), flush=True)
         else:
             verdict = {True: "met", False: "missed", None: "told"}[row.met]
-            print(f"goal {row.goal}, {row.what}: {row.measured}; {row.wanted} ({verdict})")
+            told = f"goal {row.goal}, {row.what}: {row.measured}; {row.wanted} ({verdict})"
+            print(told, flush=True)
 
 
 def parser(description: str | None, budget: float) -> argparse.ArgumentParser:
