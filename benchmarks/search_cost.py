@@ -25,7 +25,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "100M": {
         "model": {"preset": "60M", "vocab_size": 32768},
-        "train": {"global_batch": 2, "micro_batch": 2, "seq_length": 256},
+        "train": {"global_batch": 2, "micro_batch": 2, "seq_length": 128},
         "search": {"score_tokens": 0.125, "target_batch": 2, "every": 8},
     },
 }
@@ -97,7 +97,7 @@ def measure(size: str, budget: float) -> list[Row]:
         folder = Path(name)
         write_corpora(folder)
         most, share = MOST[size], SIZES[size]["search"]["score_tokens"]
-        length = 8 if size == "demo" else 1
+        length = 2 if size == "demo" else 1
         windows = Windows(build_loop(folder, size, layout, {}), length)
         plain, scored = alternate((windows.plain, windows.scored), 40, budget / 3)
         what = f"{size}: steps with head scores of {share:g} of the tokens / plain steps"
