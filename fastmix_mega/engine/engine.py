@@ -62,7 +62,7 @@ class TrainingEngine:
             config, "train" if scores is None else "search", conversations=conversations
         )
         model = build_model(config, shape, layout, self.kernels, weights)
-        self.deepspeed = initialize_deepspeed(config, model, layout, self.kernels.fused_adam)
+        self.deepspeed = initialize_deepspeed(config, model, layout)
         optimizer = OptimizerAccess(self.deepspeed)
         self.passes: Passes = build_passes(self.deepspeed, optimizer, config)
         self.losses = SourceSums(source_count, layout.device)

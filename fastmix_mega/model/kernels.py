@@ -62,17 +62,12 @@ class Kernels:
     """Its attention, a ring under context parallelism, and its rotary positions."""
     compiled: bool
     """torch.compile for megatron-core's regions: SwiGLU, and the sum with the residual."""
-    fused_adam: bool
-    """One kernel for the whole update."""
 
     def __str__(self) -> str:
         layers = "TransformerEngine" if self.engine_layers else "torch"
         attention = "TransformerEngine" if self.engine_attention else "torch SDPA"
         regions = "compiled" if self.compiled else "plain"
-        adam = "fused" if self.fused_adam else "plain"
-        return (
-            f"layers {layers}, attention {attention}, SwiGLU and residuals {regions}, Adam {adam}"
-        )
+        return f"layers {layers}, attention {attention}, SwiGLU and residuals {regions}"
 
     def settings(self) -> dict[str, bool]:
         """Of megatron-core's TransformerConfig."""
@@ -153,7 +148,7 @@ def choose(
         compiled = machine.cuda and machine.compiler
     # Its fast attention kernels know 16-bit numbers only.
     attention = engine and config.precision == "bf16" and not conversations
-    return Kernels(engine, attention, compiled, fused_adam=machine.cuda)
+    return Kernels(engine, attention, compiled)
 
 
 def problems(config: Config, mode: str, machine: Capabilities | None = None) -> list[str]:

@@ -27,8 +27,6 @@ class Savings:
 
     fused_norm: bool
     """RMSNorm keeps one number a token instead of a normalised copy."""
-    fused_adam: bool
-    """The optimizer needs no temporary tensors."""
     fused_swiglu: bool
     """SwiGLU keeps its input alone instead of three halves more."""
 
@@ -36,7 +34,7 @@ class Savings:
 def savings_of(config: Config, cuda: bool) -> Savings:
     """Of the kernels that a run takes by `fastmix_mega.model.kernels`, on CUDA or without."""
     compiled = {"on": True, "off": False, "auto": cuda}[config.kernels.compile]
-    return Savings(fused_norm=cuda, fused_adam=cuda, fused_swiglu=compiled)
+    return Savings(fused_norm=cuda, fused_swiglu=compiled)
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def _stage_memory(
     moments = [
         (state.gradients, work.body, work.forward_logits, forward_buffers),
         (state.gradients, work.body + work.layer, work.backward_logits, state.pass_buffers),
-        (state.gradients_in_step, 0, 0, state.step_buffers(savings)),
+        (state.gradients_in_step, 0, 0, state.step_buffers),
         # The targets' gradients are fp32, and one more is being added.
         ((directions + 1) * BYTES_FP32 * measured, *work.target_pass(config), 0),
     ]
@@ -154,9 +152,10 @@ class _State:
     flattened: bool
     """Whether the step copies the share's gradient into one tensor."""
 
-    def step_buffers(self, savings: Savings) -> float:
+    @property
+    def step_buffers(self) -> float:
         """The larger one of the reduction's buffers and the update's."""
-        update = self.shard * (self.flattened + (0 if savings.fused_adam else 2))
+        update = self.shard * self.flattened
         return max(self.reduction_buffers, update)
 
 

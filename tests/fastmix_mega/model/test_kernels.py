@@ -64,7 +64,7 @@ def test_auto_takes_what_a_gpu_can_use(
     found = choose(config(settings, **sections), mode, machine)
     chats = choose(config(settings, **sections), mode, machine, conversations=True)
     assert chats == replace(found, engine_attention=False)
-    assert found == Kernels(layers, attention, compiled=True, fused_adam=True)
+    assert found == Kernels(layers, attention, compiled=True)
     assert problems(config(settings, **sections), mode, machine) == []
 
 
