@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import Row, alternate, parser, ratio_row, tell
+from benchmarks.timing import Row, Spread, alternate, parser, ratio_row, tell, timed
+from fastmix_mega.engine import head_scores
 
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {
@@ -70,6 +72,27 @@ class Windows:
         self._steps(self.length)
         self.loop.outer.meter.enabled = False
 
+    def score_share(self) -> float:
+        """Processor time of the head's scores for that of the rest of the same steps.
+
+        Steadier than neighbours' ratio; what scoring does to caches elsewhere it cannot see.
+        """
+        spent: list[float] = []
+        original = head_scores.sequence_scores
+
+        def timed_scores(*given: Any) -> Any:
+            before = time.thread_time()
+            found = original(*given)
+            spent.append(time.thread_time() - before)
+            return found
+
+        head_scores.sequence_scores = timed_scores
+        try:
+            whole = timed(self.scored).cpu
+        finally:
+            head_scores.sequence_scores = original
+        return sum(spent) / (whole - sum(spent))
+
     def searching(self) -> None:
         """A whole window between two updates."""
         outer, every = self.loop.outer, self.loop.config.search.every
@@ -100,6 +123,10 @@ def measure(size: str, budget: float) -> list[Row]:
         length = 2 if size == "demo" else 1
         windows = Windows(build_loop(folder, size, layout, {}), length)
         plain, scored = alternate((windows.plain, windows.scored), 40, budget / 3)
+        inside = Spread.of([1 + windows.score_share() for _ in range(6 if size == "demo" else 2)])
+        what = f"{size}: scores' own processor time within those steps, 1 + share of the rest"
+        text = f"{inside}, {inside.count} windows"
+        rows.append(Row(1, what, f"at most {most:g}", text, inside.median <= most))
         what = f"{size}: steps with head scores of {share:g} of the tokens / plain steps"
         rows.append(ratio_row(1, what, most, scored, plain))
         if size == "demo":

@@ -26,7 +26,7 @@ from tests.launch import column, run_config
 
 GPU = Capabilities(cuda=True, transformer_engine=Version("2.9.0"), compiler=True)
 LAPTOP = Capabilities(cuda=False, transformer_engine=None, compiler=True)
-PLAIN = Kernels(False, False, False, False)
+PLAIN = Kernels(False, False, False)
 
 
 def config(settings: dict[str, Any], **sections: Any) -> Any:
@@ -109,7 +109,7 @@ def test_switches_are_words_or_yaml_booleans(settings: dict[str, Any]) -> None:
 
 def test_layers_of_each_choice() -> None:
     """Norms and linear layers stay apart, so that parameters keep their names."""
-    plain, fast = PLAIN.layer().submodules, Kernels(True, True, True, True).layer().submodules
+    plain, fast = PLAIN.layer().submodules, Kernels(True, True, True).layer().submodules
     assert plain.input_layernorm is plain.pre_mlp_layernorm is PLAIN.norm() is RMSNorm
     assert plain.self_attention.submodules.core_attention is CausalAttention
     assert plain.mlp.submodules.linear_fc1 is ColumnParallelLinear
@@ -120,7 +120,7 @@ def test_layers_of_each_choice() -> None:
     assert attention.core_attention is engine.TEDotProductAttention
     assert attention.linear_qkv is feed_forward.linear_fc1 is engine.TEColumnParallelLinear
     assert attention.linear_proj is feed_forward.linear_fc2 is engine.TERowParallelLinear
-    without = Kernels(True, False, True, True).layer().submodules
+    without = Kernels(True, False, True).layer().submodules
     assert without.self_attention.submodules.core_attention is CausalAttention
 
 
