@@ -59,11 +59,8 @@ def run(words: list[str], budget: float) -> list[Row] | str:
     return [Row(**json.loads(line)) for line in lines]
 
 
-def page(rows: list[Row], missing: list[str]) -> str:
-    """Markdown."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    ).stdout.strip()
+def page(rows: list[Row], missing: list[str], commit: str) -> str:
+    """Markdown; `commit` is the one that was measured."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
     today = datetime.date.today().isoformat()
     lines = [
@@ -93,6 +90,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=12.0, help="of measuring, about (12)")
     parser.add_argument("--output", type=Path, default=Path("docs/speed.md"))
     options = parser.parse_args()
+    head = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(head, capture_output=True, text=True).stdout.strip()
     rows: list[Row] = []
     failed: list[str] = []
     for number, (command, share) in enumerate(SHARES.items()):
@@ -107,7 +106,7 @@ def main() -> None:
             print(f"goal {row.goal}, {row.what}: {row.measured}", flush=True)
         # The page is whole at any time: a run that is cut short leaves what it measured.
         waiting = [f"`benchmarks.{each}` was not reached." for each in [*SHARES][number + 1 :]]
-        options.output.write_text(page(rows, [*failed, *waiting]))
+        options.output.write_text(page(rows, [*failed, *waiting], commit))
 
 
 if __name__ == "__main__":

@@ -181,4 +181,4 @@ def preconditioner(second_moment: Tensor, damping: float, shard: VocabularyShard
     total = torch.stack((second_moment.sum(), second_moment.new_tensor(second_moment.numel())))
     shard.reduce(total)
     root_mean_square = (total[0] / total[1]).sqrt()
-    return second_moment.sqrt() + damping * root_mean_square + 1e-8
+    return second_moment.sqrt().add_(damping * root_mean_square).add_(1e-8)

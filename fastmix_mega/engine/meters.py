@@ -66,7 +66,7 @@ class GradientAccess:
         for position, parameter in enumerate(parameters):
             divisor = self._preconditioner(parameter, step)
             for given, made in zip(gradients, directions, strict=True):
-                gradient = given[position] if divisor is None else given[position] / divisor
+                gradient = given[position] if divisor is None else given[position].div_(divisor)
                 made.append(gradient.to(parameter.dtype))
                 given[position] = gradient.new_empty(0)
         return directions
