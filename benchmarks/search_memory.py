@@ -3,7 +3,7 @@
     python -m benchmarks.search_memory [--precision bf16]
 
 Peaks of torch's allocations over three steps, outer steps included, as `benchmarks.plan_memory`
-records them; one process, 7.3M parameters. What is added is told as a multiple of the parameters in
+records them; one process, 6.2M parameters. What is added is told as a multiple of the parameters in
 bf16.
 """
 
