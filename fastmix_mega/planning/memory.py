@@ -276,11 +276,13 @@ def _activations(
     logits += matrix * width + residual
     scored = 0.0
     if mode == "search" and config.search.scores == "head":
-        copies = (3 if width == BYTES_FP32 else 3.5) * BYTES_FP32 * min(table, CHUNK_ELEMENTS)
-        scored = table * width + copies
+        # Probabilities and responses; a bf16 head's logits are made fp32 besides.
+        copies = (2 if width == BYTES_FP32 else 2.5) * BYTES_FP32 * min(table, CHUNK_ELEMENTS)
         if config.separate_targets:
-            # One sequence's own gradient, and the part of it that a chunk adds.
-            scored += 2 * BYTES_FP32 * matrix
+            # One sequence's own gradient, the part of it that a chunk adds, and its logits'.
+            alone = table / train.micro_batch
+            copies = max(copies, BYTES_FP32 * (2 * matrix + min(alone, CHUNK_ELEMENTS)))
+        scored = table * width + copies
     if logits > backward:
         return _Work(body, scored, logits, 0)
     return _Work(body, scored, 0, backward)
