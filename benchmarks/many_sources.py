@@ -106,7 +106,7 @@ def controller_seconds(count: int) -> list[float]:
     for _ in range(300):
         counts = random.integers(0, 3, count).astype(float)
         values = random.normal(size=count) * counts
-        sums = np.stack((values, values**2 + counts, counts))
+        sums = np.stack((values, values**2 + counts, counts, counts))
         seconds.append(timed(lambda: controller.update(sums)).cpu)  # noqa: B023
     return sorted(seconds[-100:])
 

@@ -25,7 +25,7 @@ FloatArray = NDArray[np.float64]
 
 
 def observed(loop: Any, windows: int, first_step: int) -> FloatArray:
-    """[3, S] sums (sum, squares, count) of sequences' scores, with the weights left as they are."""
+    """[4, S] sums (see `SourceSums`) of sequences' scores, with the weights left as they are."""
     from fastmix_mega.data.batches import load_micro_batch
 
     meter, every = loop.outer.meter, loop.config.search.every
@@ -57,7 +57,7 @@ def forward(loop: Any, batch: Any) -> None:
 
 def noise_per_sequence(sums: FloatArray) -> float:
     """Variance of a sequence's score within its source, over that of the sources' means."""
-    total, squares, count = sums
+    total, squares, count, _ = sums
     mean = total / count
     within = (squares - count * mean**2) / (count - 1)
     # The means' own noise is in their variance; it is taken out.
