@@ -1,0 +1,139 @@
+"""Instruction data made of local text: sources, targets, and what mixtures are judged on.
+
+    python -m data_tools.build_instructions configs/instructions_demo.yaml \\
+        --tokenizer data/demo/tokenizer.model --output data/sft
+
+reads every source that the YAML names, drops repeated questions (a target's question is in no
+source), writes JSONL with `question` and `answer`, and indexes each file with its loss mask:
+
+    text/sources/NAME.jsonl, sources/NAME   what a model may be trained on
+    text/targets/NAME.jsonl, targets/NAME   what a search may look at
+    text/judge/NAME.jsonl, judge/NAME       what no search ever sees
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_tools.commands import run_command, tool_parser
+from data_tools.instructions import Instructions, Pair, WrongAnswers, read_pairs, wrong_pairs
+from data_tools.preprocess import Options, preprocess
+from fastmix_mega.config import read_yaml
+from fastmix_mega.errors import UserError
+from fastmix_mega.files import write_atomic
+
+
+class InstructionsConfig(BaseModel):
+    """The YAML of `build_instructions`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sources: Annotated[list[Instructions], Field(min_length=1)]
+    targets: list[Instructions] = []
+    """No sources: half of their pairs are for the search, half for judging."""
+
+
+def load_instructions_config(path: Path) -> InstructionsConfig:
+    """Read and validate the YAML; UserError says what is wrong where."""
+    try:
+        content = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        config = InstructionsConfig.model_validate(content)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise UserError("\n".join([f"{path}: {len(lines)} mistake(s)", *lines])) from None
+    names = [source.name for source in (*config.sources, *config.targets)]
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}: every source and target needs a name of its own")
+    real = {source.name for source in config.sources if not isinstance(source, WrongAnswers)}
+    for source in config.sources:
+        unknown = set(source.of) - real if isinstance(source, WrongAnswers) else set()
+        if unknown:
+            raise UserError(f"{path}: {source.name}: {', '.join(sorted(unknown))} is no source")
+    if any(isinstance(target, WrongAnswers) for target in config.targets):
+        raise UserError(f"{path}: wrong answers can be a source, never a target")
+    return config
+
+
+def build_instructions(config: InstructionsConfig, output: Path, base: Path) -> list[Path]:
+    """Write the JSONL files below `output`/text; returns them.
+
+    Args:
+        config: what to make.
+        output: made if it is missing; each file appears whole.
+        base: relative folders of the configuration start here.
+    """
+    asked: set[str] = set()
+    parts: dict[tuple[str, str], list[Pair]] = {}
+    # Targets come first: a question that a source shares with a target belongs to the target.
+    for target in config.targets:
+        pairs = _take(target, base, asked)
+        half = len(pairs) // 2
+        parts["targets", target.name], parts["judge", target.name] = pairs[:half], pairs[half:]
+    for source in config.sources:
+        if not isinstance(source, WrongAnswers):
+            parts["sources", source.name] = _take(source, base, asked)
+    for source in config.sources:
+        if isinstance(source, WrongAnswers):
+            given = {name: parts["sources", name] for name in source.of}
+            parts["sources", source.name] = list(wrong_pairs(source, given))
+    written = []
+    for (folder, name), pairs in parts.items():
+        if not pairs:
+            raise UserError(f"{name}: no pair of a question and an answer was found")
+        path = output / "text" / folder / f"{name}.jsonl"
+        write_pairs(path, pairs)
+        written.append(path)
+    return written
+
+
+def _take(source: Instructions, base: Path, asked: set[str]) -> list[Pair]:
+    """Pairs whose question is new, until there are enough."""
+    taken: list[Pair] = []
+    for pair in read_pairs(source, base):
+        if pair.question in asked:
+            continue
+        asked.add(pair.question)
+        taken.append(pair)
+        if len(taken) == source.max_pairs:
+            break
+    return taken
+
+
+def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
+    lines = [
+        orjson.dumps({"id": pair.identifier, "question": pair.question, "answer": pair.answer})
+        for pair in pairs
+    ]
+    write_atomic(path, b"".join(line + b"\n" for line in lines))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = tool_parser("build_instructions", __doc__ or "")
+    parser.add_argument("config", type=Path, help="YAML that names the sources and targets")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="of the model to train")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the result")
+
+    def work(options: argparse.Namespace) -> None:
+        config = load_instructions_config(options.config)
+        texts = build_instructions(config, options.output, options.config.parent)
+        print(f"{'':>10}  {'pairs':>9}  {'tokens':>9}")
+        for path in texts:
+            prefix = options.output / path.parent.name / path.stem
+            settings = Options(mode="sft", record="question", fresh=True)
+            pairs, tokens = preprocess([path], options.tokenizer, prefix, settings)
+            print(f"{path.stem:>10}  {pairs:>9,}  {tokens:>9,}  {path.parent.name}", flush=True)
+
+    return run_command(parser, work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
