@@ -55,7 +55,9 @@ def load_instructions_config(path: Path) -> InstructionsConfig:
         raise UserError(f"{path}: every source and target needs a name of its own")
     real = {source.name for source in config.sources if not isinstance(source, WrongAnswers)}
     for source in config.sources:
-        unknown = set(source.of) - real if isinstance(source, WrongAnswers) else set()
+        if not isinstance(source, WrongAnswers):
+            continue
+        unknown = {*source.questions, *source.answers} - real
         if unknown:
             raise UserError(f"{path}: {source.name}: {', '.join(sorted(unknown))} is no source")
     if any(isinstance(target, WrongAnswers) for target in config.targets):
@@ -83,7 +85,8 @@ def build_instructions(config: InstructionsConfig, output: Path, base: Path) -> 
             parts["sources", source.name] = _take(source, base, asked)
     for source in config.sources:
         if isinstance(source, WrongAnswers):
-            given = {name: parts["sources", name] for name in source.of}
+            names = (*source.questions, *source.answers)
+            given = {name: parts["sources", name] for name in names}
             parts["sources", source.name] = list(wrong_pairs(source, given))
     written = []
     for (folder, name), pairs in parts.items():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_tools.texts import Document, FilesCorpus, MetadataCorpus, read_documents
 
@@ -76,10 +76,19 @@ class Arithmetic(_Named):
 
 
 class WrongAnswers(_Named):
-    """Questions of other sources, each with an answer that belongs to a source of another kind."""
+    """Questions of some sources, each with the answer to a question of another source."""
 
     kind: Literal["wrong_answers"]
-    of: Annotated[list[str], Field(min_length=2)]
+    questions: Annotated[list[str], Field(min_length=1)]
+    answers: Annotated[list[str], Field(min_length=1)]
+    """Sources that are none of `questions`."""
+
+    @model_validator(mode="after")
+    def _answers_are_wrong(self) -> WrongAnswers:
+        both = sorted(set(self.questions) & set(self.answers))
+        if both:
+            raise ValueError(f"{both[0]!r} is in questions and in answers: these would be right")
+        return self
 
 
 Instructions = Annotated[
@@ -125,12 +134,12 @@ def read_pairs(source: Instructions, base: Path) -> Iterator[Pair]:
 
 
 def wrong_pairs(source: WrongAnswers, pairs: Mapping[str, Sequence[Pair]]) -> Iterator[Pair]:
-    """Each question in turn gets the answer of a random pair of another source."""
+    """Questions of one source in turn, each with the answer of a random pair of another."""
     generator = random.Random(source.name)
     for number in range(source.max_pairs):
-        asked = source.of[number % len(source.of)]
-        answered = generator.choice([name for name in source.of if name != asked])
-        question, answer = generator.choice(pairs[asked]), generator.choice(pairs[answered])
+        asked = pairs[source.questions[number % len(source.questions)]]
+        answered = pairs[generator.choice(source.answers)]
+        question, answer = generator.choice(asked), generator.choice(answered)
         yield Pair(f"wrong/{number}", question.question, answer.answer)
 
 

@@ -13,6 +13,7 @@ from data_tools.build_instructions import build_instructions, load_instructions_
 from data_tools.instructions import Arithmetic, read_pairs
 from fastmix_mega.errors import UserError
 
+WRONG = {"name": "x", "kind": "wrong_answers"}
 CODE = '''
 def area(width, height=2):
     """The area of a rectangle
@@ -78,13 +79,15 @@ def test_wrong_answers_are_of_another_kind(tmp_path: Path) -> None:
     sources = [
         {"name": "functions", "kind": "docstring_questions", "root": "package"},
         {"name": "sums", "kind": "arithmetic", "max_pairs": 50},
-        {"name": "wrong", "kind": "wrong_answers", "of": ["functions", "sums"], "max_pairs": 40},
-    ]
+        {"name": "wrong", "kind": "wrong_answers", "questions": ["functions"],
+         "answers": ["sums"], "max_pairs": 40},
+    ]  # fmt: skip
     found = built(tmp_path, sources=sources)
     answers = {pair["answer"] for pair in found["sources/sums"]}
     assert len(found["sources/wrong"]) == 40
     for pair in found["sources/wrong"]:
-        assert pair["question"].startswith("What does") == (pair["answer"] in answers)
+        assert pair["question"].startswith("What does")
+        assert pair["answer"] in answers
 
 
 def test_a_targets_questions_are_in_no_source(tmp_path: Path) -> None:
@@ -114,8 +117,12 @@ def test_a_targets_questions_are_in_no_source(tmp_path: Path) -> None:
         ({"sources": [{"name": "x", "kind": "riddles"}]}, "sources.0"),
         ({"sources": [{"name": "x", "kind": "arithmetic"}] * 2}, "a name of its own"),
         (
-            {"sources": [{"name": "x", "kind": "wrong_answers", "of": ["y", "z"]}]},
+            {"sources": [WRONG | {"questions": ["y"], "answers": ["z"]}]},
             "x: y, z is no source",
+        ),
+        (
+            {"sources": [WRONG | {"questions": ["y"], "answers": ["y"]}]},
+            "these would be right",
         ),
     ],
 )

@@ -1,0 +1,140 @@
+"""Multiple-choice questions as token files: one sequence per choice, whose tokens alone count.
+
+    python -m data_tools.preprocess_choices questions.jsonl --tokenizer tokenizer.model \\
+        --output-prefix data/targets/quiz
+
+reads JSONL with `question`, `choices` (a list of texts) and `answer` (the right one's place from 0,
+or its letter from A). Every question of a file has the same number of choices. In the files the
+right choice comes first, and the manifest says how many choices a question has: such a prefix can
+be a target or an evaluation set.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from data_tools.chat_encoding import ChatEncoder, ChatOptions
+from data_tools.commands import run_command, tool_parser
+from data_tools.readers import Problem
+from data_tools.templates import load_template
+from fastmix_mega.data.indexed import IndexedWriter, token_dtype
+from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.errors import UserError
+
+
+@dataclass(frozen=True)
+class Question:
+    question: str
+    choices: list[str]
+    """The right one first."""
+
+
+def preprocess_choices(
+    inputs: Sequence[Path], tokenizer_path: Path, output_prefix: Path, template: str = "plain"
+) -> tuple[int, int]:
+    """Write the prefix; returns its questions and tokens.
+
+    Raises:
+        UserError: naming the file and line of the first question that cannot be used.
+    """
+    tokenizer = Tokenizer(tokenizer_path)
+    render = load_template(template, tokenizer).render
+    encoder = ChatEncoder(tokenizer, ChatOptions(template), bos=False)
+    questions = [question for path in inputs for question in read_questions(path)]
+    if not questions:
+        raise UserError(f"{', '.join(map(str, inputs))}: no question")
+    count = len(questions[0].choices)
+    manifest: dict[str, Any] = {
+        "tokenizer_sha256": tokenizer.sha256,
+        "vocab_size": tokenizer.vocab_size,
+        "eod": tokenizer.eod,
+        "choices": count,
+    }
+    tokens = 0
+    dtype = token_dtype(tokenizer.vocab_size)
+    with IndexedWriter(output_prefix, dtype, manifest, masked=True, template=template) as writer:
+        for number, question in enumerate(questions, 1):
+            if len(question.choices) != count:
+                raise UserError(
+                    f"question {number} has {len(question.choices)} choices and the first one has "
+                    f"{count}; make a prefix for each number of choices"
+                )
+            rendered = []
+            for choice in question.choices:
+                pieces = render(
+                    [
+                        {"role": "user", "content": question.question},
+                        {"role": "assistant", "content": choice},
+                    ]
+                )
+                if isinstance(pieces, Problem):
+                    raise UserError(f"question {number}: {pieces.reason}")
+                rendered.append(pieces)
+            for ids, mask in encoder.encode(rendered):
+                writer.add_document(ids, mask)
+                tokens += len(ids)
+    return len(questions), tokens
+
+
+def read_questions(path: Path) -> Iterator[Question]:
+    """Every line of a JSONL file, checked."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise UserError(f"{path}:{number}: not JSON: {error}") from None
+        found = _question(row)
+        if isinstance(found, str):
+            raise UserError(f"{path}:{number}: {found}")
+        yield found
+
+
+def _question(row: Any) -> Question | str:
+    """Or what is wrong with the row."""
+    if not isinstance(row, dict):
+        return "not an object"
+    question, choices, answer = (row.get(key) for key in ("question", "choices", "answer"))
+    if not isinstance(question, str) or not question:
+        return "'question' is not a text"
+    if not isinstance(choices, list) or not all(isinstance(c, str) and c for c in choices):
+        return "'choices' is not a list of texts"
+    if len(choices) < 2 or len(set(choices)) < len(choices):
+        return "'choices' must be at least two different texts"
+    if isinstance(answer, str) and len(answer) == 1:
+        answer = ord(answer.upper()) - ord("A")
+    if not isinstance(answer, int) or not 0 <= answer < len(choices):
+        return f"'answer' must be a place from 0 to {len(choices) - 1}, or its letter from A"
+    others = [choice for place, choice in enumerate(choices) if place != answer]
+    return Question(question, [choices[answer], *others])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = tool_parser("preprocess_choices", __doc__ or "")
+    parser.add_argument("inputs", type=Path, nargs="+", help="JSONL files, in order")
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--output-prefix", type=Path, required=True, help="without .bin/.idx")
+    parser.add_argument("--template", default="plain", help="plain, raw, hf, or a file")
+
+    def work(options: argparse.Namespace) -> None:
+        questions, tokens = preprocess_choices(
+            options.inputs, options.tokenizer, options.output_prefix, options.template
+        )
+        print(f"{options.output_prefix}: {questions:,} questions, {tokens:,} tokens")
+
+    return run_command(parser, work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
