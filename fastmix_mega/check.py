@@ -15,6 +15,7 @@ from pathlib import Path
 from fastmix_mega.baselines.settings import SWARMS, UNTRAINED
 from fastmix_mega.config import Config, SourceConfig
 from fastmix_mega.constraints.apply import epochs_at
+from fastmix_mega.data.choices import ChoiceSource
 from fastmix_mega.data.overlap import document_hashes, shared_documents
 from fastmix_mega.data.rows import Source
 from fastmix_mega.data.source import open_source
@@ -155,6 +156,16 @@ def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
                 yield f"{where}: {error}"
                 continue
             opened[where] = source
+            if source.choices > 1 and group == "sources":
+                yield (
+                    f"{where}: multiple-choice questions can be a target or an evaluation set, "
+                    "never a source: their wrong choices would be trained on"
+                )
+            if isinstance(source, ChoiceSource) and source.left_out:
+                found.warnings.append(
+                    f"{where}: {source.left_out} questions with a choice of more than "
+                    f"{config.train.seq_length} tokens are left out"
+                )
             if tokenizer is not None:
                 yield from _same_tokenizer(where, source, tokenizer)
     yield from _mixtures(config, mode, opened, tokenizer, found)

@@ -49,6 +49,8 @@ from fastmix_mega.stop import Stopped, StopRequest
 from fastmix_mega.telemetry import RunLog
 from fastmix_mega.weights.start import StartingPoint, open_start_together
 
+ACCURACY = "/accuracy"
+"""After the name of a set of multiple choice, in an evaluation's line."""
 Mode = Literal["search", "train"]
 
 
@@ -300,11 +302,13 @@ class TrainingLoop:
         batches = even_micro_batches(
             sets, self.config.evaluation.sequences, 0, self.config.train.micro_batch, self.layout
         )
-        losses = self.engine.evaluate(batches, len(sets))
+        found = self.engine.evaluate(batches, [each.choices for each in sets])
         if self.log is not None:
-            named = zip(sets, losses, strict=True)
-            self.log.evaluation(step, {each.name: float(loss) for each, loss in named})
-        return float(losses.mean())
+            named = {each.name: float(loss) for each, loss in zip(sets, found.losses, strict=True)}
+            for number, accuracy in found.accuracies.items():
+                named[f"{sets[number].name}{ACCURACY}"] = accuracy
+            self.log.evaluation(step, named)
+        return float(found.losses.mean())
 
     def _state(self) -> dict[str, Any]:
         meter = self.engine.meter

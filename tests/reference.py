@@ -40,11 +40,28 @@ class Trajectory:
 
 def sequence_losses(model: Any, tokens: Tensor) -> Tensor:
     """[b] mean cross-entropy of each sequence, from the logits alone."""
+    return token_losses(model, tokens).mean(1)
+
+
+def set_loss(model: Any, target: Any, indices: Any) -> Tensor:
+    """Mean loss of samples of a target: text, or multiple choice with the right choice first."""
+    rows = target.read(indices)
+    losses = token_losses(model, torch.from_numpy(rows.tokens))
+    if target.choices == 1:
+        assert rows.loss_mask is None
+        return losses.mean()
+    mask = torch.from_numpy(rows.loss_mask)
+    likelihood = -(losses * mask).sum(1) / mask.sum(1)  # Of a token of the choice, as a logarithm.
+    return -torch.log_softmax(likelihood.view(-1, target.choices), 1)[:, 0].mean()
+
+
+def token_losses(model: Any, tokens: Tensor) -> Tensor:
+    """[b, s] cross-entropy of every token."""
     inputs, labels = tokens[:, :-1], tokens[:, 1:]
     positions = torch.arange(inputs.size(1)).expand_as(inputs)
     logits = model(inputs, positions, None)  # [b, s, V]
     per_token = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return per_token.view(labels.shape).mean(1)
+    return per_token.view(labels.shape)
 
 
 def chosen_parameters(model: Any, scores: str) -> list[Tensor]:
@@ -127,23 +144,19 @@ def _search(config: Config, layout: Layout) -> Trajectory:
         weights = mixture / law
         if step >= search.warmup and (step - search.warmup) % search.every == 0:
             per_target = -(-search.target_batch // len(inputs.targets))
-            first = outer_step * per_target
-            batches = [
-                torch.from_numpy(target.samples(first + np.arange(per_target)))
+            looked_at = [
+                (target, outer_step * size + np.arange(size))
                 for target in inputs.targets
+                for size in [max(1, per_target // target.choices) * target.choices]
             ]
-            target_losses = [sequence_losses(model, batch).mean().item() for batch in batches]
+            target_losses = [set_loss(model, *each).item() for each in looked_at]
             result.target_loss.append(target_losses)
             shares = next_shares
             result.target_weights.append(shares.tolist())
             if search.objective == "minimax":
                 if target_reference is None:
-                    first_ones = [target.samples(np.arange(64)) for target in inputs.targets]
                     target_reference = np.array(
-                        [
-                            sequence_losses(model, torch.from_numpy(tokens)).mean().item()
-                            for tokens in first_ones
-                        ]
+                        [set_loss(model, each, np.arange(64)).item() for each in inputs.targets]
                     )
                 raised = search.target_step * (np.array(target_losses) - target_reference)
                 next_shares = shares * np.exp(raised) / (shares @ np.exp(raised))
@@ -157,9 +170,9 @@ def _search(config: Config, layout: Layout) -> Trajectory:
             for weights_of_targets in (shares, *np.eye(targets)):
 
                 def target_loss(
-                    batches: list[Tensor] = batches, weights_: Any = weights_of_targets
+                    looked_at: Any = looked_at, weights_: Any = weights_of_targets
                 ) -> Tensor:
-                    losses = [sequence_losses(model, batch).mean() for batch in batches]
+                    losses = [set_loss(model, *each) for each in looked_at]
                     return sum(float(w) * loss for w, loss in zip(weights_, losses, strict=True))
 
                 found = gradients(model, target_loss, search.scores)

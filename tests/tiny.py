@@ -41,6 +41,20 @@ def write_corpora(directory: Path) -> None:
         write(name, 3 + 50 * number, 100)
     write("target", 3 + 50, 30)
     write("other_target", 3 + 100, 30)
+    write_quiz(directory / "quiz", manifest)
+
+
+def write_quiz(prefix: Path, manifest: dict[str, Any]) -> None:
+    """20 questions with three choices of different lengths; the right ones are like beta."""
+    random = np.random.default_rng(1)
+    fields = manifest | {"choices": 3}
+    with IndexedWriter(prefix, token_dtype(300), fields, masked=True) as writer:
+        for _ in range(20):
+            asked = 3 + random.integers(0, 200, 5)
+            for first in (53, 3, 103):
+                answer = first + random.integers(0, 120, random.integers(1, 9))
+                mask = np.repeat([0, 1], [len(asked), len(answer)])
+                writer.add_document(np.concatenate((asked, answer)), mask)
 
 
 def write_conversations(directory: Path) -> None:

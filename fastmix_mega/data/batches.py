@@ -89,19 +89,24 @@ def load_micro_batch(
 
 
 def even_draw(
-    set_count: int, per_set: int, first_index: int, multiple: int
+    counts: Sequence[int], turn: int, multiple: int
 ) -> tuple[Draw, NDArray[np.float64]]:
-    """`per_set` consecutive samples of each of several sets, and weights that average each set.
+    """Consecutive samples of each of several sets, and weights that average each set.
 
     The rows are padded to a `multiple` (repeating the last) so that every process has the same
     number of micro-batches; padding weighs nothing.
 
+    Args:
+        counts: samples of each set.
+        turn: how many such draws came before: each goes on where the last one ended.
+        multiple: of rows.
+
     Returns:
-        The draw, and [rows] weights: 1 / per_set, or 0 for padding.
+        The draw, and [rows] weights: 1 / the set's count, or 0 for padding.
     """
-    sources = np.repeat(np.arange(set_count), per_set)
-    indices = first_index + np.tile(np.arange(per_set), set_count)
-    weights = np.full(len(sources), 1.0 / per_set)
+    sources = np.repeat(np.arange(len(counts)), counts)
+    indices = np.concatenate([turn * count + np.arange(count) for count in counts])
+    weights = 1.0 / np.repeat(np.asarray(counts, np.float64), counts)
     padding = -len(sources) % multiple
     return (
         Draw(np.pad(sources, (0, padding), "edge"), np.pad(indices, (0, padding), "edge")),
@@ -110,12 +115,17 @@ def even_draw(
 
 
 def even_micro_batches(
-    sets: Sequence[Source], per_set: int, first_index: int, micro_batch: int, layout: Layout
+    sets: Sequence[Source], per_set: int, turn: int, micro_batch: int, layout: Layout
 ) -> list[MicroBatch]:
-    """This process's micro-batches of an even draw; every process has the same number of them."""
+    """This process's micro-batches of an even draw; every process has the same number of them.
+
+    Of multiple choice, whole questions are drawn: at most `per_set` sequences, one question at
+    least.
+    """
     # The interleaved pipeline schedule goes through micro-batches in groups.
     group = layout.pipeline.size if layout.sizes["interleave"] > 1 else 1
     multiple = micro_batch * layout.data.size * group
-    draw, weights = even_draw(len(sets), per_set, first_index, multiple)
+    counts = [max(1, per_set // each.choices) * each.choices for each in sets]
+    draw, weights = even_draw(counts, turn, multiple)
     rows = rows_of_rank(len(weights), micro_batch, layout.data.rank, layout.data.size)
     return [load_micro_batch(sets, draw, part, weights, layout.device) for part in rows]

@@ -57,6 +57,7 @@ class ConversationSource:
     """
 
     masked = True
+    choices = 1
 
     def __init__(
         self,
@@ -127,11 +128,14 @@ class ConversationSource:
 
     def read(self, indices: NDArray[np.integer]) -> Rows:
         """Sequences by their place in the shuffled, endless order; see `TokenSource.read`."""
-        count, length = len(indices), self.seq_length
+        return self._read_rows(self._order.places(indices))
+
+    def _read_rows(self, sequences: NDArray[np.int64]) -> Rows:
+        count, length = len(sequences), self.seq_length
         tokens = np.full((count, length + 1), self._padding, np.int64)
         mask = np.zeros((count, length), np.bool_)
         documents = np.zeros((count, length + 1), np.int32)
-        for row, sequence in enumerate(self._order.places(indices)):
+        for row, sequence in enumerate(sequences):
             place = number = 0
             for number, conversation in enumerate(self._members(int(sequence))):
                 own, counted = self._conversation(int(conversation))

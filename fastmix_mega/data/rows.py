@@ -36,6 +36,8 @@ class Source(Protocol):
     """Sequences in one epoch."""
     masked: bool
     """Whether only some tokens count."""
+    choices: int
+    """Sequences in a row that are the choices of one question; 1 where there are no questions."""
 
     def read(self, indices: NDArray[np.integer]) -> Rows:
         """Sequences by their place in the shuffled, endless order: from `num_samples` on they are

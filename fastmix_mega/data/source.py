@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fastmix_mega.data.choices import ChoiceSource, choices_of
 from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.indexed import IndexedTokens
 from fastmix_mega.data.order import SampleOrder
@@ -34,6 +35,7 @@ class TokenSource:
     """
 
     masked = False
+    choices = 1
 
     def __init__(
         self,
@@ -92,7 +94,8 @@ def open_source(
     held_out: bool = False,
     packed: bool = True,
 ) -> Source:
-    """Text or conversations, by whether the files have a loss mask; arguments as there.
+    """Text, conversations or multiple choice, by the files' loss mask and manifest; arguments as
+    there.
 
     Raises:
         UserError: if a file is missing or broken, or some have a loss mask and others none.
@@ -106,4 +109,6 @@ def open_source(
         raise UserError(
             f"{masked[0].prefix} has a loss mask and {without} has none; make them two sources"
         )
+    if any(choices_of(file) > 1 for file in files):
+        return ChoiceSource(name, files, seq_length, seed)
     return ConversationSource(name, files, seq_length, seed, holdout, held_out, packed)

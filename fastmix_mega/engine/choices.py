@@ -12,9 +12,11 @@ target's gradient needs nothing but these weights, whatever the layout.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastmix_mega.mixture.rule import FloatArray
 
@@ -39,5 +41,29 @@ def choice_loss(sequence_losses: FloatArray) -> ChoiceLoss:
     slopes = -np.exp(log_probabilities)
     slopes[:, 0] += 1.0
     # A tie is no answer.
-    right = (logits[:, :1] > logits[:, 1:]).all(axis=1)
-    return ChoiceLoss(-log_probabilities[:, 0], slopes, right.astype(np.float64))
+    right = np.where((logits[:, :1] > logits[:, 1:]).all(axis=1), 1.0, 0.0)
+    return ChoiceLoss(-log_probabilities[:, 0], slopes, right)
+
+
+def weigh_choices(
+    losses: FloatArray, sets: NDArray[np.int64], choices: Sequence[int]
+) -> tuple[FloatArray, dict[int, ChoiceLoss]]:
+    """What each sequence's mean loss must weigh, so that a set's weighted losses have the gradient
+    of its questions' mean loss.
+
+    Args:
+        losses: [rows] mean loss of every sequence, a question's in a row.
+        sets: [rows] the set of each; -1 for padding.
+        choices: per set, sequences per question; 1 for a set without questions.
+
+    Returns:
+        [rows] weights, NaN where there is no question; and by set its questions' losses.
+    """
+    weights = np.full(len(losses), np.nan)
+    found = {}
+    for number, count in enumerate(choices):
+        if count > 1:
+            rows = np.flatnonzero(sets == number)
+            found[number] = choice_loss(losses[rows].reshape(-1, count))
+            weights[rows] = found[number].slopes.ravel() / len(found[number].losses)
+    return weights, found

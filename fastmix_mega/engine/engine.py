@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from fastmix_mega.config import Config
 from fastmix_mega.data.batches import MicroBatch
 from fastmix_mega.engine.answers import weigh_sets, weigh_step
+from fastmix_mega.engine.choices import ChoiceLoss, weigh_choices
 from fastmix_mega.engine.loss_meters import EXCESS_LOSSES, LOSSES, LossMeter
 from fastmix_mega.engine.meters import GradientAccess, ScoreMeter, build_meter
 from fastmix_mega.engine.optimizer_access import OptimizerAccess
@@ -28,6 +30,24 @@ from fastmix_mega.model.masks import conversation_bias
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.context import positions_of_rank
 from fastmix_mega.parallel.layout import Layout
+
+
+@dataclass(frozen=True)
+class SetLosses:
+    """Of targets or evaluation sets."""
+
+    losses: NDArray[np.float64]
+    """[sets] nats per token that counts; of multiple choice, nats per question."""
+    accuracies: dict[int, float]
+    """By set of multiple choice, the share of questions whose right choice is the likeliest."""
+
+
+def _with_questions(
+    losses: NDArray[np.float64], questions: dict[int, ChoiceLoss]
+) -> NDArray[np.float64]:
+    for number, each in questions.items():
+        losses[number] = each.losses.mean()
+    return losses
 
 
 class TrainingEngine:
@@ -160,7 +180,11 @@ class TrainingEngine:
         return None if norm is None or not math.isfinite(norm) else float(norm)
 
     def measure_target(
-        self, step: int, micro_batches: Sequence[MicroBatch], weights: NDArray[np.float64]
+        self,
+        step: int,
+        micro_batches: Sequence[MicroBatch],
+        weights: NDArray[np.float64],
+        choices: Sequence[int],
     ) -> NDArray[np.float64]:
         """Set the direction v for the scores from target sequences. Collective.
 
@@ -169,12 +193,13 @@ class TrainingEngine:
             micro_batches: this replica's; `sources` number the targets and `weights` average
                 each of them.
             weights: [targets], each target's share of the objective.
+            choices: per target, sequences per question of multiple choice; 1 for the others.
 
         Returns:
             [targets] the targets' losses before this step.
         """
         assert self.meter is not None
-        micro_batches = weigh_sets(micro_batches, len(weights), self.layout.data)
+        micro_batches, questions = self._weigh_sets(micro_batches, choices)
         shares = torch.from_numpy(weights / weights.sum()).to(self.layout.device, torch.float32)
         losses, forward = self._mean_losses(micro_batches, len(weights))
 
@@ -183,14 +208,60 @@ class TrainingEngine:
             return self._forward(model, batch)
 
         self.meter.set_direction(step, micro_batches, shares, forward, again)
-        return self._sum(losses)
+        return _with_questions(self._sum(losses), questions)
 
-    def evaluate(self, micro_batches: Sequence[MicroBatch], set_count: int) -> NDArray[np.float64]:
-        """[sets] mean losses, where `sources` number the sets. Collective; changes nothing."""
-        micro_batches = weigh_sets(micro_batches, set_count, self.layout.data)
-        losses, forward = self._mean_losses(micro_batches, set_count)
+    def evaluate(self, micro_batches: Sequence[MicroBatch], choices: Sequence[int]) -> SetLosses:
+        """Mean losses, where `sources` number the sets. Collective; changes nothing.
+
+        Args:
+            micro_batches: this replica's; `weights` average each set.
+            choices: per set, sequences per question of multiple choice; 1 for the others.
+        """
+        micro_batches, questions = self._weigh_sets(micro_batches, choices)
+        losses, forward = self._mean_losses(micro_batches, len(choices))
         self.passes.evaluate(micro_batches, forward)
-        return self._sum(losses)
+        accuracies = {number: float(each.right.mean()) for number, each in questions.items()}
+        return SetLosses(_with_questions(self._sum(losses), questions), accuracies)
+
+    def _weigh_sets(
+        self, micro_batches: Sequence[MicroBatch], choices: Sequence[int]
+    ) -> tuple[Sequence[MicroBatch], dict[int, ChoiceLoss]]:
+        """The micro-batches with weights whose gradient is that of each set's mean loss.
+
+        Those of multiple choice depend on the losses of a question's sequences, which other
+        processes may hold: they are looked at first, in one more forward pass.
+        """
+        layout = self.layout
+        micro_batches = weigh_sets(micro_batches, len(choices), layout.data)
+        if all(count == 1 for count in choices):
+            return micro_batches, {}
+        size = len(micro_batches[0].sources)
+        rows = torch.zeros(2, len(micro_batches) * layout.data.size * size, dtype=torch.float64)
+        rows = rows.to(layout.device)
+
+        def place(number: int) -> slice:
+            # As `rows_of_rank` deals them out.
+            first = (number * layout.data.size + layout.data.rank) * size
+            return slice(first, first + size)
+
+        def forward(model: Any, number: int, batch: MicroBatch) -> Tensor:
+            output = self._forward(model, batch)
+            if model.post_process:
+                whole = self._whole_losses(output)
+                if layout.is_reporter:
+                    # Padding weighs nothing, and is of no set.
+                    sets = torch.where(batch.weights != 0, batch.sources, -1)
+                    rows[:, place(number)] = torch.stack((whole.double(), sets.double()))
+            return output
+
+        self.passes.evaluate(micro_batches, forward)
+        losses, sets = self._sum(rows)
+        weights, questions = weigh_choices(losses, sets.astype(np.int64), choices)
+        weighed = []
+        for number, batch in enumerate(micro_batches):
+            own = torch.from_numpy(weights[place(number)]).to(batch.weights)
+            weighed.append(replace(batch, weights=torch.where(own.isnan(), batch.weights, own)))
+        return weighed, questions
 
     def _mean_losses(
         self, micro_batches: Sequence[MicroBatch], count: int

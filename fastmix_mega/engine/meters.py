@@ -305,7 +305,8 @@ class HeadMeter(_Meter):
         gradients[0].add_(whole)
         if not self.target_count:
             return
-        present = batch.sources[batch.weights > 0].unique().tolist()
+        # Weights of wrong choices are negative.
+        present = batch.sources[batch.weights != 0].unique().tolist()
         if len(present) == 1 and shares[present[0]] > TINY_SHARE:
             gradients[1 + present[0]].add_(whole / shares[present[0]])
             return

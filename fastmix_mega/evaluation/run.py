@@ -89,24 +89,31 @@ def held_out_losses(
     engine = TrainingEngine(config, shape, layout, len(config.sources), None, weights)
     count = config.evaluation.sequences
     batches = even_micro_batches(sets, count, 0, config.train.micro_batch, layout)
-    losses = engine.evaluate(batches, len(sets))
-    rows = [
-        {
-            "name": each.name,
-            "kind": "held-out" if number < len(inputs.evaluation_sets) else "target",
-            "loss": float(loss),
-            "perplexity": math.exp(min(float(loss), 700.0)),
-        }
-        for number, (each, loss) in enumerate(zip(sets, losses, strict=True))
-    ]
+    found = engine.evaluate(batches, [each.choices for each in sets])
+    rows: list[dict[str, Any]] = []
+    for number, (each, loss) in enumerate(zip(sets, found.losses, strict=True)):
+        kind = "held-out" if number < len(inputs.evaluation_sets) else "target"
+        row = {"name": each.name, "kind": kind, "loss": float(loss)}
+        # The loss of multiple choice is of a question, which has no perplexity.
+        if number in found.accuracies:
+            row["accuracy"] = found.accuracies[number]
+        else:
+            row["perplexity"] = math.exp(min(float(loss), 700.0))
+        rows.append(row)
     return {"sequences": count, "seq_length": config.train.seq_length, "sets": rows}, _table(rows)
+
+
+def _last_column(row: dict[str, Any]) -> str:
+    if "accuracy" in row:
+        return f"{row['accuracy']:.1%} right"
+    return f"{row['perplexity']:10.2f}"
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     wide = max(4, *(len(row["name"]) for row in rows))
     lines = [f"{'set':<{wide}}  {'kind':<8}    loss  perplexity"]
     lines += [
-        f"{row['name']:<{wide}}  {row['kind']:<8}  {row['loss']:6.4f}  {row['perplexity']:10.2f}"
+        f"{row['name']:<{wide}}  {row['kind']:<8}  {row['loss']:6.4f}  {_last_column(row)}"
         for row in rows
     ]
     return "\n".join(lines)

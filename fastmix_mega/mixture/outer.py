@@ -56,6 +56,7 @@ class OuterLoop:
         self.engine = engine
         self.meter = engine.meter
         self.targets = list(targets)
+        self._choices = [target.choices for target in targets]
         self.schedule = schedule_of(config)
         tied = None if start.reuse is None else start.reuse.tied
         explored = None if tied is None else tied.even_law
@@ -97,13 +98,12 @@ class OuterLoop:
             return
         started = time.perf_counter()
         per_target = -(-self.config.search.target_batch // len(self.targets))
-        first = self.outer_step * per_target
         batches = even_micro_batches(
-            self.targets, per_target, first, self.config.train.micro_batch, self.layout
+            self.targets, per_target, self.outer_step, self.config.train.micro_batch, self.layout
         )
         self._measure_reference()
         self._shares = self.target_weights.current
-        self.target_losses = self.engine.measure_target(step, batches, self._shares)
+        self.target_losses = self.engine.measure_target(step, batches, self._shares, self._choices)
         if not len(self.first_target_losses):
             self.first_target_losses = self.target_losses.copy()
         self._move_targets()
@@ -120,7 +120,7 @@ class OuterLoop:
         batches = even_micro_batches(
             self.targets, REFERENCE_SEQUENCES, 0, self.config.train.micro_batch, self.layout
         )
-        weights.reference = self.engine.evaluate(batches, len(self.targets))
+        weights.reference = self.engine.evaluate(batches, self._choices).losses
 
     def _move_targets(self) -> None:
         """The weights of the next window, from this one's losses. Collective."""

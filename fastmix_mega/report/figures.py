@@ -165,7 +165,7 @@ def evaluation_losses(run: Run) -> LineChart | None:
     """Held-out losses over steps; a single evaluation is left to the table."""
     if len(run.evaluations) < 2:
         return None
-    sets = list(run.evaluations[-1].eval)
+    sets = [name for name in run.evaluations[-1].eval if not name.endswith("/accuracy")]
     return line_chart(
         name="evaluation",
         title="Loss on held-out text",

@@ -17,6 +17,7 @@ from tests.reference import Trajectory, reference_search
 REFERENCES: dict[tuple[str, bool, str], Trajectory] = {}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "mean": {},
+    "choice": {"target_batch": 12},
     "minimax": {"objective": "minimax", "target_step": 3.0},
     "given": {
         "objective": "minimax",
@@ -43,6 +44,7 @@ def relative(found: np.ndarray, wanted: Any) -> float:
         (1, 2, "hooks:head", False, "mean"),
         (2, 1, "all", False, "mean"),
         (2, 2, "all", True, "minimax"),
+        (2, 1, "head", False, "choice"),
     ],
 )
 def test_search_equals_explicit_gradients(
@@ -61,6 +63,11 @@ def test_search_equals_explicit_gradients(
     settings["model"]["tie_embeddings"] = tied
     settings["parallel"] = {"zero": zero}
     settings["search"] |= {"scores": scores, "target_scores": 1.0} | OBJECTIVES[objective]
+    if objective == "choice":
+        # Questions of three sequences, which two processes and micro-batches of two cut apart.
+        quiz = str(Path(settings["tokenizer"]).parent / "quiz")
+        settings["targets"][1] = {"name": "quiz", "prefix": quiz, "weight": 2}
+        settings["evaluation"] = {"sets": [{"name": "quiz", "prefix": quiz}], "sequences": 60}
     key = (scores, tied, objective)
     if key not in REFERENCES:
         REFERENCES[key] = reference_search(parse_config(settings))
@@ -74,12 +81,18 @@ def test_search_equals_explicit_gradients(
     assert len(reference.mixture) == 5
     weights = column(run_dir, "history.jsonl", "target_weights")
     assert relative(weights, reference.target_weights) < 1e-5
-    assert (np.ptp(weights[:, 0]) > 0.05) == (objective != "mean")
+    moves = "objective" in OBJECTIVES[objective]
+    assert (np.ptp(weights[:, 0]) > 0.05) == moves
     own = column(run_dir, "history.jsonl", "target_scores")
     assert relative(own, reference.target_scores) < 1e-5
-    if objective == "mean":
+    if not moves:
         whole = column(run_dir, "history.jsonl", "scores")
         assert relative(np.einsum("nk,nks->ns", weights, own), whole) < 1e-5
+    if objective == "choice":
+        rows = read_jsonl(run_dir / "metrics.jsonl")
+        (found,) = [row["eval"] for row in rows if "eval" in row]
+        assert found.keys() == {"quiz", "quiz/accuracy"}
+        assert round(20 * found["quiz/accuracy"], 6) % 1 == 0
 
 
 def test_measuring_never_disturbs_training(settings: dict[str, Any], tmp_path: Path) -> None:

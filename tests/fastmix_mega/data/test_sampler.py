@@ -67,7 +67,7 @@ def test_ranks_share_the_global_batch(micro_batch: int, ranks: int, accumulation
 
 
 def test_even_draw_averages_each_set() -> None:
-    draw, weight = even_draw(set_count=3, per_set=5, first_index=10, multiple=4)
+    draw, weight = even_draw(counts=[5, 5, 5], turn=2, multiple=4)
     assert len(weight) == 16
     for each in range(3):
         counted = (draw.sources == each) & (weight > 0)
