@@ -1,6 +1,7 @@
 # Everything a user or CI does. Each target sets up what it needs.
 #
 #   make demo    find a mixture with one proxy model on real text, on this machine's CPU
+#   make demo-sft   the same for instruction data, from a model trained on what the demo found
 #   make test    lint, type-check and run all tests
 #   make bench   the short speed benchmarks, into docs/speed.md
 #   make quality-corpora   the corpora on which mixtures are judged (docs/quality.md)
@@ -11,11 +12,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench soak quality-corpora clean
+.PHONY: demo demo-sft test lint bench soak quality-corpora clean
 
 demo: $(READY)
 	$(BIN)/python -m data_tools.prepare configs/corpora_demo.yaml --output data/demo
 	$(BIN)/fastmix search configs/demo.yaml --nproc 2
+
+# The demo's model, trained on the mixture that the demo found, is what the instructions start from.
+demo-sft: $(READY)
+	test -f runs/demo/mixture.json || $(MAKE) demo
+	test -d runs/demo_base/checkpoints/step_400 || $(BIN)/fastmix train configs/demo.yaml --nproc 2 \
+		mixture=runs/demo/mixture.json run_dir=runs/demo_base checkpoint.final=true
+	$(BIN)/python -m data_tools.build_instructions configs/instructions_demo.yaml \
+		--tokenizer data/demo/tokenizer.model --output data/sft
+	$(BIN)/fastmix search configs/demo_sft.yaml --nproc 2
 
 test: lint
 	$(BIN)/python -m pytest

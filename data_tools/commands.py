@@ -14,6 +14,7 @@ from fastmix_mega.errors import UserError
 
 TOOLS = {
     "preprocess": "text to an indexed token file (.bin/.idx) with a manifest",
+    "preprocess_choices": "multiple-choice questions to token files",
     "train_tokenizer": "a sentencepiece tokenizer from sources in given proportions",
     "merge": "several indexed token files into one",
     "split": "train, valid and test by a hash of each document",
@@ -21,6 +22,7 @@ TOOLS = {
     "verify": "find damage in token files",
     "dedup": "remove documents of sources that a target also holds",
     "build_corpora": "training, target and judge documents without leakage",
+    "build_instructions": "instruction data made of local text",
     "prepare": "corpora, tokenizer and token files in one go",
 }
 """Every command, and what it is for."""
