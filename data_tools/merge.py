@@ -19,6 +19,7 @@ from data_tools.commands import run_command, tool_parser
 from data_tools.joining import Piece, Region, join
 from data_tools.verify import require_sound_index
 from fastmix_mega import __version__
+from fastmix_mega.data.choices import require_no_questions
 from fastmix_mega.data.indexed import HEADER, IndexedTokens, Manifest
 from fastmix_mega.errors import UserError
 
@@ -43,6 +44,7 @@ def merge(prefixes: Sequence[str], output_prefix: Path) -> Manifest:
     masked = False
     for prefix in prefixes:
         file = IndexedTokens(prefix)
+        require_no_questions(file)
         if dtype is None:
             dtype, first = file.dtype, file.manifest
             masked = file.mask is not None

@@ -19,6 +19,7 @@ import numpy as np
 from data_tools.commands import run_command, tool_parser
 from data_tools.verify import require_sound_index, wrong_checksum
 from fastmix_mega import __version__
+from fastmix_mega.data.choices import require_no_questions
 from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
 from fastmix_mega.errors import UserError
 
@@ -38,6 +39,7 @@ def split(
         raise UserError("--valid and --test are shares from 0 on, together below 1")
     file = IndexedTokens(prefix)
     require_sound_index(file)
+    require_no_questions(file)
     if file.num_sequences != file.num_documents or (np.diff(file.boundaries) != 1).any():
         raise UserError(f"{prefix} has documents of several sequences, which cannot be split here")
     manifest = {"made_by": {"program": f"fastmix-mega {__version__}", "split_from": str(prefix)}}

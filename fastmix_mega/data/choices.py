@@ -20,6 +20,15 @@ def choices_of(file: IndexedTokens) -> int:
     return int((fields or {}).get("choices", 1))
 
 
+def require_no_questions(file: IndexedTokens) -> None:
+    """Raises: UserError for multiple choice, whose documents make sense in a row only."""
+    if choices_of(file) > 1:
+        raise UserError(
+            f"{file.prefix} holds multiple-choice questions, which cannot be merged or split; do it "
+            "with the questions themselves and preprocess them again"
+        )
+
+
 class ChoiceSource(ConversationSource):
     """Questions in a shuffled order, each with its choices in a row, the right one first.
 

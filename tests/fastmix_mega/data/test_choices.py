@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_tools.merge import merge
+from data_tools.split import split
 from fastmix_mega.check import check
 from fastmix_mega.config import parse_config
 from fastmix_mega.data.choices import ChoiceSource
@@ -59,6 +61,14 @@ def test_what_does_not_fit_together(tmp_path: Path) -> None:
     odd = write(tmp_path / "c", 2, [4] * 5)
     with pytest.raises(UserError, match="no whole questions of 2 choices"):
         open_source("quiz", [str(odd)], 8, 5)
+
+
+def test_questions_are_not_merged_or_split(tmp_path: Path) -> None:
+    prefix = str(write(tmp_path / "quiz", 2, [4] * 4))
+    with pytest.raises(UserError, match="cannot be merged or split"):
+        merge([prefix, str(write(tmp_path / "more", 2, [4] * 4))], tmp_path / "merged")
+    with pytest.raises(UserError, match="cannot be merged or split"):
+        split(prefix, tmp_path / "parts", 0.1, 0.1, 0)
 
 
 def test_questions_are_never_trained_on(settings: dict[str, Any], corpora: Path) -> None:
