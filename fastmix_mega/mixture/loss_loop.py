@@ -124,7 +124,8 @@ class LossLoop:
         batches = even_micro_batches(
             self.targets, per_target, 0, self.config.train.micro_batch, self.layout
         )
-        return self.engine.evaluate(batches, len(self.targets))
+        choices = [target.choices for target in self.targets]
+        return self.engine.evaluate(batches, choices).losses
 
     def _take_mixture(self) -> None:
         own = self.controller
