@@ -5,7 +5,7 @@ FAULT=kind:rank:count makes the count-th call of a place fail on one rank, or on
 `kill-step`, `kill-start` (SIGKILL there), `nan` (from that step on the first loss is not a number),
 `spike` (that step's losses are tenfold), `hang` (that step never ends), `drift` (the mixture
 differs), `collapse` (the controller gives all weight to one source), `doubt` (the scores of that
-outer step are mostly noise).
+outer step are mostly noise), `destroy` (the weights are no numbers when the target is measured).
 """
 
 from __future__ import annotations
@@ -61,10 +61,15 @@ def doubt(_: Any, sums: Any) -> None:
     sums[1] *= 1e6
 
 
+def destroy(engine: Any, *_: Any) -> None:
+    for parameter in engine.deepspeed.module.parameters():
+        parameter.data.fill_(float("nan"))
+
+
 def spoil_losses(first: int, last: int, factor: float, sequences: int | None) -> None:
     """The first sequences' losses (None: all) of some training steps are multiplied."""
     original, calls = TrainingEngine.train_step, [0]
-    forward = TrainingEngine._forward
+    forward = TrainingEngine._token_losses
 
     def train_step(engine: Any, *arguments: Any) -> Any:
         calls[0] += 1
@@ -80,11 +85,11 @@ def spoil_losses(first: int, last: int, factor: float, sequences: int | None) ->
             factors = [
                 factor if row < (sequences or len(found)) else 1.0 for row in range(len(found))
             ]
-            found = found * found.new_tensor(factors)
+            found = found * found.new_tensor(factors)[:, None]  # [b, s]
         return found
 
     TrainingEngine.train_step = train_step  # type: ignore[method-assign]
-    TrainingEngine._forward = spoiled_forward  # type: ignore[method-assign]
+    TrainingEngine._token_losses = spoiled_forward  # type: ignore[method-assign]
 
 
 def install(kind: str, count: int) -> None:
@@ -103,6 +108,7 @@ def install(kind: str, count: int) -> None:
         "hang": (TrainingEngine, "train_step", hang),
         "drift": (TrainingLoop, "_log_step", drift),
         "collapse": (OuterLoop, "_broadcast", collapse),
+        "destroy": (TrainingEngine, "measure_target", destroy),
         "doubt": (FastMixController, "update", doubt),
     }[kind]
     before(owner, name, count, fault)

@@ -125,6 +125,11 @@ class Watchdog:
                 return False
             self._publish()
         places = self._read()
+        if places[self._member.rank] is None:
+            # Not even our own words are there: the store went with a process that ended first,
+            # which says nothing of who hangs, and has been told.
+            self._ended.set()
+            return False
         silent = {
             rank
             for rank, (old, new) in enumerate(zip(first, places, strict=True))

@@ -19,6 +19,7 @@ from fastmix_mega.data.batches import even_micro_batches
 from fastmix_mega.data.rows import Source
 from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.engine.schedule import learning_rate
+from fastmix_mega.errors import RunFailed
 from fastmix_mega.mixture.controller import FastMixController, MixtureEstimate
 from fastmix_mega.mixture.online import controller_of, schedule_of
 from fastmix_mega.mixture.policy import MixturePolicy
@@ -93,7 +94,11 @@ class OuterLoop:
         self.meter.enabled = False
 
     def before_step(self, step: int) -> None:
-        """Take the target's gradient if a window starts here. Collective."""
+        """Take the target's gradient if a window starts here. Collective.
+
+        Raises:
+            RunFailed: on every process, if a target's loss is not finite.
+        """
         if not self.schedule.measures_target(step):
             return
         started = time.perf_counter()
@@ -104,6 +109,15 @@ class OuterLoop:
         self._measure_reference()
         self._shares = self.target_weights.current
         self.target_losses = self.engine.measure_target(step, batches, self._shares, self._choices)
+        if not np.isfinite(self.target_losses).all():
+            pairs = zip(self.targets, self.target_losses, strict=True)
+            bad = ", ".join(target.name for target, loss in pairs if not np.isfinite(loss))
+            raise RunFailed(
+                f"stopped before step {step + 1}: the loss of the target {bad} is not a finite "
+                "number, so that no mixture can follow from it. The model has diverged, or the "
+                "target's file is damaged. Lower train.schedule.peak, run `fastmix data verify "
+                "--deep` on the target, and start again; the last checkpoint is kept"
+            )
         if not len(self.first_target_losses):
             self.first_target_losses = self.target_losses.copy()
         self._move_targets()

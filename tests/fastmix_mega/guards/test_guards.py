@@ -40,6 +40,15 @@ def test_a_loss_that_is_no_number(settings: dict[str, Any], tmp_path: Path) -> N
     assert read_jsonl(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == 24
 
 
+def test_a_target_whose_loss_is_no_number(settings: dict[str, Any], tmp_path: Path) -> None:
+    config = write(settings, tmp_path)
+    code, shown = forked("search", config, processes=2, expect=None, fault="destroy:1:3")
+    assert code == 1
+    assert "the loss of the target near, far is not a finite number" in shown
+    assert 'loop.py", line' not in shown
+    assert len(read_jsonl(tmp_path / "run" / "history.jsonl")) == 2
+
+
 def test_a_mixture_that_drifts_is_caught(settings: dict[str, Any], tmp_path: Path) -> None:
     code, shown = forked(
         "search", write(settings, tmp_path), processes=2, expect=None, fault="drift:1:9"
