@@ -97,8 +97,8 @@ def resident() -> float:
 
 def controller_seconds(count: int) -> list[float]:
     """Of updates late in a search, in processor time."""
-    from fastmix_mega.config import SearchSection
     from fastmix_mega.mixture.controller import build_controller
+    from fastmix_mega.sections import SearchSection
 
     random = np.random.default_rng(0)
     controller = build_controller("fastmix", SearchSection(), np.full(count, 1 / count))
@@ -112,9 +112,10 @@ def controller_seconds(count: int) -> list[float]:
 
 
 def measure(count: int, budget: float) -> list[Row]:
-    from fastmix_mega.config import ParallelSection, parse_config
+    from fastmix_mega.config import parse_config
     from fastmix_mega.loop import TrainingLoop
     from fastmix_mega.parallel import layout as parallel_layout
+    from fastmix_mega.sections import ParallelSection
 
     rows = []
     with tempfile.TemporaryDirectory() as name:

@@ -108,8 +108,8 @@ class Windows:
 
 
 def measure(size: str, budget: float) -> list[Row]:
-    from fastmix_mega.config import ParallelSection
     from fastmix_mega.parallel import layout as parallel_layout
+    from fastmix_mega.sections import ParallelSection
     from tests.tiny import write_corpora
 
     rows = []
@@ -146,8 +146,8 @@ def profile(size: str) -> None:
     """Where processor time goes, plain steps and scored ones."""
     import torch
 
-    from fastmix_mega.config import ParallelSection
     from fastmix_mega.parallel import layout as parallel_layout
+    from fastmix_mega.sections import ParallelSection
     from tests.tiny import write_corpora
 
     with (

@@ -259,8 +259,8 @@ def measure_data_parallel(folder: Path) -> list[Row]:
 
 
 def measure(size: str, budget: float) -> Iterator[Row]:
-    from fastmix_mega.config import ParallelSection
     from fastmix_mega.parallel import layout as parallel_layout
+    from fastmix_mega.sections import ParallelSection
     from tests.tiny import write_corpora
 
     with tempfile.TemporaryDirectory() as name:

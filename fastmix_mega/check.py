@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastmix_mega.baselines.settings import SWARMS, UNTRAINED
-from fastmix_mega.config import Config, SourceConfig
+from fastmix_mega.config import Config
 from fastmix_mega.constraints.apply import epochs_at
 from fastmix_mega.data.choices import ChoiceSource
 from fastmix_mega.data.conversations import ConversationSource
@@ -32,6 +32,7 @@ from fastmix_mega.mixture.start import search_start
 from fastmix_mega.model import kernels
 from fastmix_mega.model.presets import ModelShape, resolve_shape
 from fastmix_mega.parallel.rules import as_yaml, nearest_layout, problems
+from fastmix_mega.sections import SourceConfig
 
 PRIOR = "regmix.prior"
 

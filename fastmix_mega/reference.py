@@ -19,7 +19,7 @@ from fastmix_mega.config import Config
 HEAD = """# Reference: every configuration key
 
 Made from the schema by `python -m fastmix_mega.reference > docs/reference.md`; edit the docstrings
-in `fastmix_mega/config.py` and `fastmix_mega/constraints/spec.py` instead of this file. A key is
+in `fastmix_mega/sections.py`, `config.py` and `constraints/spec.py` instead of this file. A key is
 overridden on the command line as `section.key=value`. An unknown key is an error.
 """
 

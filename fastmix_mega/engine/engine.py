@@ -16,8 +16,10 @@ from fastmix_mega.config import Config
 from fastmix_mega.data.batches import MicroBatch
 from fastmix_mega.engine.answers import weigh_sets, weigh_step
 from fastmix_mega.engine.choices import ChoiceLoss, weigh_choices
+from fastmix_mega.engine.head_meter import HeadMeter
+from fastmix_mega.engine.hook_meter import HookMeter
 from fastmix_mega.engine.loss_meters import EXCESS_LOSSES, LOSSES, LossMeter
-from fastmix_mega.engine.meters import GradientAccess, ScoreMeter, build_meter
+from fastmix_mega.engine.meters import GradientAccess, ScoreMeter
 from fastmix_mega.engine.optimizer_access import OptimizerAccess
 from fastmix_mega.engine.passes import Forward, Passes, build_passes
 from fastmix_mega.engine.schedule import learning_rate
@@ -107,7 +109,10 @@ class TrainingEngine:
             )
         elif scores is not None:
             access = GradientAccess(model, optimizer, self.passes, config, layout)
-            self.meter = build_meter(scores, access, source_count)
+            if scores == "head":
+                self.meter = HeadMeter(access, source_count)
+            else:
+                self.meter = HookMeter(access, source_count, scores)
         positions = positions_of_rank(
             config.train.seq_length, layout.context.rank, layout.context.size
         )

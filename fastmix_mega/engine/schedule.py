@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fastmix_mega.config import ScheduleSection
+from fastmix_mega.sections import ScheduleSection
 
 
 def learning_rate(schedule: ScheduleSection, step: int, steps: int) -> float:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastmix_mega.config import SearchSection
 from fastmix_mega.mixture.evidence import Evidence, drift
 from fastmix_mega.mixture.rule import (
     DecayedSums,
@@ -25,6 +24,7 @@ from fastmix_mega.mixture.rule import (
     softmax,
 )
 from fastmix_mega.mixture.tied import TiedSources
+from fastmix_mega.sections import SearchSection
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastmix_mega.config import Config, TargetConfig
+from fastmix_mega.config import Config
 from fastmix_mega.engine.loss_meters import EXCESS_LOSSES, LOSSES
+from fastmix_mega.sections import TargetConfig
 
 GRADIENTS = ("fastmix", "reference", "doge")
 """Methods that compare gradients with the targets'."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle
 
-from fastmix_mega.config import SearchSection
 from fastmix_mega.mixture.rule import FloatArray, loss_weights, sampling_law
+from fastmix_mega.sections import SearchSection
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from fastmix_mega.config import Config, ParallelSection
+from fastmix_mega.config import Config
 from fastmix_mega.model.presets import ModelShape
+from fastmix_mega.sections import ParallelSection
 
 
 def problems(

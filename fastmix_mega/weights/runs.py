@@ -23,10 +23,11 @@ from fastmix_mega.checkpoint.manifest import (
     read_manifest,
 )
 from fastmix_mega.checkpoint.store import checkpoint_steps
-from fastmix_mega.config import Config, ModelSection, load_config
+from fastmix_mega.config import Config, load_config
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.initialize import EMBEDDING_NAME, unshard
+from fastmix_mega.sections import ModelSection
 
 
 class RunWeights:

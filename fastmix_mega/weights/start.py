@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 import torch.distributed as dist
 
-from fastmix_mega.config import Config, ModelSection
+from fastmix_mega.config import Config
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.initialize import Weights
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel.layout import Layout
+from fastmix_mega.sections import ModelSection
 from fastmix_mega.weights.huggingface import HuggingFaceWeights
 from fastmix_mega.weights.runs import RunWeights
 

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fastmix_mega.config import Config, ParallelSection, parse_config
+from fastmix_mega.config import Config, parse_config
 from fastmix_mega.data.batches import MicroBatch, load_micro_batch
 from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.data.sampler import Draw
 from fastmix_mega.engine.answers import weigh_sets, weigh_step
-from fastmix_mega.engine.meters import HeadMeter, HookMeter
+from fastmix_mega.engine.head_meter import HeadMeter
+from fastmix_mega.engine.hook_meter import HookMeter
 from fastmix_mega.model.masks import conversation_bias
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout, Ranks
+from fastmix_mega.sections import ParallelSection
 from tests.fastmix_mega.engine.test_head_scores import access_to, double_model
 
 ONE = Ranks(0, 1, None)

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from fastmix_mega.config import ParallelSection
 from fastmix_mega.data.batches import MicroBatch
 from fastmix_mega.engine.choices import choice_loss, weigh_choices
-from fastmix_mega.engine.meters import HeadMeter, HookMeter
+from fastmix_mega.engine.head_meter import HeadMeter
+from fastmix_mega.engine.hook_meter import HookMeter
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
+from fastmix_mega.sections import ParallelSection
 from tests.fastmix_mega.engine.test_head_scores import (
     access_to,
     double_model,

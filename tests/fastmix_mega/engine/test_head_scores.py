@@ -11,17 +11,20 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fastmix_mega.config import Config, ParallelSection, parse_config
+from fastmix_mega.config import Config, parse_config
 from fastmix_mega.data.batches import MicroBatch
 from fastmix_mega.engine import head_scores
+from fastmix_mega.engine.head_meter import HeadMeter
 from fastmix_mega.engine.head_scores import VocabularyShard
-from fastmix_mega.engine.meters import GradientAccess, HeadMeter, HookMeter
+from fastmix_mega.engine.hook_meter import HookMeter
+from fastmix_mega.engine.meters import GradientAccess
 from fastmix_mega.engine.passes import WholePasses
 from fastmix_mega.model.gpt import ProxyModel, build_model
 from fastmix_mega.model.kernels import choose
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
+from fastmix_mega.sections import ParallelSection
 
 WHOLE = VocabularyShard(0, None)
 

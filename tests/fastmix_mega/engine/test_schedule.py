@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from fastmix_mega.config import ScheduleSection
 from fastmix_mega.engine.schedule import learning_rate
+from fastmix_mega.sections import ScheduleSection
 
 
 @pytest.mark.parametrize("kind", ["cosine", "wsd", "constant"])

@@ -5,13 +5,13 @@ import pickle
 import numpy as np
 import pytest
 
-from fastmix_mega.config import SearchSection
 from fastmix_mega.mixture.controller import (
     Controller,
     FastMixController,
     ReferenceController,
     build_controller,
 )
+from fastmix_mega.sections import SearchSection
 
 
 def window(random: np.random.Generator, means: np.ndarray, count: int = 20) -> np.ndarray:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastmix_mega.config import SearchSection
 from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.mixture.policy import MixturePolicy, OuterSchedule
+from fastmix_mega.sections import SearchSection
 
 
 @pytest.mark.parametrize("exploration", [0.0, 0.5, 1.0])

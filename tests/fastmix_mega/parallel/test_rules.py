@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from fastmix_mega.check import check
-from fastmix_mega.config import ParallelSection, parse_config
+from fastmix_mega.config import parse_config
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel.rules import as_yaml, nearest_layout, problems, valid_layouts
+from fastmix_mega.sections import ParallelSection
 
 
 @pytest.mark.parametrize(
