@@ -73,6 +73,7 @@ def run_within(layout: Layout, config: Config, mode: Mode, request: StopRequest)
         with loop.watchdog:
             loop.run(request)
         loop.finish()
+        loop.engine.release()
     finally:
         loop.close()
 

@@ -172,6 +172,14 @@ class TrainingEngine:
                 each.load(state)
         return applied
 
+    def release(self) -> None:
+        """Let go of the model: DeepSpeed's hooks on autograd's own nodes keep it alive otherwise.
+
+        Without it every run of a process, such as those of a swarm, would keep its model, its
+        process groups and their threads.
+        """
+        self.deepspeed.destroy()
+
     def _record(self, batch: MicroBatch, per_sequence: Tensor) -> None:
         whole = self._whole_losses(per_sequence)
         if self.layout.is_reporter:
