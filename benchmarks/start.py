@@ -86,7 +86,7 @@ def measure(config: str, budget: float) -> list[Row]:
         here = spans[name]
         wall, cpu = (statistics.median(getattr(s, kind) for s in here) for kind in ("wall", "cpu"))
         ratio = Spread.of([s.cpu / t.cpu for s, t in zip(here, torch, strict=True)])
-        text = f"{cpu:.2f} s of processor time ({wall:.2f} s of wall time on the busy machine)"
+        text = f"{cpu:.2f} s of processor time ({wall:.2f} s of wall time)"
         rows.append(
             Row(6, name, f"under {most:g} s", f"{text}; {ratio} x `import torch`", cpu < most)
         )
