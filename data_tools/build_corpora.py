@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Annotated
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from data_tools.commands import run_command, tool_parser
 from data_tools.copies import CopyIndex
+from data_tools.schema import read_schema
 from data_tools.texts import Corpus, Document, EditedCorpus, ShuffledCorpus, read_documents
-from fastmix_mega.config import read_yaml
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic
 
@@ -56,15 +56,7 @@ class CorporaConfig(BaseModel):
 
 def load_corpora_config(path: Path) -> CorporaConfig:
     """Read and validate the YAML; UserError says what is wrong where."""
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        config = CorporaConfig.model_validate(content)
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise UserError("\n".join([f"{path}: {len(lines)} mistake(s)", *lines])) from None
+    config = read_schema(path, CorporaConfig)
     names = [corpus.name for corpus in (*config.sources, *config.targets)]
     if len(set(names)) < len(names) or (config.average_target and "average" in names):
         raise UserError(f"{path}: every corpus and target needs a name of its own")

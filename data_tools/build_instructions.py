@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Annotated
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from data_tools.commands import run_command, tool_parser
 from data_tools.instructions import Instructions, Pair, WrongAnswers, read_pairs, wrong_pairs
 from data_tools.preprocess import Options, preprocess
-from fastmix_mega.config import read_yaml
+from data_tools.schema import read_schema
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic
 
@@ -41,15 +41,7 @@ class InstructionsConfig(BaseModel):
 
 def load_instructions_config(path: Path) -> InstructionsConfig:
     """Read and validate the YAML; UserError says what is wrong where."""
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        config = InstructionsConfig.model_validate(content)
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise UserError("\n".join([f"{path}: {len(lines)} mistake(s)", *lines])) from None
+    config = read_schema(path, InstructionsConfig)
     names = [source.name for source in (*config.sources, *config.targets)]
     if len(set(names)) < len(names):
         raise UserError(f"{path}: every source and target needs a name of its own")

@@ -116,29 +116,30 @@ class HeadMeter(Meter):
             return
         chosen, total = self._tokens(number)
         counted, answers = self._counted(batch, number)
+        own = None if counted is None else counted[:, chosen]
+        divisor = total if answers is None else answers.clamp_min(1)
         by_target = bool(self._target_directions) and self._scores_targets(number)
 
         def observe(hidden: Tensor, logits: Tensor, labels: Tensor) -> None:
             seen = (hidden[chosen], logits[chosen], labels[:, chosen])
             shard = self._shard(head)
-            if counted is None or answers is None:
-                scores = head_scores.sequence_scores(*seen, direction, shard, total)
-                token_weights = torch.full(seen[2].shape, 1.0 / total, device=scores.device)
-            else:
-                present, own = answers.clamp_min(1), counted[:, chosen]
-                scores = head_scores.sequence_scores(*seen, direction, shard, present, own)
-                token_weights = own / present[:, None]
+            scores = head_scores.sequence_scores(*seen, direction, shard, divisor, own)
             layout.context.sum(scores)
             if layout.is_reporter:
                 self.sums.add(batch.sources, scores, answers)
-            if by_target:
-                scores = layout.context.sum(
-                    head_scores.sequence_scores_by_target(
-                        *seen, token_weights, self._target_directions, shard
-                    )
+            if not by_target:
+                return
+            if own is None or answers is None:
+                token_weights = torch.full(seen[2].shape, 1.0 / total, device=scores.device)
+            else:
+                token_weights = own / answers.clamp_min(1)[:, None]
+            scores = layout.context.sum(
+                head_scores.sequence_scores_by_target(
+                    *seen, token_weights, self._target_directions, shard
                 )
-                if layout.is_reporter:
-                    self._add_target_scores(batch.sources, scores, answers)
+            )
+            if layout.is_reporter:
+                self._add_target_scores(batch.sources, scores, answers)
 
         head.observer = observe
 

@@ -19,9 +19,9 @@ from fastmix_mega.data.rows import Source
 from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.mixture.controller import MixtureEstimate
 from fastmix_mega.mixture.online import controller_of, schedule_of
-from fastmix_mega.mixture.outer import announced
+from fastmix_mega.mixture.outer import announced, history_row
 from fastmix_mega.mixture.policy import MixturePolicy
-from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
+from fastmix_mega.mixture.rule import FloatArray
 from fastmix_mega.mixture.start import SearchStart
 from fastmix_mega.parallel.layout import Layout
 
@@ -91,18 +91,8 @@ class LossLoop:
             return None
         losses = [] if self.target_losses is None else self.target_losses.tolist()
         names = [target.name for target in self.targets][: len(losses)]
-        mixture = self.policy.mixture
-        return {
-            "outer_step": self.outer_step,
-            "step": step + 1,
-            "mixture": mixture.tolist(),
-            "sampling": sampled.law.tolist(),
-            "scores": estimate.mean.tolist(),
-            "score_stderr": estimate.standard_error.tolist(),
-            "counts": sums[2].astype(int).tolist(),
+        return history_row(self.outer_step, step, self.policy, sampled, estimate, sums) | {
             "target_loss": dict(zip(names, losses, strict=True)),
-            "entropy": entropy(mixture),
-            "effective_sources": effective_sources(mixture),
             "seconds": round(time.perf_counter() - started, 4),
         }
 

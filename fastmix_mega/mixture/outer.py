@@ -23,7 +23,7 @@ from fastmix_mega.errors import RunFailed
 from fastmix_mega.mixture.controller import FastMixController, MixtureEstimate
 from fastmix_mega.mixture.online import controller_of, schedule_of
 from fastmix_mega.mixture.policy import MixturePolicy
-from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
+from fastmix_mega.mixture.rule import FloatArray, ScoreEstimate, effective_sources, entropy
 from fastmix_mega.mixture.start import SearchStart
 from fastmix_mega.mixture.targets import TargetResult, TargetScores, TargetWeights
 from fastmix_mega.parallel.layout import Layout
@@ -172,25 +172,16 @@ class OuterLoop:
         if estimate is None:
             return None
         assert self.controller is not None
-        mixture = self.policy.mixture
         reference = self.target_weights.reference
         shares = self._shares / self._shares.sum()
-        row = {
-            "outer_step": self.outer_step,
-            "step": step + 1,
-            "mixture": mixture.tolist(),
+        row = history_row(self.outer_step, step, self.policy, sampled, estimate, sums)
+        row |= {
             "mixture_stderr": self.controller.standard_errors.tolist(),
-            "sampling": sampled.law.tolist(),
-            "scores": estimate.mean.tolist(),
-            "score_stderr": estimate.standard_error.tolist(),
-            "counts": sums[2].astype(int).tolist(),
             "target_loss": {
                 target.name: float(loss)
                 for target, loss in zip(self.targets, self.target_losses, strict=True)
             },
             "target_weights": shares.tolist(),
-            "entropy": entropy(mixture),
-            "effective_sources": effective_sources(mixture),
             "seconds": round(self.seconds, 4),
         }
         if by_target is not None:
@@ -284,6 +275,37 @@ class OuterLoop:
         self.target_scores.load(state["target_scores"])
         if self.controller is not None:
             self.controller.load(state["controller"])
+
+
+def history_row(
+    outer_step: int,
+    step: int,
+    policy: MixturePolicy,
+    sampled: MixturePolicy,
+    estimate: ScoreEstimate,
+    sums: FloatArray,
+) -> dict[str, Any]:
+    """What every method tells of an outer step in history.jsonl.
+
+    Args:
+        outer_step: its number, from 1.
+        step: the training step that completed its window, from 0.
+        policy: after the update.
+        sampled: before it.
+        estimate: of the scores.
+        sums: [4, S] of the window (see `SourceSums`).
+    """
+    return {
+        "outer_step": outer_step,
+        "step": step + 1,
+        "mixture": policy.mixture.tolist(),
+        "sampling": sampled.law.tolist(),
+        "scores": estimate.mean.tolist(),
+        "score_stderr": estimate.standard_error.tolist(),
+        "counts": sums[2].astype(int).tolist(),
+        "entropy": entropy(policy.mixture),
+        "effective_sources": effective_sources(policy.mixture),
+    }
 
 
 def announced(layout: Layout, expected: int, size: int, told: FloatArray | None) -> FloatArray:
