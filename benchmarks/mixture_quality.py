@@ -62,7 +62,6 @@ def run_job(job: Job, family: Family, records: Records) -> bool:
 
 def work(plans: Sequence[tuple[Plan, Family, Records]], minutes: float) -> None:
     """Do pending jobs, each family in turn, until the time is over or none is left."""
-    warm_up()
     end = time.monotonic() + 60 * minutes
     blocked: set[tuple[str, Job]] = set()
     while True:
@@ -100,6 +99,7 @@ def main() -> None:
         plan = Plan(family.config.source_names, family.targets, options.methods, options.trials)
         plans.append((plan, family, Records(options.results / family.name, family.identity())))
     if options.minutes > 0:
+        warm_up()
         for _, family, _ in plans:
             check_once(family)
         work(plans, options.minutes)

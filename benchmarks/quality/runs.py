@@ -85,8 +85,13 @@ def check_once(family: Family) -> None:
 
 
 def warm_up() -> None:
-    """Import what every run needs, on one thread, so that forks are safe."""
+    """Import what every run needs, on one thread, so that forks are safe.
+
+    The variable alone is too late where torch has been imported: its threads would spin against
+    those of another judge on the same cores.
+    """
     os.environ["OMP_NUM_THREADS"] = "1"
+    importlib.import_module("torch").set_num_threads(1)
     for name in ("fastmix_mega.loop", "fastmix_mega.report.build", "deepspeed", "megatron.core"):
         importlib.import_module(name)
 
