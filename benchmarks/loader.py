@@ -10,7 +10,6 @@ which cost a page fault each.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.large_source import SEQUENCE, write_sparse
-from benchmarks.timing import Row, Spread, alternate, parser, ratios, tell, timed
+from benchmarks.timing import Row, Spread, alternate, one_thread, parser, ratios, tell, timed
 from benchmarks.training_speed import config_of
 
 DRAWN = 256
@@ -102,7 +101,7 @@ def access_rows(folder: Path, budget: float) -> list[Row]:
 
 def main() -> None:
     options = parser(__doc__, 60.0).parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    one_thread()
     from tests.tiny import write_corpora
 
     with tempfile.TemporaryDirectory() as name:

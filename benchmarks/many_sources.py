@@ -23,7 +23,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.search_cost import SIZES, Windows
-from benchmarks.timing import Row, Span, alternate, parser, ratio_row, ratios, tell, timed
+from benchmarks.timing import (
+    Row,
+    Span,
+    alternate,
+    one_thread,
+    parser,
+    ratio_row,
+    ratios,
+    tell,
+    timed,
+)
 
 FEW = 8
 
@@ -163,7 +173,7 @@ def main() -> None:
     if options.start_up:
         print_start_up(Path(options.start_up[0]), int(options.start_up[1]))
         return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    one_thread()
     tell(measure(options.sources, options.budget), options.json)
 
 

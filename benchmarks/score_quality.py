@@ -12,14 +12,13 @@ over `--windows` windows at a fixed model give both.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.timing import Row, parser, tell
+from benchmarks.timing import Row, one_thread, parser, tell
 
 FloatArray = NDArray[np.float64]
 
@@ -134,7 +133,7 @@ def main() -> None:
     made.add_argument("--warm-up", type=int, default=48, help="training steps before (48)")
     made.add_argument("--windows", type=int, default=3, help="per repetition and way (3)")
     options = made.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    one_thread()
     tell(measure(options.config, options.warm_up, options.windows), options.json)
 
 

@@ -10,13 +10,15 @@ depends on them. `--profile` prints where the time of plain and scored steps goe
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from benchmarks.timing import Row, Spread, alternate, parser, ratio_row, tell, timed
+from benchmarks.timing import Row, Spread, alternate, one_thread, parser, ratio_row, tell, timed
 from fastmix_mega.engine import head_scores
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -73,24 +75,27 @@ class Windows:
         self.loop.outer.meter.enabled = False
 
     def score_share(self) -> float:
-        """Processor time of the head's scores for that of the rest of the same steps.
+        """Processor time of the head's scores, every target's own included, for that of the rest
+        of the same steps.
 
         Steadier than neighbours' ratio; what scoring does to caches elsewhere it cannot see.
         """
         spent: list[float] = []
-        original = head_scores.sequence_scores
 
-        def timed_scores(*given: Any) -> Any:
-            before = time.thread_time()
-            found = original(*given)
-            spent.append(time.thread_time() - before)
-            return found
+        def timed_scores(original: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*given: Any) -> Any:
+                before = time.thread_time()
+                found = original(*given)
+                spent.append(time.thread_time() - before)
+                return found
 
-        head_scores.sequence_scores = timed_scores
-        try:
+            return call
+
+        with ExitStack() as patches:
+            for name in ("sequence_scores", "sequence_scores_by_target"):
+                original = getattr(head_scores, name)
+                patches.enter_context(patch.object(head_scores, name, timed_scores(original)))
             whole = timed(self.scored).cpu
-        finally:
-            head_scores.sequence_scores = original
         return sum(spent) / (whole - sum(spent))
 
     def searching(self) -> None:
@@ -170,7 +175,7 @@ def main() -> None:
     made.add_argument("--size", choices=(*SIZES, "both"), default="both")
     made.add_argument("--profile", action="store_true")
     options = made.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    one_thread()
     sizes = list(SIZES) if options.size == "both" else [options.size]
     for size in sizes:
         if options.profile:

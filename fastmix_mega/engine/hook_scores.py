@@ -103,4 +103,5 @@ class GradientProducts:
 
 
 def _product(gradient: Tensor, direction: Tensor) -> Tensor:
-    return torch.sum(gradient * direction, dtype=torch.float64)
+    # Only the rows' sums are fp64: half of the time on CPU.
+    return (gradient * direction).sum(-1, dtype=torch.float32).sum(dtype=torch.float64)

@@ -67,6 +67,8 @@ def initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> An
             # DeepSpeed's own default is a buffer of 500 million numbers, whatever the model.
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
+            # Stages 1 and 2 make one all-reduce either way; with it they copy the buffer twice.
+            "reduce_scatter": config.parallel.zero == 3,
         },
         # Any torch optimizer works on ZeRO's flat fp32 partitions; DeepSpeed has to be told.
         "zero_allow_untested_optimizer": True,
