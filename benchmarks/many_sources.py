@@ -4,8 +4,8 @@
 
 One process holds two searches of the demo's size over the same number of tokens a step, one with 8
 sources, one with many; windows of steps (scores, target gradient and update included) alternate.
-Besides: start-up (imports, check, opening all files), the controller's update, memory and open
-files.
+Besides: start-up (imports, check, opening all files), the controller's update, memory, open files,
+and the report of a search with as many sources and 400 outer steps (an invented history).
 """
 
 from __future__ import annotations
@@ -121,6 +121,19 @@ def controller_seconds(count: int) -> list[float]:
     return sorted(seconds[-100:])
 
 
+def report_row(folder: Path, count: int) -> Row:
+    from fastmix_mega.report.build import build_report
+    from tests.fastmix_mega.report.samples import write_run
+
+    names = tuple(f"s{number}" for number in range(count))
+    directory = write_run(folder / "report", names, outer_steps=400)
+    span = timed(lambda: build_report(directory))
+    read = sum(each.stat().st_size for each in directory.glob("*.jsonl")) / 1e6
+    size = (directory / "report.html").stat().st_size / 1e6
+    text = f"{size:.1f} MB, {span.cpu:.1f} s of processor time from {read:.0f} MB of records"
+    return Row(2, f"report of {count:,} sources, 400 outer steps", "", text)
+
+
 def measure(count: int, budget: float) -> list[Row]:
     from fastmix_mega.config import parse_config
     from fastmix_mega.loop import TrainingLoop
@@ -151,6 +164,7 @@ def measure(count: int, budget: float) -> list[Row]:
         rows.append(
             Row(2, f"controller's update, {count:,} sources", "< 5 ms", text, median < 5e-3)
         )
+        rows.append(report_row(folder, count))
         with parallel_layout.start(ParallelSection()) as layout:
             loops = [
                 TrainingLoop(parse_config(settings_of(folder, each)), "search", layout)
