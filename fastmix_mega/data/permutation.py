@@ -47,10 +47,10 @@ def _feistel(values: UintArray, keys: UintArray, shift: np.uint64, mask: np.uint
 
 
 def mix(values: UintArray) -> UintArray:
-    """SplitMix64's finaliser: every output bit depends on every input bit."""
-    with np.errstate(over="ignore"):
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    """SplitMix64's finaliser of an array: every output bit depends on every input bit."""
+    # Arrays of integers wrap around without a warning; only scalars would give one.
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
