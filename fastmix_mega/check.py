@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from fastmix_mega.baselines.settings import SWARMS, UNTRAINED
 from fastmix_mega.config import Config
 from fastmix_mega.constraints.apply import epochs_at
@@ -28,13 +30,14 @@ from fastmix_mega.mixture.methods import TARGETLESS, as_method
 from fastmix_mega.mixture.online import schedule_of
 from fastmix_mega.mixture.rule import FloatArray
 from fastmix_mega.mixture.stages import average_mixture, resolve_stages
-from fastmix_mega.mixture.start import search_start
+from fastmix_mega.mixture.start import begins_with_token_pairs, search_start
 from fastmix_mega.model import kernels
 from fastmix_mega.model.presets import ModelShape, resolve_shape
 from fastmix_mega.parallel.rules import as_yaml, nearest_layout, problems
 from fastmix_mega.sections import SourceConfig
 
 PRIOR = "regmix.prior"
+PAIRS_FACT = "the search begins with the mixture that token pairs suggest (search.initial)"
 
 
 @dataclass
@@ -256,7 +259,9 @@ def _mixtures(
             stages = resolve_stages(config, tokens)
             weights = average_mixture(stages, config.train.steps)
         else:
-            weights = _first_mixture(config, sources, tokenizer, found)
+            targets = [opened.get(f"targets: {target.name}") for target in config.targets]
+            known = [target for target in targets if target is not None]
+            weights = _first_mixture(config, sources, known, tokenizer, found)
     except UserError as error:
         yield str(error)
         return
@@ -269,13 +274,25 @@ def _mixtures(
     train = config.train
     budget = train.steps * train.global_batch * train.seq_length
     shown = _epochs(config.source_names, epochs_at(weights, tokens, budget))
-    found.facts.append(f"epochs in this run, at the mixture it begins with: {shown}")
+    stands = PAIRS_FACT in found.facts
+    at = "at uniform, before it has read token pairs" if stands else "at the mixture it begins with"
+    found.facts.append(f"epochs in this run, {at}: {shown}")
 
 
 def _first_mixture(
-    config: Config, sources: Sequence[Source], tokenizer: Tokenizer, found: Findings
+    config: Config,
+    sources: Sequence[Source],
+    targets: Sequence[Source],
+    tokenizer: Tokenizer,
+    found: Findings,
 ) -> FloatArray:
-    start = search_start(config, sources, tokenizer.sha256)
+    """What the search begins with, but for token pairs: reading them is left to the search, and
+    uniform stands for them."""
+    pairs = None
+    if begins_with_token_pairs(config, sources, targets):
+        pairs = np.full(len(sources), 1 / len(sources))
+        found.facts.append(PAIRS_FACT)
+    start = search_start(config, sources, tokenizer.sha256, pairs)
     if start.reuse is not None:
         found.facts += start.reuse.lines(config.search, config.train.steps)
         found.warnings += [f"search.reuse: {note}" for note in start.reuse.notes]

@@ -39,8 +39,14 @@ from fastmix_mega.mixture.loss_loop import LossLoop
 from fastmix_mega.mixture.methods import GRADIENTS, as_method, measured, reference_folder
 from fastmix_mega.mixture.outer import OuterLoop
 from fastmix_mega.mixture.policy import MixturePolicy
+from fastmix_mega.mixture.rule import FloatArray
 from fastmix_mega.mixture.stages import Stage, average_mixture, resolve_stages, stage_at
-from fastmix_mega.mixture.start import SearchStart, search_start
+from fastmix_mega.mixture.start import (
+    SearchStart,
+    begins_with_token_pairs,
+    search_start,
+    token_pairs,
+)
 from fastmix_mega.model.gpt import chunks_of
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
@@ -113,7 +119,7 @@ class TrainingLoop:
         """Per stage that has begun: [S] samples drawn before it."""
         if mode == "search":
             self.search_start = search_start(
-                config, self.inputs.sources, self.inputs.tokenizer.sha256
+                config, self.inputs.sources, self.inputs.tokenizer.sha256, self._token_pairs()
             )
             kind = OuterLoop if config.method in GRADIENTS else LossLoop
             self.outer = kind(config, layout, self.engine, self.inputs.targets, self.search_start)
@@ -168,6 +174,19 @@ class TrainingLoop:
         if layout.broadcast_from_main(begun).item():
             return None
         return open_start_together(path, layout)
+
+    def _token_pairs(self) -> FloatArray | None:
+        """[S] what the search begins with if token pairs say so. Collective: rank 0 reads for all,
+        and its sums are everyone's."""
+        inputs = self.inputs
+        if not begins_with_token_pairs(self.config, inputs.sources, inputs.targets):
+            return None
+        told = torch.zeros(len(inputs.sources), dtype=torch.float64)
+        if self.layout.is_main:
+            told = torch.from_numpy(token_pairs(self.config, inputs))
+        told = self.layout.broadcast_from_main(told.to(self.layout.device))
+        found: FloatArray = told.cpu().numpy()
+        return found
 
     @property
     def policy(self) -> MixturePolicy:

@@ -95,10 +95,13 @@ def mixture_file(
             "entropy": entropy(weights),
             "effective_sources": effective_sources(weights),
             "warnings": (
-                [] if outer_steps is None else search_warnings(config, estimate, outer_steps)
+                []
+                if outer_steps is None
+                else search_warnings(config, estimate, outer_steps, better_than(start))
             ),
             **({} if made == train.steps else {"converged_after": made}),
             **({} if estimate.better is None else {"probability_better": estimate.better}),
+            **_begun(config, start),
             **_constrained(config, estimate, known_gains, start),
             **_reused(config, start, train_tokens, cost),
             **({} if config.init_from is None else {"init_from": starting_point(config)}),
@@ -135,6 +138,20 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
+def better_than(start: SearchStart | None) -> str:
+    """What `probability_better` compares the result with, in words."""
+    begun_elsewhere = start is not None and start.compared_with is not None
+    return "uniform" if begun_elsewhere else "the one it began with"
+
+
+def _begun(config: Config, start: SearchStart | None) -> dict[str, Any]:
+    """The first mixture where token pairs chose it: the configuration does not tell it."""
+    if start is None or start.compared_with is None:
+        return {}
+    begun = dict(zip(config.source_names, start.initial.tolist(), strict=True))
+    return {"first_mixture": begun, "better_than": better_than(start)}
+
+
 def _constrained(
     config: Config,
     estimate: MixtureEstimate,
@@ -164,7 +181,12 @@ def _reused(config: Config, start: SearchStart | None, tokens: int, cost: float)
     return {"reuse": start.reuse.record(config.search.reuse.mixture, tokens, cost)}
 
 
-def search_warnings(config: Config, estimate: MixtureEstimate, outer_steps: int) -> list[str]:
+def search_warnings(
+    config: Config,
+    estimate: MixtureEstimate,
+    outer_steps: int,
+    better_than: str = "the one it began with",
+) -> list[str]:
     """What a reader of the mixture must know, in plain words."""
     warnings: list[str] = []
     if outer_steps < 10:
@@ -180,15 +202,15 @@ def search_warnings(config: Config, estimate: MixtureEstimate, outer_steps: int)
         )
     uniform = 1 / len(estimate.weights)
     far = np.abs(estimate.weights - uniform) > 2 * estimate.standard_errors
-    if config.method == "fastmix" and config.search.step > 0 and not far.any():
+    if config.method == "fastmix" and config.search.step != 0 and not far.any():
         warnings.append(
             "No source's weight differs from uniform by more than two standard errors: the search "
             "was too short or too noisy to tell the sources apart."
         )
     if estimate.better is not None and estimate.better < CONFIDENT:
         warnings.append(
-            "The search was too short or too noisy to show that its mixture is better than the one "
-            f"it began with: the probability is {estimate.better:.0%}, and {CONFIDENT:.0%} is "
+            "The search was too short or too noisy to show that its mixture is better than "
+            f"{better_than}: the probability is {estimate.better:.0%}, and {CONFIDENT:.0%} is "
             "wanted. Search for more steps, or raise search.target_batch."
         )
     return warnings

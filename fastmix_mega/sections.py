@@ -208,8 +208,9 @@ class SearchSection(Section):
     """Training steps between two updates of the mixture (T)."""
     warmup: PositiveInt = 24
     """Steps at the initial mixture before the first target gradient."""
-    step: Annotated[float, Field(ge=0)] = 0.2
-    """Step size of the exponentiated gradient; 0 measures and never moves."""
+    step: Annotated[float, Field(ge=0)] | None = None
+    """Step size of the exponentiated gradient; 0 measures and never moves. By default 0.2, and 0.02
+    where the search begins at `token_pairs`."""
     exploration: Share = 0.5
     """Sampling law q = (1 - e) * mixture + e * uniform; 1 is the paper's reweighting of uniform
     samples, 0 samples from the mixture itself. Losses count with mixture / q."""
@@ -244,8 +245,15 @@ class SearchSection(Section):
     fade in: a short search then goes as far from its initial mixture as a long one."""
     decay: Share = 0.7
     """What remains of the scores' sums after an outer step."""
-    initial: str | dict[str, float] = "uniform"
-    """The first mixture: `uniform`, `proportional`, a mixture.json, or weights by name."""
+    initial: str | dict[str, float] = "auto"
+    """The first mixture: `token_pairs`, the one from which a model that knows only pairs of tokens
+    would learn most about the targets, at the budget; `uniform`, `proportional`, a mixture.json, or
+    weights by name. `auto` is token_pairs for `method: fastmix` on text, and uniform for
+    conversations and other methods."""
+    repetitions: PositiveFloat = 15.0
+    """Epochs beyond the first after which one more is worth 1/e of fresh text: positive scores of a
+    source fade as it repeats at the budget, which is `search.constraints.budget_tokens` or the
+    search's own tokens (15: Muennighoff et al., 2023)."""
     stop_when_converged: Share = 0.0
     """Ends the search early when at most this share of the tokens moved between the last quarter
     of its outer steps and the quarter before (from 16 outer steps on; 0.05 is a careful value); 0
@@ -261,7 +269,7 @@ class SearchSection(Section):
 
     @model_validator(mode="after")
     def _one_start(self) -> SearchSection:
-        if self.reuse is not None and self.initial != "uniform":
+        if self.reuse is not None and self.initial != "auto":
             raise ValueError("`reuse` gives the first mixture; drop `initial`")
         return self
 

@@ -24,8 +24,8 @@ SWARM = (6, 12, 24, 48)
 
 SEARCHES: dict[str, list[str]] = {
     "fastmix": ["method=fastmix"],
-    "fastmix_quick": ["method=fastmix", "search.quick_start=true"],
-    "fastmix_cheap": ["method=fastmix", "search.score_tokens=0.125", "search.target_batch=12"],
+    "fastmix_scores": ["method=fastmix", "search.initial=uniform"],
+    "fastmix_quick": ["method=fastmix", "search.initial=uniform", "search.quick_start=true"],
     "reference": ["method=reference"],
     "odm": ["method=odm"],
     "aioli": ["method=aioli"],

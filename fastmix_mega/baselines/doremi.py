@@ -13,6 +13,7 @@ from fastmix_mega.baselines.swarm import is_done
 from fastmix_mega.config import Config, parse_config
 from fastmix_mega.loop import run_within
 from fastmix_mega.mixture.methods import reference_folder
+from fastmix_mega.mixture.start import initial_or_uniform
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.stop import StopRequest
 
@@ -43,7 +44,7 @@ def reference_config(config: Config) -> Config:
         | {
             "run_dir": reference_folder(config.run_dir),
             "method": "fastmix",
-            "mixture": given["search"]["initial"],
+            "mixture": initial_or_uniform(config),
             "stages": [],
             "targets": [],
             "search": {},

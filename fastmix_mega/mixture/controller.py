@@ -22,6 +22,7 @@ from fastmix_mega.mixture.rule import (
     geometric_mean,
     mixture_standard_error,
     softmax,
+    worth_of_epochs,
 )
 from fastmix_mega.mixture.tied import TiedSources
 from fastmix_mega.sections import SearchSection
@@ -86,6 +87,12 @@ class Trajectory:
             self._rows = np.array(rows)
 
 
+STEP = 0.2
+"""Of the logarithms of the weights, from a first mixture that knows nothing of the targets."""
+STEP_FROM_PAIRS = 0.02
+"""From token pairs, which know most of what the scores know: with more, the noise and the short
+sight of the scores cost more than what they add (docs/quality.md)."""
+
 QUICK_START_ZEROS = 4
 """Scores of 0 that the first outer steps are averaged with, so that one window's noise moves a
 mixture by a fifth of the way only."""
@@ -110,6 +117,13 @@ class FastMixController:
     """Sources that keep their ratios; `initial` has them, and `project` keeps them."""
     quick_start: bool = False
     """Larger steps and pulls at first, in the same ratio; see `_rate_at`."""
+    epochs: FloatArray | None = None
+    """[S] how often each source would be read at the budget if it were the only one; None where
+    repetition plays no part."""
+    repetitions: float = 15.0
+    """See `rule.worth_of_epochs`."""
+    compared_with: FloatArray | None = None
+    """[S] the mixture that the result has to be better than; the initial one by default."""
     scale_decay: float = 0.9
     outer_step: int = 0
     _home: FloatArray = field(init=False)
@@ -144,10 +158,11 @@ class FastMixController:
         estimate = self._sums.estimate()
         seen = self._sums.weight > 0
         mixture = self.mixture
-        self._evidence.add(mixture, self.initial, sums)
+        baseline = self.initial if self.compared_with is None else self.compared_with
+        self._evidence.add(mixture, baseline, sums)
         # A source that was never seen moves with the average.
         average = (mixture[seen] @ estimate.mean[seen]) / max(mixture[seen].sum(), 1e-300)
-        scores = np.where(seen, estimate.mean, average)
+        scores = self._worn(np.where(seen, estimate.mean, average))
         spread = float(np.abs(scores - scores.mean()).max())
         self._scale = self.scale_decay * self._scale + (1 - self.scale_decay) * spread
         scale = self._scale / (1 - self.scale_decay**self.outer_step)
@@ -167,6 +182,13 @@ class FastMixController:
         step = self.step * self._rate
         self._keep_noise(per_window * ((step / scale) ** 2 if scale > 0 else 0.0))
         return estimate
+
+    def _worn(self, scores: FloatArray) -> FloatArray:
+        """A source that would be read again and again teaches less than its scores say."""
+        if self.epochs is None:
+            return scores
+        worth = worth_of_epochs(self.epochs * self.mixture, self.repetitions)
+        return np.where(scores > 0, scores * worth, scores)
 
     def _restored(self, mixture: FloatArray) -> FloatArray:
         return mixture if self.tied is None else self.tied.restore(mixture)
@@ -341,7 +363,11 @@ def build_controller(
     initial: FloatArray,
     project: Callable[[FloatArray], FloatArray] | None = None,
     tied: TiedSources | None = None,
+    step: float = STEP,
+    epochs: FloatArray | None = None,
+    compared_with: FloatArray | None = None,
 ) -> Controller:
+    """The controller of a method that compares gradients; see `FastMixController`."""
     if method == "reference":
         assert tied is None
         assert project is None
@@ -349,10 +375,13 @@ def build_controller(
     assert method == "fastmix"
     return FastMixController(
         initial,
-        search.step,
+        step,
         search.decay,
         search.prior_strength,
         project,
         tied,
         search.quick_start,
+        epochs,
+        search.repetitions,
+        compared_with,
     )

@@ -290,7 +290,16 @@ def controller_of(config: Config, start: SearchStart) -> Controller:
         )
     project = None if start.constraints is None else start.constraints.project
     tied = None if start.reuse is None else start.reuse.tied
-    return build_controller(config.method, config.search, initial, project, tied)
+    return build_controller(
+        config.method,
+        config.search,
+        initial,
+        project,
+        tied,
+        step=start.step,
+        epochs=start.epochs,
+        compared_with=start.compared_with,
+    )
 
 
 def _window_rate(config: Config) -> Callable[[int], float]:

@@ -51,6 +51,22 @@ def loss_weights(mixture: FloatArray, law: FloatArray) -> FloatArray:
     return np.divide(mixture, law, out=np.zeros_like(mixture), where=law > 0)
 
 
+def worth_of_epochs(epochs: FloatArray, repetitions: float) -> FloatArray:
+    """What one more token is worth of a source that is read so often: 1 for fresh text, then fading
+    with exp(-(epochs - 1) / repetitions) (Muennighoff et al., 2023, arXiv 2305.16264, eq. 5).
+
+    Args:
+        epochs: [S] not negative.
+        repetitions: their R*, about 15.
+    """
+    return np.exp(-np.maximum(epochs - 1, 0.0) / repetitions)
+
+
+def fresh_epochs(epochs: FloatArray, repetitions: float) -> FloatArray:
+    """[S] the epochs of fresh text that would be worth as much: the integral of the former."""
+    return np.minimum(epochs, 1.0) + repetitions * (1 - worth_of_epochs(epochs, repetitions))
+
+
 def exponentiated_gradient(
     logits: FloatArray, scores: FloatArray, scale: float, step: float
 ) -> FloatArray:
