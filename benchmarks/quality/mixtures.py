@@ -17,6 +17,8 @@ from fastmix_mega.mixture.rule import FloatArray
 SWARM_STRENGTHS = (0.3, 3.0)
 """Of the swarm's Dirichlet laws, per source: from a few sources each to nearly even."""
 SWARM_DICE = 20261124
+UNTRAINED = ("ngram", "token_pairs")
+"""The control, and what a search begins with."""
 
 
 def swarm_mixture(number: int, source_count: int) -> FloatArray:
@@ -60,8 +62,8 @@ def weights_for(job: Job, family: Family, records: Records) -> FloatArray | None
     if kind == "swarm":
         return swarm_mixture(int(rest[0]), count)
     target = rest[0]
-    if kind == "ngram":
-        return _ngram(family, target)
+    if kind in UNTRAINED:
+        return _untrained(kind, family, target)
     if kind in TRIALS:
         return _trial(kind, target, records)
     if kind.startswith(("regmix", "swarmbest")):
@@ -85,12 +87,14 @@ def fitted_mixture(mixtures: FloatArray, losses: FloatArray, seed: int) -> Float
     return regmix.best_mixture(predict, even * mixtures.shape[1], seed=seed)
 
 
-def _ngram(family: Family, target: str) -> FloatArray:
+def _untrained(kind: str, family: Family, target: str) -> FloatArray:
     from fastmix_mega.baselines.ngram import ngram_fit
+    from fastmix_mega.mixture.start import token_pairs
 
     index = family.targets.index(target)
     config = family.config.model_copy(update={"targets": [family.config.targets[index]]})
-    return ngram_fit(config, open_inputs(config)).shares
+    inputs = open_inputs(config)
+    return ngram_fit(config, inputs).shares if kind == "ngram" else token_pairs(config, inputs)
 
 
 def _trial(name: str, target: str, records: Records) -> FloatArray | None:

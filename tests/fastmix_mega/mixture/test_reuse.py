@@ -174,14 +174,14 @@ def test_an_added_source_ends_where_a_full_search_puts_it(
     """
     settings["targets"] = settings["targets"][:1]
     settings["train"] |= {"steps": 96, "schedule": {"warmup": 3, "peak": 6e-3}}
-    settings["search"] = {"every": 4, "warmup": 8, "target_batch": 8}
+    settings["search"] = {"every": 4, "warmup": 8, "target_batch": 8, "initial": "uniform"}
     full = read_mixture(run_config("search", settings, tmp_path / "full") / "mixture.json")
     without = copy.deepcopy(settings)
     without["sources"] = [each for each in settings["sources"] if each["name"] != "beta"]
     old_run = run_config("search", without, tmp_path / "old")
     again = copy.deepcopy(settings)
     again["train"]["steps"] = 72
-    again["search"]["reuse"] = {"mixture": str(old_run)}
+    again["search"] |= {"initial": "auto", "reuse": {"mixture": str(old_run)}}
     again["init_from"] = str(old_run)
     run = run_config("search", again, tmp_path / "again")
     found, old = read_mixture(run / "mixture.json"), read_mixture(old_run / "mixture.json")
