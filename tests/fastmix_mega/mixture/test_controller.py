@@ -56,6 +56,47 @@ def test_better_sources_gain() -> None:
     assert weights.sum() == pytest.approx(1)
 
 
+def test_scores_of_a_source_that_repeats_fade() -> None:
+    """Two sources with the same scores: the one that would be read 20 times an epoch's share."""
+    uniform = np.full(3, 1 / 3)
+    means = np.array([3.0, 3.0, 2.0])
+    windows = [window(np.random.default_rng(number), means, 2000) for number in range(20)]
+    plain = FastMixController(uniform, step=0.2, decay=0.7)
+    fresh = FastMixController(uniform, step=0.2, decay=0.7, epochs=np.array([1.0, 1.0, 1.0]))
+    worn = FastMixController(
+        uniform, step=0.2, decay=0.7, epochs=np.array([60.0, 1.0, 1.0]), repetitions=15
+    )
+    for sums in windows:
+        for controller in (plain, fresh, worn):
+            controller.update(sums)
+    np.testing.assert_array_equal(fresh.mixture, plain.mixture)
+    assert plain.mixture[0] == pytest.approx(plain.mixture[1], rel=0.2)
+    assert worn.mixture[0] < 0.6 * worn.mixture[1]
+    # Harm does not fade.
+    harmful = FastMixController(uniform, 0.2, 0.7, epochs=np.array([60.0, 1.0, 1.0]))
+    plain = FastMixController(uniform, 0.2, 0.7)
+    sums = window(np.random.default_rng(0), np.array([-3.0, 1.0, 2.0]), 2000)
+    harmful.update(sums)
+    plain.update(sums)
+    np.testing.assert_array_equal(harmful.mixture, plain.mixture)
+
+
+def test_what_it_is_compared_with() -> None:
+    """From a good first mixture the evidence can still be of uniform."""
+    uniform, initial = np.full(3, 1 / 3), np.array([0.8, 0.15, 0.05])
+    random = np.random.default_rng(3)
+    own, others = (
+        FastMixController(initial, 0.0, 0.7, compared_with=baseline) for baseline in (None, uniform)
+    )
+    for _ in range(20):
+        sums = window(random, np.array([0.5, 0.0, -0.5]))
+        own.update(sums)
+        others.update(sums)
+    assert own.result().better is None
+    assert others.result().better is not None
+    assert others.result().better > 0.99
+
+
 def test_step_of_zero_keeps_the_mixture_to_the_last_bit() -> None:
     initial = np.array([0.4, 0.3, 0.2, 0.1])
     controller = FastMixController(initial, step=0.0, decay=0.7)
