@@ -49,7 +49,8 @@ class Job:
 class Plan:
     """Jobs in order, for a family's sources and targets.
 
-    `methods` are of `SEARCHES`, beyond `fastmix` and `reference`; `trials` of `rules.TRIALS`.
+    `methods` are of `SEARCHES`, beyond `fastmix`, `fastmix_scores` and `reference`; `trials` are of
+    `rules.TRIALS`.
     """
 
     sources: Sequence[str]
@@ -63,29 +64,29 @@ class Plan:
         rounds = [
             self._trainings(("uniform",), EVALUATION_SEEDS),
             self._searched(["fastmix"], 0),
-            *(
-                self._trainings(self._fitted(name), (one,))
-                for name in (*self.trials[:1], "ngram", *self.trials[1:])
-            ),
-            self._trainings(self._swarm(0, 12), (SWARM_SEED,)),
-            self._trainings(self._fitted("regmix12"), (one,)),
+            self._trainings(self._fitted("ngram"), (one,)),
+            self._trainings(self._fitted("token_pairs"), (one,)),
+            self._trainings(self._swarm(0, 48), (SWARM_SEED,)),
+            self._trainings(self._fitted("regmix48"), (one,)),
+            self._trainings(self._fitted("swarmbest48"), (one,)),
             self._searched(["fastmix"], 1),
             self._searched(["fastmix"], 2),
-            self._trainings(self._swarm(12, 24), (SWARM_SEED,)),
-            self._trainings(self._fitted("regmix24"), (one,)),
-            self._searched(["reference"], 0),
-            self._trainings(self._fitted("ngram"), others),
-            self._trainings(self._swarm(24, 48), (SWARM_SEED,)),
-            self._trainings(self._fitted("regmix48"), EVALUATION_SEEDS),
-            self._trainings(self._fitted("swarmbest48"), EVALUATION_SEEDS),
-            self._trainings(("proportional",), EVALUATION_SEEDS),
-            self._searched(self.methods, 0),
-            *(self._searched(["reference"], number) for number in (1, 2)),
+            *(
+                self._trainings(self._fitted(name), others)
+                for name in ("ngram", "token_pairs", "regmix48", "swarmbest48")
+            ),
+            *(self._searched(["fastmix_scores"], number) for number in (0, 1, 2)),
+            *(self._trainings(self._fitted(name), (one,)) for name in self.trials),
+            *(self._searched(["reference"], number) for number in (0, 1)),
+            self._trainings(self._fitted("regmix24"), EVALUATION_SEEDS),
             self._trainings(self._fitted("regmix12"), EVALUATION_SEEDS),
-            self._trainings(self._fitted("regmix24"), others),
+            self._searched(self.methods, 0),
+            self._trainings(("proportional",), EVALUATION_SEEDS),
+            self._trainings(self._fitted("regmix6"), (one,)),
             self._trainings([f"single.{name}" for name in self.sources], (one,)),
+            self._searched(["reference"], 2),
             *(self._searched(self.methods, number) for number in (1, 2)),
-            self._trainings(self._fitted("regmix6"), EVALUATION_SEEDS),
+            self._trainings(self._fitted("regmix6"), others),
         ]
         return list(dict.fromkeys(job for each in rounds for job in each))
 

@@ -98,7 +98,7 @@ def _untrained(kind: str, family: Family, target: str) -> FloatArray:
 
 
 def _trial(name: str, target: str, records: Records) -> FloatArray | None:
-    found = records.get("search", f"fastmix.{target}", SEARCH_SEEDS[0])
+    found = records.get("search", f"fastmix_scores.{target}", SEARCH_SEEDS[0])
     if found is None:
         return None
     return replayed(found.details["history"], SETTINGS | TRIALS[name])

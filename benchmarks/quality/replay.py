@@ -32,6 +32,9 @@ from benchmarks.quality.runs import Family
 from benchmarks.quality.table import swarm
 from fastmix_mega.mixture.rule import FloatArray
 
+SEARCH = "fastmix_scores."
+"""Searches that began at uniform: the scores decide alone."""
+
 
 def predictor(
     target: str, records: Records
@@ -48,10 +51,10 @@ def predictor(
 
 def table(family: Family, records: Records) -> list[str]:
     """Predicted loss minus uniform's, per variant and target, means over searches."""
-    searches = [each for each in records.all() if each.name.startswith("fastmix.")]
+    searches = [each for each in records.all() if each.name.startswith(SEARCH)]
     by_target = {
         target: [
-            each for each in searches if each.kind == "search" and each.name == f"fastmix.{target}"
+            each for each in searches if each.kind == "search" and each.name == SEARCH + target
         ]
         for target in family.targets
     }
@@ -84,7 +87,7 @@ def convergence(records: Records) -> list[str]:
     ]
     lines.append("|---|---|---|---|---|---|---|")
     for each in records.all():
-        if each.kind != "search" or not each.name.startswith("fastmix."):
+        if each.kind != "search" or not each.name.startswith(SEARCH):
             continue
         sums = windows(each.details["history"], SETTINGS["decay"])
         trajectory = replay(sums, SETTINGS)
@@ -115,7 +118,7 @@ def calibration(family: Family, records: Records) -> list[str]:
     for target in family.targets:
         predict = predictor(target, records)[0]
         for each in records.all():
-            if each.kind != "search" or each.name != f"fastmix.{target}":
+            if each.kind != "search" or each.name != SEARCH + target:
                 continue
             sums = windows(each.details["history"], SETTINGS["decay"])
             trajectory = replay(sums, SETTINGS)

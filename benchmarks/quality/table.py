@@ -166,7 +166,7 @@ def _table(
 
 def _verdicts(by_target: dict[str, dict[str, Entry]], deviation: float | None) -> list[str]:
     """The one-run search against what it must beat."""
-    rivals = ("uniform", "ngram", "reference", "regmix24", "regmix48", "swarmbest48")
+    rivals = ("uniform", "ngram", "token_pairs", "fastmix_scores", "regmix48", "swarmbest48")
     lines = ["### fastmix, minus the other (paired by seed; at two standard errors)", ""]
     lines += ["| target | " + " | ".join(rivals) + " |", "|---" * (len(rivals) + 1) + "|"]
     for target, found in by_target.items():
