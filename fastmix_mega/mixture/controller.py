@@ -122,8 +122,6 @@ class FastMixController:
     repetition plays no part."""
     repetitions: float = 15.0
     """See `rule.worth_of_epochs`."""
-    compared_with: FloatArray | None = None
-    """[S] the mixture that the result has to be better than; the initial one by default."""
     scale_decay: float = 0.9
     outer_step: int = 0
     _home: FloatArray = field(init=False)
@@ -158,8 +156,7 @@ class FastMixController:
         estimate = self._sums.estimate()
         seen = self._sums.weight > 0
         mixture = self.mixture
-        baseline = self.initial if self.compared_with is None else self.compared_with
-        self._evidence.add(mixture, baseline, sums)
+        self._evidence.add(mixture, self.initial, sums)
         # A source that was never seen moves with the average.
         average = (mixture[seen] @ estimate.mean[seen]) / max(mixture[seen].sum(), 1e-300)
         scores = self._worn(np.where(seen, estimate.mean, average))
@@ -365,7 +362,6 @@ def build_controller(
     tied: TiedSources | None = None,
     step: float = STEP,
     epochs: FloatArray | None = None,
-    compared_with: FloatArray | None = None,
 ) -> Controller:
     """The controller of a method that compares gradients; see `FastMixController`."""
     if method == "reference":
@@ -383,5 +379,4 @@ def build_controller(
         search.quick_start,
         epochs,
         search.repetitions,
-        compared_with,
     )

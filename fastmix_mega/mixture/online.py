@@ -298,7 +298,6 @@ def controller_of(config: Config, start: SearchStart) -> Controller:
         tied,
         step=start.step,
         epochs=start.epochs,
-        compared_with=start.compared_with,
     )
 
 

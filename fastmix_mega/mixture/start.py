@@ -37,9 +37,8 @@ class SearchStart:
     """Of the rule; see `search.step`."""
     epochs: FloatArray
     """[S] how often each source would be read at the budget if it were the only one."""
-    compared_with: FloatArray | None
-    """[S] the mixture that the search has to beat where it is not the first one: uniform, within
-    the constraints, where token pairs chose that."""
+    from_pairs: bool
+    """Whether token pairs chose the first mixture."""
 
 
 def initial_or_uniform(config: Config) -> str | dict[str, float]:
@@ -119,10 +118,9 @@ def search_start(
         initial = resolve_mixture(initial_or_uniform(config), names, tokens, "search.initial")
     step = (STEP if pairs is None else STEP_FROM_PAIRS) if search.step is None else search.step
     epochs = _budget(config) / np.array(tokens, np.float64)
-    uniform = np.full(len(names), 1 / len(names))
+    from_pairs = pairs is not None
     if search.constraints is None:
-        baseline = None if pairs is None else uniform
-        return SearchStart(initial, None, None, reuse, step, epochs, baseline)
+        return SearchStart(initial, None, None, reuse, step, epochs, from_pairs)
     if config.method != "fastmix":
         raise UserError("search.constraints needs method: fastmix")
     of = Sources(names, tokens)
@@ -132,8 +130,7 @@ def search_start(
         else TiedConstraintSet(search.constraints, of, LIMITS, reuse.tied)
     )
     limited = constraints.apply(initial)
-    baseline = None if pairs is None else constraints.apply(uniform).weights
-    return SearchStart(limited.weights, constraints, limited, reuse, step, epochs, baseline)
+    return SearchStart(limited.weights, constraints, limited, reuse, step, epochs, from_pairs)
 
 
 def _budget(config: Config) -> float:
