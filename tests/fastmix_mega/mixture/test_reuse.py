@@ -147,7 +147,7 @@ def test_check_refuses_another_tokenizer_and_tells_the_plan(
     path = old_mixture(corpora, tmp_path)
     settings["sources"][3] |= {"name": "new", "prefix": str(corpora / "other_target")}
     settings["targets"] = settings["targets"][:1]
-    settings["search"]["reuse"] = {"mixture": str(path)}
+    settings["search"] |= {"initial": "auto", "reuse": {"mixture": str(path)}}
     settings["train"]["steps"] = 600
     found = check(parse_config(settings), 1)
     assert found.mistakes == []
