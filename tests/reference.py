@@ -225,7 +225,8 @@ def _search(config: Config, layout: Layout) -> Trajectory:
             unbiased = scale / (1 - 0.9**outer_step)
             # The prior is the initial mixture: uniform, so log-weights of 0.
             logits = (1 - search.prior_strength) * logits
-            logits = logits + search.step * (scores - mixture @ scores) / unbiased
+            size = 0.2 if search.step is None else search.step
+            logits = logits + size * (scores - mixture @ scores) / unbiased
             result.scores.append(scores.tolist())
             result.mixture.append((np.exp(logits) / np.exp(logits).sum()).tolist())
     return result
