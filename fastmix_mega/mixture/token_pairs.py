@@ -106,7 +106,7 @@ def count_pairs(
     rows = [
         _frequencies(read_sequences(source, counted, 1), keys, vocab_size) for source in sources
     ]
-    pairs, firsts, seconds = (_stacked(column) for column in zip(*rows, strict=True))
+    pairs, firsts, seconds = (csr_array(vstack(column)) for column in zip(*rows, strict=True))
     tokens = np.array([source.num_tokens for source in sources], np.float64)
     first, second = keys // vocab_size, keys % vocab_size
     return PairCounts(pairs, firsts, seconds, first, second, weights, tokens, counted)
@@ -212,17 +212,15 @@ def read_sequences(source: Source, tokens: int, least: int) -> Tokens:
 
 def _frequencies(
     sequences: Tokens, keys: Tokens, vocab_size: int
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """[P] of pairs, [V] of first and [V] of second tokens."""
+) -> tuple[csr_array, csr_array, csr_array]:
+    """[1, P] of the pairs among the sorted `keys`, [1, V] of first and [1, V] of second tokens."""
     seen, counts = np.unique(pair_keys(sequences, vocab_size), return_counts=True)
     frequencies = counts / counts.sum()
+    places = np.minimum(np.searchsorted(keys, seen), len(keys) - 1)
+    wanted = keys[places] == seen
+    found = (frequencies[wanted], (np.zeros(wanted.sum(), np.int64), places[wanted]))
     firsts, seconds = (
-        np.bincount(part, frequencies, minlength=vocab_size).astype(np.float64)
+        csr_array(np.bincount(part, frequencies, minlength=vocab_size)[None])
         for part in (seen // vocab_size, seen % vocab_size)
     )
-    return look_up(keys, seen, frequencies), firsts, seconds
-
-
-def _stacked(rows: Sequence[FloatArray]) -> csr_array:
-    """Rows of mostly zeros, without ever holding all of them in full."""
-    return csr_array(vstack([csr_array(row[None]) for row in rows], format="csr"))
+    return csr_array(found, shape=(1, len(keys))), firsts, seconds

@@ -144,7 +144,11 @@ def is_training(run: Run) -> bool:
 
 def initial_weights(run: Run) -> list[float] | None:
     """[S] the mixture before the first outer step, if the files tell."""
-    return configured_weights(run, run.setting("search", "initial"))
+    given = run.setting("search", "initial")
+    if run.mixture is not None and given in ("auto", "token_pairs"):
+        reused = "reuse" in run.mixture.search
+        given = run.mixture.search.get("first_mixture", None if reused else "uniform")
+    return configured_weights(run, given)
 
 
 def configured_weights(run: Run, given: object) -> list[float] | None:
