@@ -155,6 +155,21 @@ def test_drawn_lines_are_the_trajectory(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("pairs", [False, True])
+def test_lines_begin_where_an_automatic_search_began(tmp_path: Path, pairs: bool) -> None:
+    directory = write_run(tmp_path / "run")
+    config = yaml.safe_load((directory / "config.yaml").read_text())
+    config["search"]["initial"] = "auto"
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    begun = {name: (1 + number) / 36 for number, name in enumerate(NAMES)}
+    mixture = json.loads((directory / "mixture.json").read_text())
+    mixture["search"] |= {"first_mixture": begun} if pairs else {}
+    (directory / "mixture.json").write_text(json.dumps(mixture))
+    for series in page_of(directory).data["charts"]["trajectory"]["series"]:
+        wanted = begun[series["name"]] if pairs else 1 / 8
+        assert series["values"][:2] == pytest.approx([wanted, wanted], rel=1e-4)
+
+
 def test_names_cannot_become_markup(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "run", HOSTILE)
     page = page_of(directory)
