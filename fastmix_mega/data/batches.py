@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,12 +81,18 @@ def load_micro_batch(
             mask[places], documents[places] = read.loss_mask, read.documents
     masked = any_masked(sources)
     return MicroBatch(
-        tokens=torch.from_numpy(tokens).to(device, non_blocking=True),
-        sources=torch.from_numpy(chosen).to(device, non_blocking=True),
-        weights=torch.from_numpy(weights[rows]).to(device, torch.float32, non_blocking=True),
-        loss_mask=torch.from_numpy(mask).to(device, non_blocking=True) if masked else None,
-        documents=torch.from_numpy(documents).to(device, non_blocking=True) if masked else None,
+        tokens=_moved(tokens, device),
+        sources=_moved(chosen, device),
+        weights=_moved(weights[rows].astype(np.float32), device),
+        loss_mask=_moved(mask, device) if masked else None,
+        documents=_moved(documents, device) if masked else None,
     )
+
+
+def _moved(array: NDArray[Any], device: torch.device) -> Tensor:
+    """To a GPU from pinned memory, so that the copy does not wait for what the GPU is doing."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def even_draw(
