@@ -28,16 +28,14 @@ from fastmix_mega.identity import differences
 from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.mixture.methods import TARGETLESS, as_method
 from fastmix_mega.mixture.online import schedule_of
-from fastmix_mega.mixture.rule import FloatArray
 from fastmix_mega.mixture.stages import average_mixture, resolve_stages
-from fastmix_mega.mixture.start import begins_with_token_pairs, search_start
+from fastmix_mega.mixture.start import SearchStart, begins_with_token_pairs, search_start
 from fastmix_mega.model import kernels
 from fastmix_mega.model.presets import ModelShape, resolve_shape
 from fastmix_mega.parallel.rules import as_yaml, nearest_layout, problems
 from fastmix_mega.sections import SourceConfig
 
 PRIOR = "regmix.prior"
-PAIRS_FACT = "the search begins with the mixture that token pairs suggest (search.initial)"
 
 
 @dataclass
@@ -249,6 +247,7 @@ def _mixtures(
     if len(sources) < len(given) or tokenizer is None:
         return  # Their mistakes are told already.
     tokens = [source.num_tokens for source in sources]
+    at = "at the mixture it begins with"
     try:
         if mode == "search" and config.method in SWARMS:
             prior = resolve_mixture(config.regmix.prior, config.source_names, tokens, PRIOR)
@@ -261,7 +260,10 @@ def _mixtures(
         else:
             targets = [opened.get(f"targets: {target.name}") for target in config.targets]
             known = [target for target in targets if target is not None]
-            weights = _first_mixture(config, sources, known, tokenizer, found)
+            start = _search_start(config, sources, known, tokenizer, found)
+            weights = start.initial
+            if start.from_pairs:
+                at = "at uniform, before it has read token pairs"
     except UserError as error:
         yield str(error)
         return
@@ -271,27 +273,25 @@ def _mixtures(
             "constraints) has a weight of 0, which could never recover; give it a small one, or "
             "drop the source"
         )
-    train = config.train
-    budget = train.steps * train.global_batch * train.seq_length
-    shown = _epochs(config.source_names, epochs_at(weights, tokens, budget))
-    stands = PAIRS_FACT in found.facts
-    at = "at uniform, before it has read token pairs" if stands else "at the mixture it begins with"
+    shown = _epochs(config.source_names, epochs_at(weights, tokens, config.train.tokens))
     found.facts.append(f"epochs in this run, {at}: {shown}")
 
 
-def _first_mixture(
+def _search_start(
     config: Config,
     sources: Sequence[Source],
     targets: Sequence[Source],
     tokenizer: Tokenizer,
     found: Findings,
-) -> FloatArray:
+) -> SearchStart:
     """What the search begins with, but for token pairs: reading them is left to the search, and
     uniform stands for them."""
     pairs = None
     if begins_with_token_pairs(config, sources, targets):
         pairs = np.full(len(sources), 1 / len(sources))
-        found.facts.append(PAIRS_FACT)
+        found.facts.append(
+            "the search begins with the mixture that token pairs suggest (search.initial)"
+        )
     start = search_start(config, sources, tokenizer.sha256, pairs)
     if start.reuse is not None:
         found.facts += start.reuse.lines(config.search, config.train.steps)
@@ -302,7 +302,7 @@ def _first_mixture(
         found.facts.append(
             f"epochs at {limits.budget_tokens:,} tokens, at the initial mixture: {shown}"
         )
-    return start.initial
+    return start
 
 
 def _epochs(names: list[str], epochs: Sequence[float | None]) -> str:
@@ -314,7 +314,7 @@ def _epochs(names: list[str], epochs: Sequence[float | None]) -> str:
 
 
 def _enough(config: Config, opened: dict[str, Source], found: Findings) -> Iterator[str]:
-    budget = config.train.steps * config.train.global_batch * config.train.seq_length
+    budget = config.train.tokens
     fair_share = budget / len(config.sources)
     for where, source in opened.items():
         if source.num_samples == 0:

@@ -95,11 +95,7 @@ def mixture_file(
             "entropy": entropy(weights),
             "effective_sources": effective_sources(weights),
             "warnings": (
-                []
-                if outer_steps is None
-                else search_warnings(
-                    config, estimate, outer_steps, start is not None and start.from_pairs
-                )
+                [] if outer_steps is None else search_warnings(config, estimate, outer_steps, start)
             ),
             **({} if made == train.steps else {"converged_after": made}),
             **({} if estimate.better is None else {"probability_better": estimate.better}),
@@ -181,9 +177,10 @@ def search_warnings(
     config: Config,
     estimate: MixtureEstimate,
     outer_steps: int,
-    from_pairs: bool = False,
+    start: SearchStart | None,
 ) -> list[str]:
     """What a reader of the mixture must know, in plain words."""
+    from_pairs = start is not None and start.from_pairs
     warnings: list[str] = []
     if outer_steps < 10:
         warnings.append(

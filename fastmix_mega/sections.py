@@ -176,6 +176,11 @@ class TrainSection(Section):
     schedule: ScheduleSection = ScheduleSection()
     optimizer: OptimizerSection = OptimizerSection()
 
+    @property
+    def tokens(self) -> int:
+        """Of the whole run."""
+        return self.steps * self.global_batch * self.seq_length
+
 
 class ReuseSection(Section):
     """Go on from an old mixture: sources that are the same keep their ratios and move as one group,

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.quality.jobs import SEARCH_SEEDS, SWARM_SEED, Job
 from benchmarks.quality.records import Records
-from benchmarks.quality.rules import SETTINGS, TRIALS, replayed
+from benchmarks.quality.rules import REPLAYED, SETTINGS, TRIALS, replayed
 from benchmarks.quality.runs import Family
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.mixture.rule import FloatArray
@@ -98,7 +98,7 @@ def _untrained(kind: str, family: Family, target: str) -> FloatArray:
 
 
 def _trial(name: str, target: str, records: Records) -> FloatArray | None:
-    found = records.get("search", f"fastmix_scores.{target}", SEARCH_SEEDS[0])
+    found = records.get("search", f"{REPLAYED}.{target}", SEARCH_SEEDS[0])
     if found is None:
         return None
     return replayed(found.details["history"], SETTINGS | TRIALS[name])

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quality.records import Records
+from benchmarks.quality.records import Record, Records
 from benchmarks.quality.rules import (
+    REPLAYED,
     SETTINGS,
     VARIANTS,
     averaged,
@@ -32,8 +33,17 @@ from benchmarks.quality.runs import Family
 from benchmarks.quality.table import swarm
 from fastmix_mega.mixture.rule import FloatArray
 
-SEARCH = "fastmix_scores."
-"""Searches that began at uniform: the scores decide alone."""
+
+def recorded(records: Records, target: str | None = None) -> list[Record]:
+    """The searches to replay, of one target or of all."""
+    prefix = f"{REPLAYED}."
+    return [
+        each
+        for each in records.all()
+        if each.kind == "search"
+        and each.name.startswith(prefix)
+        and target in (None, each.name.removeprefix(prefix))
+    ]
 
 
 def predictor(
@@ -51,13 +61,7 @@ def predictor(
 
 def table(family: Family, records: Records) -> list[str]:
     """Predicted loss minus uniform's, per variant and target, means over searches."""
-    searches = [each for each in records.all() if each.name.startswith(SEARCH)]
-    by_target = {
-        target: [
-            each for each in searches if each.kind == "search" and each.name == SEARCH + target
-        ]
-        for target in family.targets
-    }
+    by_target = {target: recorded(records, target) for target in family.targets}
     by_target = {target: found for target, found in by_target.items() if found}
     count = len(family.config.sources)
     uniform = np.full((1, count), 1 / count)
@@ -86,9 +90,7 @@ def convergence(records: Records) -> list[str]:
         "| search | outer steps | ends at, 5% | moved by then | ends at, 10% | moved | better |"
     ]
     lines.append("|---|---|---|---|---|---|---|")
-    for each in records.all():
-        if each.kind != "search" or not each.name.startswith(SEARCH):
-            continue
+    for each in recorded(records):
         sums = windows(each.details["history"], SETTINGS["decay"])
         trajectory = replay(sums, SETTINGS)
         cells = []
@@ -117,9 +119,7 @@ def calibration(family: Family, records: Records) -> list[str]:
     gaps: list[float] = []
     for target in family.targets:
         predict = predictor(target, records)[0]
-        for each in records.all():
-            if each.kind != "search" or each.name != SEARCH + target:
-                continue
+        for each in recorded(records, target):
             sums = windows(each.details["history"], SETTINGS["decay"])
             trajectory = replay(sums, SETTINGS)
             for end in range(2, len(trajectory) + 1):

@@ -26,6 +26,8 @@ VARIANTS: list[dict[str, float]] = [
     *({"dual": value, "averaged": 0.0} for value in (2.0, 3.0, 4.0, 6.0, 8.0)),
     *({"dual": value, "power": 1.0, "averaged": 0.0} for value in (3.0, 4.0, 6.0)),
 ]
+REPLAYED = "fastmix_scores"
+"""The searches whose scores are taken again: they began at uniform, and scores decided alone."""
 TRIALS: dict[str, dict[str, float]] = {
     "trial_quick": {"quick": 1},
     "trial_quick3": {"quick": 1, "step": 0.3},

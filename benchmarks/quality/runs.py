@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from benchmarks.timing import one_thread
 from fastmix_mega.config import Config, load_config
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.files import read_jsonl
@@ -85,13 +86,8 @@ def check_once(family: Family) -> None:
 
 
 def warm_up() -> None:
-    """Import what every run needs, on one thread, so that forks are safe.
-
-    The variable alone is too late where torch has been imported: its threads would spin against
-    those of another judge on the same cores.
-    """
-    os.environ["OMP_NUM_THREADS"] = "1"
-    importlib.import_module("torch").set_num_threads(1)
+    """Import what every run needs, on one thread, so that forks are safe."""
+    one_thread()
     for name in ("fastmix_mega.loop", "fastmix_mega.report.build", "deepspeed", "megatron.core"):
         importlib.import_module(name)
 

@@ -16,7 +16,6 @@ from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.mixture.rule import FloatArray
 from fastmix_mega.mixture.token_pairs import (
     Tokens,
-    look_up,
     pair_keys,
     read_sequences,
     weighted_pairs,
@@ -42,7 +41,7 @@ def ngram_fit(config: Config, inputs: Inputs) -> Fit:
     vocab_size, tokens = inputs.tokenizer.vocab_size, config.ngram.tokens
     targets = [pair_keys(read_sequences(each, tokens, 2), vocab_size) for each in inputs.targets]
     given = np.array([target.weight for target in config.targets], np.float64)
-    keys, weights = weighted_pairs(targets, given / given.sum())
+    keys, weights = weighted_pairs(targets, given)
     likelihoods = np.stack(
         [
             source_likelihoods(read_sequences(source, tokens, 2), keys, vocab_size)
@@ -95,10 +94,10 @@ def source_likelihoods(sequences: Tokens, keys: Tokens, vocab_size: int) -> Floa
     # Each pair of the other half, with the number of times that it stands there.
     other, times = np.unique(pair_keys(judged, vocab_size), return_counts=True)
     columns = np.stack(
-        (look_up(other, seen, frequencies), _independent(other, singles, vocab_size)), axis=1
+        (_look_up(other, seen, frequencies), _independent(other, singles, vocab_size)), axis=1
     )
     share = fit_mixture(columns, times / times.sum()).shares[0]
-    joint = look_up(keys, seen, frequencies)
+    joint = _look_up(keys, seen, frequencies)
     found: FloatArray = share * joint + (1 - share) * _independent(keys, singles, vocab_size)
     # A source that repeats itself word for word needs no smoothing; zero would rule it out.
     return np.maximum(found, np.finfo(np.float64).tiny)
@@ -107,3 +106,9 @@ def source_likelihoods(sequences: Tokens, keys: Tokens, vocab_size: int) -> Floa
 def _independent(keys: Tokens, singles: FloatArray, vocab_size: int) -> FloatArray:
     product: FloatArray = singles[keys // vocab_size] * singles[keys % vocab_size]
     return product
+
+
+def _look_up(keys: Tokens, seen: Tokens, frequencies: FloatArray) -> FloatArray:
+    """[P] frequencies of keys, 0 for those not among the sorted `seen`."""
+    places = np.minimum(np.searchsorted(seen, keys), len(seen) - 1)
+    return np.where(seen[places] == keys, frequencies[places], 0.0)

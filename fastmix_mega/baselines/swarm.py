@@ -114,7 +114,7 @@ def conclude(
     train = config.train
     more = {
         "steps": train.steps,
-        "train_tokens": train.steps * train.global_batch * train.seq_length,
+        "train_tokens": train.tokens,
         "runs": section.runs,
         "regression": predict.family,
         "unexplained_variance": predict.errors,

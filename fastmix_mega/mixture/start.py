@@ -80,7 +80,7 @@ def token_pairs(config: Config, inputs: Inputs) -> FloatArray:
     return first_mixture(
         inputs.sources,
         inputs.targets,
-        weights / weights.sum(),
+        weights,
         inputs.tokenizer.vocab_size,
         _budget(config),
         config.search.repetitions,
@@ -138,4 +138,4 @@ def _budget(config: Config) -> float:
     limits, train = config.search.constraints, config.train
     if limits is not None and limits.budget_tokens is not None:
         return float(limits.budget_tokens)
-    return float(train.steps * train.global_batch * train.seq_length)
+    return float(train.tokens)

@@ -8,7 +8,7 @@ with P_i the frequencies of pairs in source i, u those of single tokens in the m
 the tokens of source i that the budget takes, where text that is read again counts for less. Its
 loss on the targets is a smooth function of the mixture, and the least one costs seconds. It knows
 of saturation (a pair that is known need not be learned again) and of repetition, which the scores
-of single steps do not see; how a real model learns from the sources it does not know.
+of single steps do not see. How a real model learns from the sources is beyond it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class PairCounts:
 def first_mixture(
     sources: Sequence[Source],
     targets: Sequence[Source],
-    shares: FloatArray,
+    target_weights: FloatArray,
     vocab_size: int,
     budget: float,
     repetitions: float,
@@ -78,7 +78,7 @@ def first_mixture(
     Args:
         sources: opened.
         targets: opened.
-        shares: [K] each target's share of the objective, sum 1.
+        target_weights: [K] as in the configuration; they need not sum to 1.
         vocab_size: V, of the tokenizer.
         budget: tokens that the mixture is for.
         repetitions: epochs beyond the first after which one more is worth 1/e of fresh text.
@@ -86,13 +86,16 @@ def first_mixture(
     Raises:
         UserError: if one holds conversations, or no sequence at all.
     """
-    counts = count_pairs(sources, targets, shares, vocab_size)
+    counts = count_pairs(sources, targets, target_weights, vocab_size)
     best = least_loss(counts, budget, repetitions)
     return (1 - FLOOR) * best + FLOOR / len(best)
 
 
 def count_pairs(
-    sources: Sequence[Source], targets: Sequence[Source], shares: FloatArray, vocab_size: int
+    sources: Sequence[Source],
+    targets: Sequence[Source],
+    target_weights: FloatArray,
+    vocab_size: int,
 ) -> PairCounts:
     """Read a sample of the sources and the targets.
 
@@ -102,7 +105,7 @@ def count_pairs(
     counted = min(MOST_SOURCE_TOKENS, MOST_TOKENS // len(sources))
     of_target = MOST_TARGET_TOKENS // len(targets)
     every = [pair_keys(read_sequences(target, of_target, 1), vocab_size) for target in targets]
-    keys, weights = weighted_pairs(every, shares)
+    keys, weights = weighted_pairs(every, target_weights)
     rows = [
         _frequencies(read_sequences(source, counted, 1), keys, vocab_size) for source in sources
     ]
@@ -169,19 +172,16 @@ def pair_keys(sequences: Tokens, vocab_size: int) -> Tokens:
     return keys
 
 
-def look_up(keys: Tokens, seen: Tokens, frequencies: FloatArray) -> FloatArray:
-    """[P] frequencies of keys, 0 for those not among the sorted `seen`."""
-    places = np.minimum(np.searchsorted(seen, keys), len(seen) - 1)
-    return np.where(seen[places] == keys, frequencies[places], 0.0)
-
-
-def weighted_pairs(every: Sequence[Tokens], shares: FloatArray) -> tuple[Tokens, FloatArray]:
+def weighted_pairs(
+    every: Sequence[Tokens], target_weights: FloatArray
+) -> tuple[Tokens, FloatArray]:
     """Distinct pairs of all targets, sorted, and their weight: every target counts by its share.
 
     Args:
         every: per target, the numbers of its pairs.
-        shares: [K], sum 1.
+        target_weights: [K] as in the configuration; they need not sum to 1.
     """
+    shares = target_weights / target_weights.sum()
     weights = [
         np.full(len(keys), share / len(keys)) for keys, share in zip(every, shares, strict=True)
     ]

@@ -31,7 +31,7 @@ from fastmix_mega.mixture.token_pairs import (
     law_loss,
     least_loss,
 )
-from tests.fastmix_mega.test_loop import run_config
+from tests.launch import run_config
 
 VOCABULARY = 12
 BUDGET, REPETITIONS = 700.0, 4.0
