@@ -71,8 +71,8 @@ class _TextEncoder:
         self._end = np.array([tokenizer.eod], dtype)
 
     def read(self, unit: Unit) -> Iterator[Any | Problem]:
-        if self._fast is not None:
-            self._fast.begin_unit()
+        if self._fast is not None and unit.start == 0:
+            self._fast.begin_file()
         return read_unit(self._job.files[unit.file], unit, self._job.read)
 
     def size(self, document: Any) -> int:

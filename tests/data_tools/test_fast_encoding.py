@@ -61,7 +61,7 @@ def test_any_text_gives_the_librarys_tokens(folder: Path, name: str) -> None:
     @given(some.lists(parts, min_size=1, max_size=5))
     @settings(max_examples=200, deadline=None)
     def check(texts: list[str]) -> None:
-        fast.begin_unit()
+        fast.begin_file()
         found = [ids.tolist() for ids in fast.encode(texts)]
         assert found == [ids.tolist() for ids in tokenizer.encode(texts)]
 
@@ -97,7 +97,7 @@ def test_a_difference_in_any_file_ends_the_run(
     assert not (tmp_path / "out.bin").exists()
 
 
-def test_about_a_hundredth_is_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_about_a_thousandth_is_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gigatoken")
     tokenizer = Tokenizer(folder / "t.model")
     fast = FastEncoder(tokenizer)
@@ -109,10 +109,14 @@ def test_about_a_hundredth_is_compared(folder: Path, monkeypatch: pytest.MonkeyP
         return encode(texts)
 
     monkeypatch.setattr(tokenizer, "encode", counted)
-    texts = [f"document {number:05}" for number in range(2000)]
-    fast.encode(texts)
+    texts = [f"document {number:05}" for number in range(4000)]
+    for start in range(0, len(texts), 100):
+        fast.encode(texts[start : start + 100])
     assert compared[0] == texts[0]
     assert len(compared) == round(fast_encoding.CHECKED * len(texts))
+    fast.begin_file()
+    fast.encode(["the first of a file", "the second"])
+    assert compared[-1] == "the first of a file"
 
 
 def test_an_unknown_kind_of_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:
