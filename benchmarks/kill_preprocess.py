@@ -1,9 +1,11 @@
 """Is preprocessing killed at random moments, and resumed, the same byte for byte?
 
     python -m benchmarks.kill_preprocess corpus.jsonl --tokenizer tokenizer.model --kills 20
+    python -m benchmarks.kill_preprocess chats.jsonl --mode sft --tokenizer tokenizer.model
 
 Every round starts anew, kills the whole process group with SIGKILL at a random moment of the time
-that an uninterrupted run takes, gives the same command again, and compares.
+that an uninterrupted run takes, gives the same command again, and compares. With --mode sft the
+corpus holds conversations, and their loss masks are compared too.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("corpus", type=Path, help="some megabytes, so that there are many units")
     parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--mode", choices=("text", "sft"), default="text")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     words = [sys.executable, "-m", "data_tools.preprocess", str(options.corpus), "--workers", "2"]
-    words += ["--tokenizer", str(options.tokenizer), "--output-prefix"]
+    words += ["--mode", options.mode, "--tokenizer", str(options.tokenizer), "--output-prefix"]
+    kinds = ["bin", "idx", "json"] + ["mask.bin", "mask.idx"] * (options.mode == "sft")
     dice = random.Random(options.seed)
     killed = different = kept = joining = 0
     with tempfile.TemporaryDirectory() as name:
@@ -35,7 +39,7 @@ def main() -> int:
         begin = time.perf_counter()
         subprocess.run([*words, str(folder / "whole")], check=True, capture_output=True)
         duration = time.perf_counter() - begin
-        wanted = [(folder / f"whole.{kind}").read_bytes() for kind in ("bin", "idx", "json")]
+        wanted = [(folder / f"whole.{kind}").read_bytes() for kind in kinds]
         while killed < options.kills:
             command = [*words, str(folder / "out")]
             process = subprocess.Popen(
@@ -53,7 +57,7 @@ def main() -> int:
             kept += parts > 0
             joining += bool(list(folder.glob("out.*.partial")))
             done = subprocess.run(command, capture_output=True, text=True)
-            found = [(folder / f"out.{kind}") for kind in ("bin", "idx", "json")]
+            found = [(folder / f"out.{kind}") for kind in kinds]
             same = done.returncode == 0 and [path.read_bytes() for path in found] == wanted
             if not same:
                 different += 1

@@ -19,8 +19,9 @@ the shares, and the result is again the same.
 question/answer), writes them by a chat template, and puts a loss mask beside the tokens,
 out/web.mask.bin and .idx: only the assistant's tokens and the end of its turn count.
 
---backend gigatoken is several times faster where the optional package knows the tokenizer. Part of
-every unit's text is encoded by the tokenizer's own library too; a difference ends the run.
+--backend gigatoken is several times faster where the optional package knows the tokenizer. The
+first document of every file and a thousandth of the text are encoded by the tokenizer's own library
+too; a difference ends the run.
 """
 
 from __future__ import annotations
