@@ -46,11 +46,15 @@ soak: $(READY)
 	$(BIN)/python -m benchmarks.fuzz_data --count 6000
 	$(BIN)/python -m benchmarks.soak --minutes 20
 
-# The two families of the judge (docs/quality.md); the second needs Debian's apt-get.
+# The three families of the judge (docs/quality.md), and the third in many pieces; the second and
+# third need Debian's apt-get.
 quality-corpora: $(READY)
 	$(BIN)/python -m benchmarks.quality.packages --output data/quality/packages
-	for family in demo debian; do $(BIN)/python -m data_tools.prepare \
+	$(BIN)/python -m benchmarks.quality.packages --family languages \
+		--output data/quality/packages_languages
+	for family in demo debian languages; do $(BIN)/python -m data_tools.prepare \
 		benchmarks/quality/configs/$${family}_corpora.yaml --output data/quality/$$family || exit; done
+	$(BIN)/python -m benchmarks.quality.pieces data/quality/languages --output data/quality/languages_many
 
 # The stamp is written last: an interrupted set-up starts again from a clean folder.
 $(READY): requirements.txt requirements-consumers.txt pyproject.toml
