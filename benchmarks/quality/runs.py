@@ -24,6 +24,7 @@ from fastmix_mega.config import Config, load_config
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture.file import MixtureFile, read_mixture
+from fastmix_mega.search import search as search_mixture
 
 Overrides = Sequence[str]
 
@@ -149,9 +150,13 @@ def _child(words: list[str], mode: str, log: Path) -> None:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        from fastmix_mega.loop import run
+        config = load_config(words[0], words[1:])
+        if mode == "search":
+            search_mixture(config)
+        else:
+            from fastmix_mega.loop import run
 
-        run(load_config(words[0], words[1:]), "search" if mode == "search" else "train")
+            run(config, "train")
         code = 0
     except BaseException:
         traceback.print_exc()
