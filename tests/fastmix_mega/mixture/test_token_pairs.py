@@ -25,11 +25,13 @@ from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.mixture.rule import FloatArray, fresh_epochs, worth_of_epochs
 from fastmix_mega.mixture.start import begins_with_token_pairs, search_start, token_pairs
 from fastmix_mega.mixture.token_pairs import (
+    MOST_READINGS,
     SMOOTHING,
     PairCounts,
     count_pairs,
     law_loss,
     least_loss,
+    read_within_reason,
 )
 from tests.launch import run_config
 
@@ -147,6 +149,30 @@ def test_fresh_epochs_are_the_integral_of_what_one_more_is_worth(
     grid = np.linspace(0, epochs, 20_001)
     integral = np.trapezoid(worth_of_epochs(grid, repetitions), grid)
     assert fresh_epochs(np.array([epochs]), repetitions)[0] == pytest.approx(integral, abs=1e-3)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.integers(50, 10**7)), min_size=2, max_size=8).filter(
+        lambda rows: sum(share for share, _ in rows) > 0.01
+    ),
+    st.floats(100, 1e9),
+)
+def test_no_source_is_read_too_often(rows: list[tuple[float, int]], budget: float) -> None:
+    shares, tokens = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+    mixture = shares / shares.sum()
+    found = read_within_reason(mixture, tokens, budget)
+    readings = budget * found / tokens
+    assert found.sum() == pytest.approx(1)
+    limit = max(MOST_READINGS, 2 * budget / tokens.sum())
+    assert (readings <= limit * (1 + 1e-9)).all()
+    # Sources below the limit keep their ratios, and none loses to one that must give way.
+    free = (readings < limit * (1 - 1e-9)) & (mixture > 1e-12)
+    if free.any():
+        ratios = found[free] / mixture[free]
+        assert ratios == pytest.approx(ratios[0])
+        assert ratios[0] >= 1 - 1e-9
+    if (budget * mixture / tokens <= limit).all():
+        assert found == pytest.approx(mixture)
 
 
 def test_when_the_search_begins_with_them(settings: dict[str, Any], chats: dict[str, Any]) -> None:
