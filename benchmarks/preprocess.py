@@ -7,7 +7,10 @@ The runs alternate; the medians count. Every tool also does a file of one docume
 start of Python with its imports) is subtracted for "no start". "CPU" compares the processor time of
 all processes, also without the start: it says what a core gets done where others use the machine
 too. What Megatron-LM's tools write must be what ours writes, byte for byte. A tokenizer.json must
-lie in a folder of its own.
+lie in a folder of its own. For hundreds of megabytes with gigatoken, leave the slow ones out:
+
+    python -m benchmarks.preprocess corpus.jsonl --tokenizer hf/tokenizer.json --only-gigatoken \
+        --megatron-fast Megatron-LM/tools/preprocess_data_fast.py
 """
 
 from __future__ import annotations
@@ -65,8 +68,10 @@ def middle(costs: list[Cost]) -> Cost:
 def our_commands(options: argparse.Namespace) -> dict[str, list[str]]:
     words = [sys.executable, "-m", "data_tools.preprocess", "--fresh"]
     words += ["--tokenizer", str(options.tokenizer)]
-    commands = {"ours, 1 worker": words, "ours, 2 workers": [*words, "--workers", "2"]}
-    if options.gigatoken:
+    commands = {}
+    if not options.only_gigatoken:
+        commands = {"ours, 1 worker": words, "ours, 2 workers": [*words, "--workers", "2"]}
+    if options.gigatoken or options.only_gigatoken:
         commands["ours, gigatoken, 1"] = [*words, "--backend", "gigatoken"]
         commands["ours, gigatoken, 2"] = [*words, "--backend", "gigatoken", "--workers", "2"]
     return commands
@@ -113,6 +118,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gigatoken", action="store_true", help="our other backend, too")
+    parser.add_argument("--only-gigatoken", action="store_true", help="and not the slower ones")
     parser.add_argument("--megatron", type=Path, help="Megatron-LM's tools/preprocess_data.py")
     parser.add_argument("--megatron-fast", type=Path, help="and its preprocess_data_fast.py")
     parser.add_argument("--megatron-path", default="", help="folders of packages that they need")
@@ -121,8 +127,10 @@ def main() -> None:
     texts = [orjson.loads(line)["text"] for line in options.corpus.read_bytes().splitlines()]
     size = sum(len(text.encode()) for text in texts)
     commands = our_commands(options) | megatron_commands(options)
-    alone: dict[str, Callable[[list[str]], object]] = {"library alone": tokenizer.encode}
-    if options.gigatoken:
+    alone: dict[str, Callable[[list[str]], object]] = {}
+    if not options.only_gigatoken:
+        alone["library alone"] = tokenizer.encode
+    if options.gigatoken or options.only_gigatoken:
         alone["gigatoken alone"] = FastEncoder(tokenizer).encode_fast
     times: dict[str, list[Cost]] = {name: [] for name in [*alone, *commands]}
     starts: dict[str, list[Cost]] = {name: [] for name in commands}
@@ -146,14 +154,14 @@ def main() -> None:
             for number, tool in enumerate(commands)
         }
     print(f"{size / 1e6:.1f} MB of text, {len(texts)} documents, {options.rounds} rounds")
-    base = middle(times["library alone"])
-    print(f"{'':20} {'MB/s':>7} {'of library':>10} {'no start':>9} {'CPU':>6} {'spread':>7}  same")
+    base = middle(times[next(iter(alone))])
+    print(f"{'':20} {'MB/s':>7} {'of first':>10} {'no start':>9} {'CPU':>6} {'spread':>7}  same")
     for tool, found in times.items():
         whole = middle(found)
         start = middle(starts[tool]) if tool in starts else Cost(0, 0)
         walls = [cost.wall for cost in found]
         spread = (max(walls) - min(walls)) / whole.wall
-        same = contents[tool] == contents["ours, 1 worker"] if tool in contents else ""
+        same = contents[tool] == contents[next(iter(commands))] if tool in contents else ""
         print(
             f"{tool:20} {size / whole.wall / 1e6:7.2f} {base.wall / whole.wall:10.3f} "
             f"{base.wall / (whole.wall - start.wall):9.3f} "
