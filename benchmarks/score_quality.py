@@ -72,6 +72,7 @@ def measure(config_path: str, warm_up: int, windows: int) -> list[Row]:
     noise: dict[str, list[float]] = {"whole": [], "share": [], "raw": []}
     with tempfile.TemporaryDirectory() as name:
         settings = [f"run_dir={name}/run", "log.wandb=disabled", "search.target_batch=128"]
+        settings += ["search.every=8", "search.score_tokens=0.25"]
         settings += [f"search.warmup={warm_up - warm_up % 8}", "train.steps=400"]
         config = load_config(config_path, settings)
         with parallel_layout.start(config.parallel) as layout:

@@ -380,8 +380,8 @@ def _search(config: Config) -> Iterator[str]:
     schedule = schedule_of(config)
     if schedule.outer_steps == 0:
         yield (
-            f"search: {train.steps} steps leave no room for an update after {search.warmup} steps "
-            f"of warm-up; train at least {search.warmup + schedule.window} steps"
+            f"search: {train.steps} steps leave no room for an update after {schedule.warmup} "
+            f"steps of warm-up; train at least {schedule.warmup + schedule.window} steps"
         )
 
 

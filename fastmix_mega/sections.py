@@ -206,13 +206,18 @@ class ReuseSection(Section):
         return self
 
 
+WARMUP = 24
+"""Steps before the first target gradient of a search that does not begin at token pairs."""
+
+
 class SearchSection(Section):
     """The mixture search: the outer loop around training. Steps are training steps."""
 
-    every: PositiveInt = 8
+    every: PositiveInt = 16
     """Training steps between two updates of the mixture (T)."""
-    warmup: PositiveInt = 24
-    """Steps at the initial mixture before the first target gradient."""
+    warmup: PositiveInt | None = None
+    """Steps at the initial mixture before the first target gradient. By default 24, and half of the
+    run where the search begins at `token_pairs`: what a young model's scores say, pairs know."""
     step: Annotated[float, Field(ge=0)] | None = None
     """Step size of the exponentiated gradient; 0 measures and never moves. By default 0.2, and 0.02
     where the search begins at `token_pairs`."""
@@ -236,8 +241,9 @@ class SearchSection(Section):
     """Which gradients are compared. `head`: closed form at the language-model head, no backward
     pass. `hooks:head`, `all`, `body`, or a regular expression over parameter names: hooks in the
     ordinary backward, for which every micro-batch holds one source."""
-    score_tokens: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of each sequence's tokens that the closed form looks at."""
+    score_tokens: Annotated[float, Field(gt=0, le=1)] = 0.125
+    """Share of each sequence's tokens that the closed form looks at; more for conversations whose
+    answers have few tokens."""
     damping: Annotated[float, Field(ge=0)] = 0.1
     """Added to Adam's second moment as a share of its root mean square."""
     precondition: bool = True
@@ -271,6 +277,16 @@ class SearchSection(Section):
     reuse: ReuseSection | None = None
     """Keep the ratios of an old mixture among the sources that did not change. `method: fastmix`
     only."""
+
+    def warmup_steps(self, from_pairs_for: int | None = None) -> int:
+        """Steps before the first target gradient.
+
+        Args:
+            from_pairs_for: the run's steps, if it begins at token pairs.
+        """
+        if self.warmup is not None:
+            return self.warmup
+        return WARMUP if from_pairs_for is None else max(1, from_pairs_for // 2)
 
     @model_validator(mode="after")
     def _one_start(self) -> SearchSection:

@@ -142,7 +142,8 @@ def _search(config: Config, layout: Layout) -> Trajectory:
         mixture = np.exp(logits) / np.exp(logits).sum()
         law = (1 - search.exploration) * mixture + search.exploration / count
         weights = mixture / law
-        if step >= search.warmup and (step - search.warmup) % search.every == 0:
+        since = step - search.warmup_steps()
+        if since >= 0 and since % search.every == 0:
             per_target = -(-search.target_batch // len(inputs.targets))
             looked_at = [
                 (target, outer_step * size + np.arange(size))
@@ -211,7 +212,7 @@ def _search(config: Config, layout: Layout) -> Trajectory:
         torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
         optimizer.step()
         result.loss.append(loss.item())
-        if directions and (step + 1 - search.warmup) % search.every == 0:
+        if directions and (step + 1 - search.warmup_steps()) % search.every == 0:
             outer_step += 1
             totals = search.decay * totals + window_totals
             counts = search.decay * counts + window_counts

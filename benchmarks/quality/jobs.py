@@ -23,7 +23,7 @@ SWARM = (6, 12, 24, 48)
 """Sizes at which mixtures are fitted, by prefix."""
 
 SEARCHES: dict[str, list[str]] = {
-    "fastmix": ["method=fastmix"],
+    "fastmix": ["method=fastmix", "search.warmup=null", "search.target_batch=16"],
     "fastmix_scores": ["method=fastmix", "search.initial=uniform"],
     "fastmix_quick": ["method=fastmix", "search.initial=uniform", "search.quick_start=true"],
     "reference": ["method=reference"],
@@ -32,7 +32,8 @@ SEARCHES: dict[str, list[str]] = {
     "doge": ["method=doge"],
     "doremi": ["method=doremi"],
 }
-"""Methods of one search a target, and their settings beyond the family's own."""
+"""Methods of one search a target, and their settings beyond the family's own; `fastmix` is at the
+product's defaults."""
 
 
 @dataclass(frozen=True)

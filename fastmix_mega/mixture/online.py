@@ -261,13 +261,18 @@ class AioliController(_Averaged):
         self._base = state["base"]
 
 
-def schedule_of(config: Config) -> OuterSchedule | RoundSchedule:
-    """When the search of `config.method` has its outer steps."""
+def schedule_of(config: Config, from_pairs: bool = False) -> OuterSchedule | RoundSchedule:
+    """When the search of `config.method` has its outer steps.
+
+    Args:
+        config: of the search.
+        from_pairs: whether it begins at token pairs.
+    """
     if config.method != "aioli":
-        return OuterSchedule.of(config.search, config.method, config.train.steps)
+        return OuterSchedule.of(config.search, config.method, config.train.steps, from_pairs)
     aioli = config.aioli
     lengths = [aioli.probe_steps] * (len(config.sources) * aioli.sweeps) + [aioli.free_steps]
-    return RoundSchedule(config.search.warmup, tuple(lengths), config.train.steps)
+    return RoundSchedule(config.search.warmup_steps(), tuple(lengths), config.train.steps)
 
 
 def controller_of(config: Config, start: SearchStart) -> Controller:
@@ -306,7 +311,7 @@ def _window_rate(config: Config) -> Callable[[int], float]:
     train, search = config.train, config.search
 
     def rate(outer_step: int) -> float:
-        first = search.warmup + outer_step * search.every
+        first = search.warmup_steps() + outer_step * search.every
         steps = range(first, first + search.every)
         return sum(learning_rate(train.schedule, step, train.steps) for step in steps)
 

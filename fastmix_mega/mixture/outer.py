@@ -58,7 +58,7 @@ class OuterLoop:
         self.meter = engine.meter
         self.targets = list(targets)
         self._choices = [target.choices for target in targets]
-        self.schedule = schedule_of(config)
+        self.schedule = schedule_of(config, start.from_pairs)
         tied = None if start.reuse is None else start.reuse.tied
         explored = None if tied is None else tied.even_law
         self.policy = MixturePolicy(start.initial, config.search.exploration, explored)

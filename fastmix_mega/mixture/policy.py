@@ -49,10 +49,13 @@ class OuterSchedule:
     steps: int
 
     @classmethod
-    def of(cls, search: SearchSection, method: str, steps: int) -> OuterSchedule:
+    def of(
+        cls, search: SearchSection, method: str, steps: int, from_pairs: bool = False
+    ) -> OuterSchedule:
+        warmup = search.warmup_steps(steps if from_pairs else None)
         # The authors' code scores the one micro-batch that follows the target's gradient.
         window = 1 if method == "reference" else search.every
-        return cls(search.warmup, search.every, window, steps)
+        return cls(warmup, search.every, window, steps)
 
     def measures_target(self, step: int) -> bool:
         """Whether v is set before this step."""

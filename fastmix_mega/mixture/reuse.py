@@ -78,7 +78,9 @@ class Reuse:
             return None
         law = sampling_law(self.initial, search.exploration, self.tied.even_law)
         least = float(law[self.tied.free].min())
-        return search.warmup + int(np.ceil(before / len(self.old.sources) / max(least, 1e-12)))
+        return search.warmup_steps() + int(
+            np.ceil(before / len(self.old.sources) / max(least, 1e-12))
+        )
 
     def record(self, path: str, tokens: int, cost: float) -> dict[str, Any]:
         """For mixture.json.

@@ -138,7 +138,8 @@ def is_training(run: Run) -> bool:
         return run.mixture.search.get("method") == "fixed"
     if run.history or not run.steps:
         return False
-    first = (run.setting("search", "warmup") or 0) + (run.setting("search", "every") or 0)
+    late = (run.setting("train", "steps") or 0) // 2
+    first = (run.setting("search", "warmup") or late) + (run.setting("search", "every") or 0)
     return run.steps[-1].step > first
 
 
