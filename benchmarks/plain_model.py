@@ -22,18 +22,22 @@ class PlainModel:
 
     def losses(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """[b] mean cross-entropy of each sequence; inputs and labels are [b, s]."""
+        hidden = self.hidden(inputs)
+        logits = functional.linear(hidden, self.parameters["output_layer.weight"])  # [b, s, V]
+        per_token = functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), reduction="none"
+        )
+        return per_token.view(labels.shape).mean(1)
+
+    def hidden(self, inputs: Tensor) -> Tensor:
+        """[b, s, d] the head's input."""
         shape, named = self.shape, self.parameters
         hidden = functional.embedding(inputs, named["embedding.word_embeddings.weight"])  # [b,s,d]
         rotary = self._rotary(inputs.size(1))
         for layer in range(shape.layers):
             hidden = hidden + self._attention(f"decoder.layers.{layer}.", hidden, rotary)
             hidden = hidden + self._feed_forward(f"decoder.layers.{layer}.", hidden)
-        hidden = self._norm("decoder.final_layernorm.weight", hidden)
-        logits = functional.linear(hidden, named["output_layer.weight"])  # [b, s, V]
-        per_token = functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), reduction="none"
-        )
-        return per_token.view(labels.shape).mean(1)
+        return self._norm("decoder.final_layernorm.weight", hidden)
 
     def _norm(self, name: str, hidden: Tensor) -> Tensor:
         weight = self.parameters[name]
