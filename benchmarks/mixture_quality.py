@@ -7,6 +7,8 @@ from one-run searches, fits to a swarm of Dirichlet mixtures, token pairs, singl
 judged by fresh models trained on it *by sampling*, with seeds paired between mixtures, on text that
 no search has seen. One training is judged on all targets; a search serves one.
 
+`--chart docs/quality.svg` draws quality against cost.
+
 Every finished run is a small record below --results; started again it goes on where it stopped, in
 rounds, so that what is there is always a table (`quality/jobs.py`). Without --minutes it only
 prints the tables (docs/quality.md says how to read them) and how many runs are missing.
@@ -22,12 +24,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quality.chart import chart, points
 from benchmarks.quality.jobs import SEARCHES, Job, Plan
 from benchmarks.quality.mixtures import weights_for
 from benchmarks.quality.records import Record, Records
 from benchmarks.quality.rules import TRIALS
 from benchmarks.quality.runs import Family, check_once, search, train, warm_up
-from benchmarks.quality.table import report
+from benchmarks.quality.table import entries, report
 
 RESULTS = Path("benchmarks/results/mixture_quality")
 
@@ -92,6 +95,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=[], choices=list(SEARCHES))
     parser.add_argument("--trials", nargs="*", default=[], choices=list(TRIALS))
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--chart", type=Path, help="where to draw quality against cost, as an SVG")
     options = parser.parse_args()
     plans = []
     for path in options.families:
@@ -107,6 +111,16 @@ def main() -> None:
         left = pending(plan, records)
         print(report(family.name, family.config.source_names, family.targets, records))
         print(f"\n{family.name}: {len(left)} of {len(plan.jobs())} runs are missing")
+    if options.chart:
+        options.chart.write_text(
+            chart(
+                {
+                    f"{family.name}: {target}": points(entries(target, records))
+                    for _, family, records in plans
+                    for target in family.targets
+                }
+            )
+        )
 
 
 if __name__ == "__main__":

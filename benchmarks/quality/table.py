@@ -66,7 +66,9 @@ def _entry(method: str, target: str, trainings: Sequence[Record], records: Recor
         of_swarm = method.startswith(("regmix", "swarmbest"))
         cost = float(swarm_size(method)) if of_swarm else 0.0
         mixtures = np.array([trainings[0].weights])
-    scores = [np.array(each.details["gains"]) for each in searches if each.details.get("gains")]
+    # Methods that compare losses know no gains.
+    gains = [each.details.get("gains", [None]) for each in searches]
+    scores = [np.array(each) for each in gains if None not in each]
     means = {seed: float(np.mean(found)) for seed, found in losses.items()}
     return Entry(method, cost, mixtures, means, scores, len(trainings))
 
