@@ -69,6 +69,8 @@ def cases(record: dict[str, Any]) -> list[Case]:
     found = []
     for point in record["points"]:
         every = point["repetitions"]
+        if not every:
+            continue
         for number, horizon in enumerate(record["horizons"]):
             for target, name in enumerate(record["targets"]):
                 effects = np.array([each["effects"][number][target] for each in every])
@@ -109,6 +111,8 @@ def runs(records: Sequence[dict[str, Any]]) -> str:
     for record in records:
         sizes = record["parameters"]
         for point in record["points"]:
+            if not point["repetitions"]:
+                continue
             effects = np.array([each["effects"] for each in point["repetitions"]])  # [R, H, K, S]
             spread = effects.mean(0).std(-1)  # [H, K]
             losses = zip(record["targets"], point["losses"], strict=True)

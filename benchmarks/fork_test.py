@@ -306,7 +306,7 @@ class ForkTest:
         ]
 
     def run(self, tell: Callable[[str], None], keep: Callable[[dict[str, Any]], None]) -> None:
-        """Train, then repeat at every point while the budget allows another repetition.
+        """Train, then repeat at the points in turn while the budget allows another repetition.
 
         Args:
             tell: is given lines for the reader.
@@ -357,16 +357,17 @@ class ForkTest:
             f"{record['training_seconds']:.0f} s, losses {record['points'][-1]['losses']}"
         )
         longest = 0.0
-        for _ in range(options.repeats):
+        for number in range(options.repeats * len(points)):
             if longest and time.perf_counter() - started + longest > options.budget:
                 break
             begun = time.perf_counter()
-            for point, entry in zip(points, record["points"], strict=True):
-                entry["repetitions"].append(self._repetition(point, replaced))
+            place = number % len(points)
+            found = self._repetition(points[place], replaced)
+            record["points"][place]["repetitions"].append(found)
             longest = max(longest, time.perf_counter() - begun)
             record["seconds"] = round(time.perf_counter() - started, 1)
             keep(record)
-            tell(f"a repetition took {time.perf_counter() - begun:.0f} s")
+            tell(f"point {points[place].step}: {time.perf_counter() - begun:.0f} s")
 
     def _repetition(self, point: Point, replaced: int) -> dict[str, Any]:
         options = self.options
@@ -414,7 +415,7 @@ def options_of() -> argparse.Namespace:
     made.add_argument("--repeats", type=int, default=4, help="at most (4)")
     made.add_argument("--score-sequences", type=int, default=48, help="per source (48)")
     made.add_argument("--target-sequences", type=int, default=96, help="per target (96)")
-    made.add_argument("--held", type=int, default=192, help="held-out sequences per target (192)")
+    made.add_argument("--held", type=int, default=128, help="held-out sequences per target (128)")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--output", type=Path, help="write the record there after every repetition")
     made.add_argument("--table", type=Path, nargs="+", help="only print the tables of such records")
