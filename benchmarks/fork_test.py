@@ -164,19 +164,25 @@ def draw_plan(
     return Plan(common.view(steps, batch, length), torch.from_numpy(places), others)
 
 
+def batch_loss(model: PlainModel, batch: Tensor, bf16: bool) -> Tensor:
+    """Of [B, s + 1] sequences; bf16: with matrix products in bfloat16, as large models train."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        return model.losses(batch[:, :-1], batch[:, 1:]).mean()
+
+
 def run_fork(
     point: Forkable,
     plan: Plan,
     source: int | None,
     horizons: Sequence[int],
     measure: Callable[[PlainModel], FloatArray],
+    bf16: bool = False,
 ) -> FloatArray:
     """[horizons, K] what `measure` says after as many steps of the fork."""
     model, training = point.fork()
     measured = []
     for step in range(max(horizons)):
-        batch = plan.batch(step, source)
-        training.step([model.losses(batch[:, :-1], batch[:, 1:]).mean()])
+        training.step([batch_loss(model, plan.batch(step, source), bf16)])
         if step + 1 in horizons:
             measured.append(measure(model))
     return np.stack(measured)
@@ -187,11 +193,12 @@ def effects(
     plan: Plan,
     horizons: Sequence[int],
     measure: Callable[[PlainModel], FloatArray],
+    bf16: bool = False,
 ) -> FloatArray:
     """[horizons, K, S] the untilted fork's losses minus each tilted one's; horizons ascend."""
-    untilted = run_fork(point, plan, None, horizons, measure)
+    untilted = run_fork(point, plan, None, horizons, measure, bf16)
     tilted = [
-        run_fork(point, plan, source, horizons, measure) for source in range(len(plan.others))
+        run_fork(point, plan, source, horizons, measure, bf16) for source in range(len(plan.others))
     ]
     return untilted[:, :, None] - np.stack(tilted, -1)
 
@@ -242,6 +249,7 @@ def train(
     batch: int,
     marks: Sequence[int],
     random: np.random.Generator,
+    bf16: bool,
 ) -> list[Point]:
     """The run that is forked; a point after each of the steps in `marks`."""
     training = PlainTraining(list(model.parameters.values()), schedule.peak, True)
@@ -251,7 +259,7 @@ def train(
         set_rate(training, rate)
         drawn = random.choice(len(mixture), batch, p=mixture)
         rows = torch.cat([streams[source].take(1) for source in drawn])
-        training.step([model.losses(rows[:, :-1], rows[:, 1:]).mean()])
+        training.step([batch_loss(model, rows, bf16)])
         if step + 1 in marks:
             points.append(Point.of(model, training, step + 1, rate))
     return points
@@ -321,7 +329,7 @@ class ForkTest:
         marks = sorted({max(1, round(share * options.steps)) for share in options.points})
         points = train(
             model, self.streams, self.mixture, self.schedule, options.steps, options.batch, marks,
-            self.random,
+            self.random, options.bf16,
         )  # fmt: skip
         replaced = max(1, round(options.tilt * options.batch))
         record: dict[str, Any] = {
@@ -334,6 +342,7 @@ class ForkTest:
             "batch": options.batch,
             "seq_length": options.seq_length,
             "peak": self.schedule.peak,
+            "bf16": options.bf16,
             "tilt": replaced / options.batch,
             "horizons": options.horizons,
             "seed": options.seed,
@@ -386,7 +395,7 @@ class ForkTest:
         found["token pairs"] = -np.stack(slopes)
         steps = max(options.horizons)
         plan = draw_plan(self.streams, self.mixture, steps, options.batch, replaced, self.random)
-        truth = effects(point, plan, options.horizons, self._measure)
+        truth = effects(point, plan, options.horizons, self._measure, options.bf16)
         return {
             "scores": {name: value.tolist() for name, value in found.items()},
             "effects": truth.tolist(),
@@ -416,6 +425,7 @@ def options_of() -> argparse.Namespace:
     made.add_argument("--score-sequences", type=int, default=48, help="per source (48)")
     made.add_argument("--target-sequences", type=int, default=96, help="per target (96)")
     made.add_argument("--held", type=int, default=128, help="held-out sequences per target (128)")
+    made.add_argument("--bf16", action="store_true", help="train with bfloat16 products")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--output", type=Path, help="write the record there after every repetition")
     made.add_argument("--table", type=Path, nargs="+", help="only print the tables of such records")
