@@ -23,12 +23,14 @@ Named = dict[str, Tensor]
 
 HEAD, EMBEDDING = "output_layer.weight", "embedding.word_embeddings.weight"
 GROUPS = ("head", "body", "embedding", "all")
+PAIRS = "token pairs"
+"""The slope of the law of token pairs: the control."""
 SCORES = (
     *(f"{group} {by}" for group in GROUPS for by in ("plain", "Adam")),
     "head Kronecker",
-    "token pairs",
+    PAIRS,
 )
-"""What `scores` returns, and the slope of the law of token pairs beside it: the control."""
+"""What `scores` returns, and the control."""
 DAMPING = 0.1
 """Of Adam's root mean square, and of both factors of the curvature's mean."""
 
@@ -120,7 +122,7 @@ def scores(
     mixture: FloatArray,
     batch: int,
 ) -> dict[str, FloatArray]:
-    """[K, S] by name (`SCORES` without token pairs): positive ones say that a source helps.
+    """[K, S] by name (`SCORES` without the control): positive ones say that a source helps.
 
     Args:
         model: at the point.

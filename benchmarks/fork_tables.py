@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fork_scores import SCORES, FloatArray
+from benchmarks.fork_scores import PAIRS, SCORES, FloatArray
 from fastmix_mega.mixture.pool import rank_correlation
 
 Correlation = Callable[[FloatArray, FloatArray], float]
@@ -18,6 +18,16 @@ Correlation = Callable[[FloatArray, FloatArray], float]
 
 def pearson(first: FloatArray, second: FloatArray) -> float:
     return float(np.corrcoef(first, second)[0, 1])
+
+
+def beyond(given: FloatArray) -> Correlation:
+    """Partial correlation: Pearson's of what a straight line through `given`, [S], leaves."""
+
+    def left(values: FloatArray) -> FloatArray:
+        centred, line = values - values.mean(), given - given.mean()
+        return centred - line * (line @ centred) / (line @ line)
+
+    return lambda first, second: pearson(left(first), left(second))
 
 
 def agreement(repeated: FloatArray, correlation: Correlation) -> float:
@@ -95,6 +105,10 @@ def tables(records: Sequence[dict[str, Any]]) -> str:
             "Pearson, mean over points and targets of the repetitions' means\n\n"
             + summary(every, pearson),
             "Spearman, the same\n\n" + summary(every, rank_correlation),
+            "Pearson of what token pairs leave of both (partial correlation), the same\n\n"
+            + left_over(every),
+            "Pearson between two repetitions' scores, mean over points and targets\n\n"
+            + repeated(every),
             "Pearson, each repetition by itself (mean ± SD)\n\n" + details(flat, pearson),
             "Spearman, each repetition by itself (mean ± SD)\n\n" + details(flat, rank_correlation),
         ]
@@ -154,6 +168,46 @@ def summary(every: Sequence[Sequence[Case]], correlation: Correlation) -> str:
                 ]
             )
     return markdown(["parameters", "horizon", "ceiling", *SCORES], rows)
+
+
+def left_over(every: Sequence[Sequence[Case]]) -> str:
+    """As `summary`, beyond token pairs."""
+    rows = []
+    for found in every:
+        for horizon in sorted({case.horizon for case in found}):
+            of = [case for case in found if case.horizon == horizon]
+            laws = [beyond(case.scores[PAIRS].mean(0)) for case in of]
+            both = list(zip(of, laws, strict=True))
+            rows.append(
+                [
+                    f"{of[0].parameters / 1e6:.2f}M",
+                    str(horizon),
+                    number(
+                        statistics.fmean(ceiling(case.effects, law, True) for case, law in both)
+                    ),
+                    *(
+                        number(statistics.fmean(case.averaged(name, law) for case, law in both))
+                        for name in SCORES
+                        if name != PAIRS
+                    ),
+                ]
+            )
+    names = [name for name in SCORES if name != PAIRS]
+    return markdown(["parameters", "horizon", "ceiling", *names], rows)
+
+
+def repeated(every: Sequence[Sequence[Case]]) -> str:
+    """A row per size: how much of a score is its own noise."""
+    rows = []
+    for found in every:
+        of = [case for case in found if case.horizon == found[0].horizon]
+        cells = (
+            number(statistics.fmean(agreement(case.scores[name], pearson) for case in of))
+            for name in SCORES
+            if name != PAIRS
+        )
+        rows.append([f"{of[0].parameters / 1e6:.2f}M", *cells])
+    return markdown(["parameters", *(name for name in SCORES if name != PAIRS)], rows)
 
 
 def details(flat: Sequence[Case], correlation: Correlation) -> str:

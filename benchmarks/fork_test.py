@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.fork_scores import FloatArray, Named, group_of, mean_losses, scores
+from benchmarks.fork_scores import PAIRS, FloatArray, Named, group_of, mean_losses, scores
 from benchmarks.fork_tables import tables
 from benchmarks.plain_model import PlainModel, PlainTraining
 from benchmarks.timing import one_thread, parser
@@ -392,7 +392,7 @@ class ForkTest:
         seen = float(point.step * options.batch * options.seq_length)
         repetitions = self.config.search.repetitions
         slopes = [law_loss(self.mixture, pairs, seen, repetitions)[1] for pairs in self.pairs]
-        found["token pairs"] = -np.stack(slopes)
+        found[PAIRS] = -np.stack(slopes)
         steps = max(options.horizons)
         plan = draw_plan(self.streams, self.mixture, steps, options.batch, replaced, self.random)
         truth = effects(point, plan, options.horizons, self._measure, options.bf16)
@@ -422,8 +422,8 @@ def options_of() -> argparse.Namespace:
     made.add_argument("--horizons", type=int, nargs="+", default=[32, 100], help="steps (32 100)")
     made.add_argument("--tilt", type=float, default=0.25, help="share of a batch (0.25)")
     made.add_argument("--repeats", type=int, default=4, help="at most (4)")
-    made.add_argument("--score-sequences", type=int, default=48, help="per source (48)")
-    made.add_argument("--target-sequences", type=int, default=96, help="per target (96)")
+    made.add_argument("--score-sequences", type=int, default=96, help="per source (96)")
+    made.add_argument("--target-sequences", type=int, default=256, help="per target (256)")
     made.add_argument("--held", type=int, default=128, help="held-out sequences per target (128)")
     made.add_argument("--bf16", action="store_true", help="train with bfloat16 products")
     made.add_argument("--seed", type=int, default=1)
