@@ -406,7 +406,8 @@ class ForkTest:
         return np.array([mean_losses(model, held, 16) for held in self.held])
 
 
-def options_of() -> argparse.Namespace:
+def options_of(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Of the command line, or as given."""
     made = parser(__doc__, 600.0)
     made.add_argument("--config", default="configs/demo.yaml", help="whose corpora (the demo's)")
     made.add_argument("--size", choices=SIZES, default="demo")
@@ -429,7 +430,7 @@ def options_of() -> argparse.Namespace:
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--output", type=Path, help="write the record there after every repetition")
     made.add_argument("--table", type=Path, nargs="+", help="only print the tables of such records")
-    options = made.parse_args()
+    options = made.parse_args(given)
     options.horizons.sort()
     return options
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -21,11 +23,22 @@ from benchmarks.fork_scores import (
     mean_losses,
     scores,
 )
-from benchmarks.fork_tables import ceiling, pearson
-from benchmarks.fork_test import Point, Stream, draw_plan, effects, initial_model
+from benchmarks.fork_tables import beyond, ceiling, pearson, tables
+from benchmarks.fork_test import (
+    ForkTest,
+    Point,
+    Stream,
+    draw_plan,
+    effects,
+    initial_model,
+    options_of,
+)
 from benchmarks.plain_model import PlainModel, PlainTraining
+from fastmix_mega.config import parse_config
 from fastmix_mega.engine.head_scores import VocabularyShard, preconditioner
+from fastmix_mega.errors import UserError
 from fastmix_mega.model.presets import ModelShape
+from tests.tiny import tiny_settings, write_corpora
 
 SHAPE = ModelShape(2, 8, 2, 1, 16, 24, False)
 LENGTH, SOURCES = 6, 4
@@ -221,3 +234,33 @@ def test_the_ceiling_is_what_the_truth_itself_reaches() -> None:
     together = pearson(truth, measured.mean(0))
     assert ceiling(measured, pearson, averaged=True) == pytest.approx(together, abs=0.02)
     assert np.isnan(ceiling(measured[:1], pearson, averaged=True))
+
+
+def test_partial_correlation_is_that_of_least_squares_residuals() -> None:
+    random = np.random.default_rng(6)
+    given, first, second = random.normal(size=(3, 9))
+    line = np.stack((given, np.ones(9)), 1)
+    left = [values - line @ np.linalg.lstsq(line, values)[0] for values in (first, second)]
+    assert beyond(given)(first, second) == pytest.approx(pearson(*left))
+
+
+def test_a_whole_fork_test_is_told_and_is_the_same_again(tmp_path: Path) -> None:
+    write_corpora(tmp_path)
+    settings = tiny_settings(tmp_path, tmp_path / "run")
+    near = {"name": "near", "prefix": str(tmp_path / "target")}
+    config = parse_config(settings | {"evaluation": {"sets": [near]}})
+    given = shlex.split(
+        "--size tiny --targets near --steps 4 --batch 4 --seq-length 16 --horizons 2 1 --held 4 "
+        "--score-sequences 2 --target-sequences 2 --repeats 2"
+    )
+    kept: list[dict[str, Any]] = []
+    for _ in range(2):
+        ForkTest(config, options_of(given)).run(lambda _: None, kept.append)
+    first, again = kept[3], kept[-1]
+    assert first["points"] == again["points"]
+    assert [len(point["repetitions"]) for point in first["points"]] == [2, 2]
+    told = tables([first])
+    for number, row in enumerate(("| 2 of 4 |", "| 4 of 4 |", "| tiny | 2 | 1 | near |")):
+        assert row in told, number
+    with pytest.raises(UserError, match="far: the configuration needs"):
+        ForkTest(config, options_of([*given, "--targets", "far"]))
