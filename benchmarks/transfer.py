@@ -138,7 +138,7 @@ def configuration(job: Job, directory: Path) -> Config:
             "seq_length": 64,
             "schedule": {"peak": 6e-3, "warmup": steps // 16},
         },
-        "search": {"every": 4, "warmup": 12, "target_batch": 16},
+        "search": {"every": 4, "warmup": 12, "target_batch": 16, "score_tokens": 1.0},
         "checkpoint": {"final": False},
         "log": {"every": 40, "wandb": "disabled"},
         "guards": {"hang_minutes": 0},

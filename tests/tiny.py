@@ -109,6 +109,12 @@ def tiny_settings(corpora: Path, run_dir: Path) -> dict[str, Any]:
             # amplify fp32's rounding, and comparisons to 1e-5 would compare noise.
             "optimizer": {"epsilon": 1e-6},
         },
-        "search": {"every": 4, "warmup": 4, "target_batch": 6, "initial": "uniform"},
+        "search": {
+            "every": 4,
+            "warmup": 4,
+            "target_batch": 6,
+            "score_tokens": 1.0,
+            "initial": "uniform",
+        },
         "log": {"every": 1, "wandb": "disabled"},
     }
