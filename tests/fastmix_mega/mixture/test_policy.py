@@ -32,6 +32,17 @@ def test_outer_schedule() -> None:
     assert schedule.outer_steps == 3
 
 
+def test_after_token_pairs_the_last_half_is_scored() -> None:
+    def first(from_pairs: bool, **given: int) -> int:
+        search = SearchSection(every=4, **given)
+        schedule = OuterSchedule.of(search, "fastmix", 100, from_pairs)
+        return next(step for step in range(100) if schedule.measures_target(step))
+
+    assert first(from_pairs=True) == 50
+    assert first(from_pairs=False) == 24
+    assert first(from_pairs=True, warmup=6) == first(from_pairs=False, warmup=6) == 6
+
+
 def test_reference_scores_one_step() -> None:
     schedule = OuterSchedule.of(SearchSection(every=4, warmup=6), "reference", 20)
     assert [s for s in range(20) if schedule.updates_after(s)] == [6, 10, 14, 18]

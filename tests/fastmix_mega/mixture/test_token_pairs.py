@@ -214,7 +214,7 @@ def test_limits_hold_for_the_first_mixture(settings: dict[str, Any]) -> None:
 def test_a_search_on_two_processes_begins_with_them(
     settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings["search"] |= {"initial": "auto"}
+    settings["search"] |= {"initial": "auto", "warmup": None}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings))
     assert cli.main(["check", str(path)]) == 0
@@ -228,5 +228,7 @@ def test_a_search_on_two_processes_begins_with_them(
     begun = mixture.search["first_mixture"]
     np.testing.assert_allclose([begun[name] for name in config.source_names], wanted)
     first = json.loads((run / "history.jsonl").read_text().splitlines()[0])
+    # Nothing is scored before the last half.
+    assert first["step"] == config.train.steps // 2 + config.search.every
     # The law that the first window was drawn from: half of it is uniform.
     np.testing.assert_allclose(first["sampling"], 0.5 * wanted + 0.5 / len(wanted), rtol=1e-12)
