@@ -29,7 +29,12 @@ from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.mixture.methods import TARGETLESS, as_method
 from fastmix_mega.mixture.online import schedule_of
 from fastmix_mega.mixture.stages import average_mixture, resolve_stages
-from fastmix_mega.mixture.start import SearchStart, begins_with_token_pairs, search_start
+from fastmix_mega.mixture.start import (
+    TOKEN_PAIRS,
+    SearchStart,
+    begins_with_token_pairs,
+    search_start,
+)
 from fastmix_mega.model import kernels
 from fastmix_mega.model.presets import ModelShape, resolve_shape
 from fastmix_mega.parallel.rules import as_yaml, nearest_layout, problems
@@ -262,6 +267,8 @@ def _mixtures(
             known = [target for target in targets if target is not None]
             start = _search_start(config, sources, known, tokenizer, found)
             weights = start.initial
+            if _waits_for_pairs(config):
+                yield from _room(config, start.from_pairs)
             if start.from_pairs:
                 at = "at uniform, before it has read token pairs"
     except UserError as error:
@@ -361,7 +368,7 @@ def _overlaps(config: Config, opened: dict[str, Source]) -> Iterator[str]:
 
 
 def _search(config: Config) -> Iterator[str]:
-    search, train = config.search, config.train
+    search = config.search
     if not config.targets and config.method not in TARGETLESS:
         yield f"targets: a search needs at least one (method: {config.method})"
         return
@@ -377,11 +384,25 @@ def _search(config: Config) -> Iterator[str]:
             f"({len(config.targets)})"
         )
     yield from _objective(config)
-    schedule = schedule_of(config)
+    if not _waits_for_pairs(config):
+        yield from _room(config, from_pairs=False)
+
+
+def _waits_for_pairs(config: Config) -> bool:
+    """Whether the length of the warm-up is known only once the sources are open."""
+    search = config.search
+    may_begin = config.method == "fastmix" and search.reuse is None
+    return may_begin and search.warmup is None and search.initial in ("auto", TOKEN_PAIRS)
+
+
+def _room(config: Config, from_pairs: bool) -> Iterator[str]:
+    schedule = schedule_of(config, from_pairs)
     if schedule.outer_steps == 0:
+        # Half of a longer run is a longer warm-up, too.
+        least = schedule.window + (schedule.window if from_pairs else schedule.warmup)
         yield (
-            f"search: {train.steps} steps leave no room for an update after {schedule.warmup} "
-            f"steps of warm-up; train at least {schedule.warmup + schedule.window} steps"
+            f"search: {config.train.steps} steps leave no room for an update after "
+            f"{schedule.warmup} steps of warm-up; train at least {least} steps"
         )
 
 

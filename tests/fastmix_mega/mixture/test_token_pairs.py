@@ -219,6 +219,11 @@ def test_a_search_on_two_processes_begins_with_them(
     path.write_text(yaml.safe_dump(settings))
     assert cli.main(["check", str(path)]) == 0
     assert "token pairs" in capsys.readouterr().out
+    assert cli.main(["check", str(path), "train.steps=6"]) == 2
+    assert "train at least 8 steps" in capsys.readouterr().out
+    assert cli.main(["check", str(path), "train.steps=8"]) == 0
+    assert cli.main(["check", str(path), "search.initial=uniform"]) == 2
+    assert "train at least 28 steps" in capsys.readouterr().out
 
     config = parse_config(settings)
     inputs = open_inputs(config)
