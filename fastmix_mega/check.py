@@ -269,6 +269,12 @@ def _mixtures(
             weights = start.initial
             if _waits_for_pairs(config):
                 yield from _room(config, start.from_pairs)
+            if config.method == "fastmix":
+                schedule = schedule_of(config, start.from_pairs)
+                found.facts.append(
+                    f"{schedule.outer_steps:,} outer steps, the first after step "
+                    f"{schedule.warmup:,} of {config.train.steps:,}"
+                )
             if start.from_pairs:
                 at = "at uniform, before it has read token pairs"
     except UserError as error:

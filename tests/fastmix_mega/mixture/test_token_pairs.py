@@ -218,7 +218,9 @@ def test_a_search_on_two_processes_begins_with_them(
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings))
     assert cli.main(["check", str(path)]) == 0
-    assert "token pairs" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "token pairs" in shown
+    assert "3 outer steps, the first after step 12 of 24" in shown
     assert cli.main(["check", str(path), "train.steps=6"]) == 2
     assert "train at least 8 steps" in capsys.readouterr().out
     assert cli.main(["check", str(path), "train.steps=8"]) == 0
