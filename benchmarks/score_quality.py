@@ -7,7 +7,8 @@ ours (preconditioned, every sequence of a window, a share of its tokens), `metho
 lm_head gradients of one micro-batch), and explicit backward passes of further sequences of every
 source. Compared is noise x operations: the noise of an estimate is the variance of its sources'
 means over the spread of the true scores; the operations are those beyond training. Scores measured
-over `--windows` windows at a fixed model give both.
+over `--windows` windows at a fixed model give both. The mixture is uniform: near a good one the
+sources' true scores are level, and no way of measuring could tell them apart.
 """
 
 from __future__ import annotations
@@ -71,7 +72,12 @@ def measure(config_path: str, warm_up: int, windows: int) -> list[Row]:
 
     noise: dict[str, list[float]] = {"whole": [], "share": [], "raw": []}
     with tempfile.TemporaryDirectory() as name:
-        settings = [f"run_dir={name}/run", "log.wandb=disabled", "search.target_batch=128"]
+        settings = [
+            f"run_dir={name}/run",
+            "log.wandb=disabled",
+            "search.target_batch=128",
+            "search.initial=uniform",
+        ]
         settings += ["search.every=8", "search.score_tokens=0.25"]
         settings += [f"search.warmup={warm_up - warm_up % 8}", "train.steps=400"]
         config = load_config(config_path, settings)
