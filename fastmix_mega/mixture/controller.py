@@ -21,6 +21,7 @@ from fastmix_mega.mixture.rule import (
     exponentiated_gradient,
     geometric_mean,
     mixture_standard_error,
+    most_readings,
     softmax,
     worth_of_epochs,
 )
@@ -181,10 +182,14 @@ class FastMixController:
         return estimate
 
     def _worn(self, scores: FloatArray) -> FloatArray:
-        """A source that would be read again and again teaches less than its scores say."""
+        """A source that would be read again and again teaches less than its scores say, and nothing
+        where it is read as often as reasonable; that fades in from half as often on, so that
+        steps do not carry it far beyond."""
         if self.epochs is None:
             return scores
-        worth = worth_of_epochs(self.epochs * self.mixture, self.repetitions)
+        readings = self.epochs * self.mixture
+        worth = worth_of_epochs(readings, self.repetitions)
+        worth *= np.clip(2 - 2 * readings / most_readings(self.epochs), 0, 1)
         return np.where(scores > 0, scores * worth, scores)
 
     def _restored(self, mixture: FloatArray) -> FloatArray:

@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
+MOST_READINGS = 8.0
+"""Of a source. Pairs that are read again count as known better, and scores of the next steps see no
+further than these; a model also learns the text by heart, and a small source at 24 readings cost
+1.4 nats (docs/quality.md)."""
+
 
 def softmax(logits: FloatArray) -> FloatArray:
     exponentials = np.exp(logits - logits.max())
@@ -65,6 +70,16 @@ def worth_of_epochs(epochs: FloatArray, repetitions: float) -> FloatArray:
 def fresh_epochs(epochs: FloatArray, repetitions: float) -> FloatArray:
     """[S] the epochs of fresh text that would be worth as much: the integral of the former."""
     return np.minimum(epochs, 1.0) + repetitions * (1 - worth_of_epochs(epochs, repetitions))
+
+
+def most_readings(epochs: FloatArray) -> float:
+    """Of any source at the budget: `MOST_READINGS`, or twice as many as the budget must read where
+    all sources together are too small for that.
+
+    Args:
+        epochs: [S] how often each source would be read if it were the only one.
+    """
+    return max(MOST_READINGS, 2 / float((1 / epochs).sum()))
 
 
 def exponentiated_gradient(

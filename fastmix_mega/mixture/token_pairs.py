@@ -23,7 +23,13 @@ from scipy.sparse import csr_array, vstack
 from fastmix_mega.constraints.solve import Node, project
 from fastmix_mega.data.rows import Source
 from fastmix_mega.errors import UserError
-from fastmix_mega.mixture.rule import FloatArray, fresh_epochs, softmax, worth_of_epochs
+from fastmix_mega.mixture.rule import (
+    FloatArray,
+    fresh_epochs,
+    most_readings,
+    softmax,
+    worth_of_epochs,
+)
 
 MOST_SOURCE_TOKENS = 4_000_000
 """Read of one source."""
@@ -37,9 +43,6 @@ SMOOTHING = 300.0
 nearest to theirs, and less of the mixture is junk than with 100 (docs/decisions.md)."""
 FLOOR = 0.02
 """Share of the uniform mixture in the answer: a source that pairs rule out can still win."""
-MOST_READINGS = 8.0
-"""Of a source at the budget. The law counts a pair that is read again as known better; a model also
-learns the text by heart, and a small source at 24 readings cost 1.4 nats (docs/quality.md)."""
 LEAST_GAIN = 1e-9
 """Nats per token that the last iteration still has to gain."""
 MOST_ITERATIONS = 500
@@ -171,17 +174,14 @@ def least_loss(counts: PairCounts, budget: float, repetitions: float) -> FloatAr
 
 
 def read_within_reason(mixture: FloatArray, tokens: FloatArray, budget: float) -> FloatArray:
-    """[S] the nearest mixture that reads no source more than `MOST_READINGS` times.
-
-    Where all sources together are too small for that, twice as often as the budget must read them.
+    """[S] the nearest mixture that reads no source more than `most_readings`.
 
     Args:
         mixture: [S], sum 1.
         tokens: [S] of the sources.
         budget: in tokens.
     """
-    readings = max(MOST_READINGS, 2 * budget / tokens.sum())
-    most = np.minimum(readings * tokens / budget, 1.0)
+    most = np.minimum(most_readings(budget / tokens) * tokens / budget, 1.0)
     every = Node(sources=range(len(tokens)))
     return project(every, np.maximum(mixture, 1e-300), np.zeros_like(most), most)
 

@@ -81,6 +81,23 @@ def test_scores_of_a_source_that_repeats_fade() -> None:
     np.testing.assert_array_equal(harmful.mixture, plain.mixture)
 
 
+def test_a_source_that_is_read_too_often_gets_no_more() -> None:
+    """The best source is tiny: it grows to 8 readings."""
+    initial = np.array([0.05, 0.45, 0.5])
+    epochs = np.array([80.0, 1.0, 1.0])
+    controller = FastMixController(initial, 0.2, 0.7, epochs=epochs, repetitions=1e9)
+    free = FastMixController(initial, 0.2, 0.7, epochs=np.ones(3), repetitions=1e9)
+    readings = []
+    for number in range(30):
+        sums = window(np.random.default_rng(number), np.array([3.0, 1.0, 0.5]), 2000)
+        controller.update(sums)
+        free.update(sums)
+        readings.append(float((epochs * controller.mixture)[0]))
+    assert (epochs * free.mixture)[0] > 30
+    assert readings[0] > 4
+    assert 6 < max(readings) < 8 * 1.1  # A step can carry it a little beyond.
+
+
 def test_step_of_zero_keeps_the_mixture_to_the_last_bit() -> None:
     initial = np.array([0.4, 0.3, 0.2, 0.1])
     controller = FastMixController(initial, step=0.0, decay=0.7)

@@ -22,10 +22,9 @@ from fastmix_mega.config import parse_config
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.file import read_mixture
-from fastmix_mega.mixture.rule import FloatArray, fresh_epochs, worth_of_epochs
+from fastmix_mega.mixture.rule import MOST_READINGS, FloatArray, fresh_epochs, worth_of_epochs
 from fastmix_mega.mixture.start import begins_with_token_pairs, search_start, token_pairs
 from fastmix_mega.mixture.token_pairs import (
-    MOST_READINGS,
     SMOOTHING,
     PairCounts,
     count_pairs,
