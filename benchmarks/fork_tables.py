@@ -75,17 +75,19 @@ class Case:
         return correlation(self.scores[name].mean(0), self.effects.mean(0))
 
 
-def cases(record: dict[str, Any]) -> list[Case]:
+def cases(record: dict[str, Any], without: Sequence[str] = ()) -> list[Case]:
+    """All of a record, of the sources that are not left out."""
     found = []
+    kept = [number for number, name in enumerate(record["sources"]) if name not in without]
     for point in record["points"]:
         every = point["repetitions"]
         if not every:
             continue
         for number, horizon in enumerate(record["horizons"]):
             for target, name in enumerate(record["targets"]):
-                effects = np.array([each["effects"][number][target] for each in every])
+                effects = np.array([each["effects"][number][target] for each in every])[:, kept]
                 scores = {
-                    score: np.array([each["scores"][score][target] for each in every])
+                    score: np.array([each["scores"][score][target] for each in every])[:, kept]
                     for score in SCORES
                 }
                 total = record["parameters"]["all"]
@@ -95,9 +97,9 @@ def cases(record: dict[str, Any]) -> list[Case]:
     return found
 
 
-def tables(records: Sequence[dict[str, Any]]) -> str:
-    """All tables as Markdown."""
-    every = [cases(record) for record in records]
+def tables(records: Sequence[dict[str, Any]], without: Sequence[str] = ()) -> str:
+    """All tables as Markdown; correlations are over the sources that are not left out."""
+    every = [cases(record, without) for record in records]
     flat = [case for found in every for case in found]
     return "\n\n".join(
         [

@@ -430,6 +430,7 @@ def options_of(given: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--output", type=Path, help="write the record there after every repetition")
     made.add_argument("--table", type=Path, nargs="+", help="only print the tables of such records")
+    made.add_argument("--without", nargs="+", default=[], help="sources left out of the tables")
     options = made.parse_args(given)
     options.horizons.sort()
     return options
@@ -438,7 +439,8 @@ def options_of(given: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     options = options_of()
     if options.table:
-        print(tables([json.loads(path.read_bytes()) for path in options.table]))
+        records = [json.loads(path.read_bytes()) for path in options.table]
+        print(tables(records, options.without))
         return
     one_thread()
     last: dict[str, Any] = {}
@@ -453,7 +455,7 @@ def main() -> None:
     except UserError as error:
         raise SystemExit(str(error)) from None
     test.run(lambda line: print(line, file=sys.stderr, flush=True), keep)
-    print(json.dumps(last) if options.json else tables([last]))
+    print(json.dumps(last) if options.json else tables([last], options.without))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from benchmarks.fork_scores import (
     mean_losses,
     scores,
 )
-from benchmarks.fork_tables import beyond, ceiling, pearson, tables
+from benchmarks.fork_tables import beyond, cases, ceiling, pearson, tables
 from benchmarks.fork_test import (
     ForkTest,
     Point,
@@ -262,5 +262,9 @@ def test_a_whole_fork_test_is_told_and_is_the_same_again(tmp_path: Path) -> None
     told = tables([first])
     for number, row in enumerate(("| 2 of 4 |", "| 4 of 4 |", "| tiny | 2 | 1 | near |")):
         assert row in told, number
+    assert first["sources"][1] == "beta"
+    for whole, part in zip(cases(first), cases(first, ["beta"]), strict=True):
+        assert np.array_equal(np.delete(whole.effects, 1, 1), part.effects)
+        assert np.array_equal(np.delete(whole.scores["all Adam"], 1, 1), part.scores["all Adam"])
     with pytest.raises(UserError, match="far: the configuration needs"):
         ForkTest(config, options_of([*given, "--targets", "far"]))
