@@ -64,7 +64,7 @@ def simulate(path: str, gpus: int, between_nodes: float, every: int) -> Simulate
     steps = float((step * slowest[:1000]).mean()) + hops
     outers = float((outer * slowest[1000:]).mean()) + OUTER_COLLECTIVES * hops
     head, body = shape.vocab_size * shape.hidden_size, shape.body_parameters
-    scores = config.search.score_tokens * head / (3 * (head + body))
+    scores = config.search.scored_share(False) * head / (3 * (head + body))
     layout = as_yaml(best.parallel).removeprefix("parallel: ").strip("{}")
     needed = math.ceil(outers * (1 - LIMIT) / (LIMIT * steps))
     share = outers / (outers + every * steps)

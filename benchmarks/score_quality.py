@@ -89,7 +89,7 @@ def measure(config_path: str, warm_up: int, windows: int) -> list[Row]:
             for repeat in range(3):
                 for way, share, raw in (
                     ("whole", 1.0, False),
-                    ("share", config.search.score_tokens, False),
+                    ("share", config.search.scored_share(False), False),
                     ("raw", 1.0, True),
                 ):
                     search = {"score_tokens": share, "precondition": not raw}
@@ -108,7 +108,7 @@ def rows_of(config: Any, shape: Any, noise: dict[str, list[float]]) -> list[Row]
     train, search, sources = config.train, config.search, len(config.sources)
     target = 16 * (body + 2 * head)
     window = search.every * train.global_batch
-    ours_cost = target + window * head * search.score_tokens
+    ours_cost = target + window * head * search.scored_share(False)
     reference_cost = target + train.micro_batch * head
     rows = []
     ratios: dict[str, list[float]] = {"reference": [], "explicit": [], "tokens": []}
@@ -129,7 +129,7 @@ def rows_of(config: Any, shape: Any, noise: dict[str, list[float]]) -> list[Row]
         rows.append(Row(3, what, f"at least {least:g}", text, values[1] >= least))
     values = sorted(ratios["tokens"])
     text = f"{values[1]:.2f} ({values[0]:.2f} to {values[-1]:.2f}, 3 repetitions)"
-    what = f"a sequence's noise with {search.score_tokens:g} of the tokens / with all"
+    what = f"a sequence's noise with {search.scored_share(False):g} of the tokens / with all"
     rows.append(Row(3, what, "", text))
     return rows
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastmix_mega.config import Config
 from fastmix_mega.constraints.apply import Constrained
 from fastmix_mega.data.inputs import Inputs
+from fastmix_mega.data.rows import any_masked
 from fastmix_mega.guards.mixture import is_collapsed
 from fastmix_mega.identity import starting_point
 from fastmix_mega.mixture.controller import MixtureEstimate
@@ -50,7 +51,7 @@ def mixture_file(
     made = train.steps if steps is None else steps
     train_tokens = made * train.global_batch * train.seq_length
     weights = estimate.weights / estimate.weights.sum()
-    cost = cost_in_proxy_runs(config, shape, outer_steps or 0, made)
+    cost = cost_in_proxy_runs(config, shape, outer_steps or 0, made, any_masked(inputs.sources))
     known_gains = [None] * len(weights) if gains is None else gains.tolist()
     return MixtureFile(
         sources=[

@@ -209,6 +209,9 @@ class ReuseSection(Section):
 WARMUP = 24
 """Steps before the first target gradient of a search that does not begin at token pairs."""
 
+SCORED_TEXT = 0.125
+"""Share of a text's tokens that the scores look at by default."""
+
 
 class SearchSection(Section):
     """The mixture search: the outer loop around training. Steps are training steps."""
@@ -241,9 +244,9 @@ class SearchSection(Section):
     """Which gradients are compared. `head`: closed form at the language-model head, no backward
     pass. `hooks:head`, `all`, `body`, or a regular expression over parameter names: hooks in the
     ordinary backward, for which every micro-batch holds one source."""
-    score_tokens: Annotated[float, Field(gt=0, le=1)] = 0.125
-    """Share of each sequence's tokens that the closed form looks at; more for conversations whose
-    answers have few tokens."""
+    score_tokens: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share (1/n) of each sequence's tokens that the closed form looks at. By default an eighth,
+    and all where sources hold conversations, whose answers have few."""
     damping: Annotated[float, Field(ge=0)] = 0.1
     """Added to Adam's second moment as a share of its root mean square."""
     precondition: bool = True
@@ -287,6 +290,16 @@ class SearchSection(Section):
         if self.warmup is not None:
             return self.warmup
         return WARMUP if from_pairs_for is None else max(1, from_pairs_for // 2)
+
+    def scored_share(self, conversations: bool) -> float:
+        """Of each sequence's tokens.
+
+        Args:
+            conversations: whether the sources hold any.
+        """
+        if self.score_tokens is not None:
+            return self.score_tokens
+        return 1.0 if conversations else SCORED_TEXT
 
     @model_validator(mode="after")
     def _one_start(self) -> SearchSection:

@@ -114,7 +114,7 @@ class HeadMeter(Meter):
         head.observer = None
         if direction is None or number >= self._measured:
             return
-        chosen, total = self._tokens(number)
+        chosen, total = self._tokens(batch, number)
         counted, answers = self._counted(batch, number)
         own = None if counted is None else counted[:, chosen]
         divisor = total if answers is None else answers.clamp_min(1)
@@ -161,7 +161,7 @@ class HeadMeter(Meter):
         and are looked at; None and None for text."""
         if batch.loss_mask is None:
             return None, None
-        stride, start = self._stride(number)
+        stride, start = self._stride(batch, number)
         answers = batch.loss_mask[:, start::stride].sum(1).float()
         return batch.loss_mask[:, self._positions.to(batch.loss_mask.device)], answers
 
@@ -170,14 +170,14 @@ class HeadMeter(Meter):
         rows = head.head_weight.shape[0]
         return VocabularyShard(rows * tensor.rank, tensor.group if tensor.size > 1 else None)
 
-    def _tokens(self, number: int) -> tuple[Tensor | slice, int]:
+    def _tokens(self, batch: MicroBatch, number: int) -> tuple[Tensor | slice, int]:
         """Which of this process's tokens are looked at, and how many are in the whole sequence.
 
         Every n-th token for `search.score_tokens` = 1/n, from a start that moves on with the
         micro-batch's number in the run, so that no layout changes the choice.
         """
         length = self._access.config.train.seq_length
-        stride, start = self._stride(number)
+        stride, start = self._stride(batch, number)
         if stride == 1:
             return slice(None), length
         total = len(range(start, length, stride))
@@ -186,9 +186,10 @@ class HeadMeter(Meter):
         chosen = (self._positions % stride == start).nonzero().squeeze(-1)
         return chosen.to(self._access.layout.device), total
 
-    def _stride(self, number: int) -> tuple[int, int]:
+    def _stride(self, batch: MicroBatch, number: int) -> tuple[int, int]:
         """Every n-th token of micro-batch `number`, and the first one."""
-        stride = round(1 / self._access.config.search.score_tokens)
+        share = self._access.config.search.scored_share(batch.loss_mask is not None)
+        stride = round(1 / share)
         return stride, self._index(number) % stride
 
     def _directions_by_name(self) -> list[dict[str, Tensor]]:

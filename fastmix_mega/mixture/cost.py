@@ -8,7 +8,11 @@ from fastmix_mega.model.presets import ModelShape
 
 
 def cost_in_proxy_runs(
-    config: Config, shape: ModelShape, outer_steps: int, steps: int | None = None
+    config: Config,
+    shape: ModelShape,
+    outer_steps: int,
+    steps: int | None = None,
+    conversations: bool = False,
 ) -> float:
     """The search's operations over those of `fastmix train` with all of `train.steps`.
 
@@ -20,6 +24,7 @@ def cost_in_proxy_runs(
         shape: of its model.
         outer_steps: made.
         steps: made; by default all of them.
+        conversations: whether the sources hold any.
     """
     body, head = _per_token(shape)
     train = config.train
@@ -42,7 +47,7 @@ def cost_in_proxy_runs(
     if search.scores == "head":
         extra = target_sequences * (body + 2 * head)
         # Each sequence's gradient is formed once more, for all targets together.
-        extra += scored * head * search.score_tokens * (1 + by_target)
+        extra += scored * head * search.scored_share(conversations) * (1 + by_target)
     else:
         passes = 2 if by_target else 1
         extra = passes * target_sequences * 3.0 * (body + head)

@@ -23,6 +23,7 @@ def as_method(config: Config) -> Config:
     - doremi: uniform sampling with weighted losses, an update at every step.
     - odm: sampling from the mixture, an update at every step.
     - aioli: sampling from the mixture.
+    - reference: all tokens are scored, as in the authors' code.
     """
     search: dict[str, Any] = {"objective": "mean", "target_scores": 0.0}
     other: dict[str, Any] = {}
@@ -42,6 +43,8 @@ def as_method(config: Config) -> Config:
         search["exploration"] = 1.0 if config.method == "doremi" else 0.0
     elif config.method == "aioli":
         search |= {"scores": "head", "exploration": 0.0}
+    elif config.method == "reference":
+        search = {"score_tokens": config.search.score_tokens or 1.0}
     else:
         return config
     other["search"] = config.search.model_copy(update=search)

@@ -274,8 +274,21 @@ def test_scored_tokens_are_a_share(settings: dict[str, Any], layout: Layout) -> 
     settings["search"]["score_tokens"] = 0.25
     config, model = double_model(settings, layout, tied=False)
     meter = HeadMeter(access_to(model, config, layout), 4)
-    chosen = [meter._tokens(number) for number in range(4)]
+    batch = random_batch(config, 0)
+    chosen = [meter._tokens(batch, number) for number in range(4)]
     positions = torch.arange(16)
     looked_at = [token for tokens, _ in chosen for token in positions[tokens].tolist()]
     assert sorted(looked_at) == list(range(16))
     assert [count for _, count in chosen] == [4] * 4
+
+
+def test_by_default_all_tokens_of_conversations_and_an_eighth_of_texts(
+    settings: dict[str, Any], layout: Layout
+) -> None:
+    settings["search"]["score_tokens"] = None
+    config, model = double_model(settings, layout, tied=False)
+    meter = HeadMeter(access_to(model, config, layout), 4)
+    text = random_batch(config, 0)
+    assert meter._tokens(text, 0)[1] == 2
+    chats = replace(text, loss_mask=torch.ones(text.labels.shape, dtype=torch.bool))
+    assert meter._tokens(chats, 0)[1] == 16
