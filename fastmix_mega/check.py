@@ -30,9 +30,9 @@ from fastmix_mega.mixture.methods import TARGETLESS, as_method
 from fastmix_mega.mixture.online import schedule_of
 from fastmix_mega.mixture.stages import average_mixture, resolve_stages
 from fastmix_mega.mixture.start import (
-    TOKEN_PAIRS,
     SearchStart,
     begins_with_token_pairs,
+    may_begin_with_token_pairs,
     search_start,
 )
 from fastmix_mega.model import kernels
@@ -396,9 +396,7 @@ def _search(config: Config) -> Iterator[str]:
 
 def _waits_for_pairs(config: Config) -> bool:
     """Whether the length of the warm-up is known only once the sources are open."""
-    search = config.search
-    may_begin = config.method == "fastmix" and search.reuse is None
-    return may_begin and search.warmup is None and search.initial in ("auto", TOKEN_PAIRS)
+    return config.search.warmup is None and may_begin_with_token_pairs(config)
 
 
 def _room(config: Config, from_pairs: bool) -> Iterator[str]:

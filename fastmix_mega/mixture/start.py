@@ -46,6 +46,13 @@ def initial_or_uniform(config: Config) -> str | dict[str, float]:
     return "uniform" if config.search.initial == "auto" else config.search.initial
 
 
+def may_begin_with_token_pairs(config: Config) -> bool:
+    """As far as the configuration tells: what sources and targets hold decides the rest."""
+    search = config.search
+    unguided = search.reuse is None and search.initial in ("auto", TOKEN_PAIRS)
+    return config.method == "fastmix" and unguided
+
+
 def begins_with_token_pairs(
     config: Config, sources: Sequence[Source], targets: Sequence[Source]
 ) -> bool:
@@ -57,7 +64,7 @@ def begins_with_token_pairs(
     search = config.search
     text = not any_masked([*sources, *targets])
     if search.initial == "auto":
-        return config.method == "fastmix" and search.reuse is None and text and bool(targets)
+        return may_begin_with_token_pairs(config) and text and bool(targets)
     if search.initial != TOKEN_PAIRS:
         return False
     if config.method != "fastmix":
