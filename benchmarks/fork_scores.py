@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.plain_model import PlainModel
+from fastmix_mega.engine.head_scores import VocabularyShard, preconditioner
+from fastmix_mega.model.initialize import EMBEDDING_NAME as EMBEDDING
+from fastmix_mega.model.initialize import HEAD_NAME as HEAD
 
 FloatArray = NDArray[np.float64]
 Named = dict[str, Tensor]
 
-HEAD, EMBEDDING = "output_layer.weight", "embedding.word_embeddings.weight"
 GROUPS = ("head", "body", "embedding", "all")
 PAIRS = "token pairs"
 """The slope of the law of token pairs: the control."""
@@ -103,13 +105,13 @@ def head_curvature(
 
 
 def adam_divisors(second_moments: Named) -> Named:
-    """P = sqrt(m) + damping * sqrt(mean(m)) + 1e-8 of every parameter, as in the product.
+    """The product's preconditioner of every parameter.
 
     Args:
         second_moments: Adam's, corrected for bias.
     """
     return {
-        name: moment.sqrt() + DAMPING * moment.mean().sqrt() + 1e-8
+        name: preconditioner(moment, DAMPING, VocabularyShard(0, None))
         for name, moment in second_moments.items()
     }
 
