@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fastmix_mega import cli
-from fastmix_mega.checkpoint import store
-from fastmix_mega.engine.engine import TrainingEngine
-from fastmix_mega.loop import TrainingLoop
-from fastmix_mega.mixture.controller import FastMixController
-from fastmix_mega.mixture.outer import OuterLoop
+from fastmix_mega.cli import main as cli
+from fastmix_mega.methods.fastmix import FastMixController
+from fastmix_mega.training.checkpoint import store
+from fastmix_mega.training.engine.engine import TrainingEngine
+from fastmix_mega.training.outer_loop import OuterLoop
+from fastmix_mega.training.trainer import TrainingLoop
 
 
 def kill(*_: Any) -> None:

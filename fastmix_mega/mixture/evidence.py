@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastmix_mega.mixture.rule import FloatArray, geometric_mean
+from fastmix_mega.arrays import FloatArray
+from fastmix_mega.mixture.simplex import geometric_mean
 
 CONFIDENT = 0.95
 """Probability from which a mixture counts as better than the initial one."""

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from fastmix_mega.arrays import FloatArray
+from fastmix_mega.config.sections import ReuseSection, SearchSection
 from fastmix_mega.data.rows import Source
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, read_mixture
-from fastmix_mega.mixture.rule import FloatArray, sampling_law
-from fastmix_mega.mixture.tied import TiedSources
-from fastmix_mega.sections import ReuseSection, SearchSection
+from fastmix_mega.mixture.simplex import sampling_law
+from fastmix_mega.mixture.tied_sources import TiedSources
 
 WHERE = "search.reuse"
 NO_WEIGHT = f"{WHERE}: the untouched sources had no weight; search without search.reuse"
