@@ -37,7 +37,8 @@ from typing import Any
 import numpy as np
 
 from fastmix_mega.config.constraints import Constraints
-from fastmix_mega.config.schema import Config, load_config, parse_config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import load_config, parse_config
 from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
 from fastmix_mega.files import read_jsonl, write_json
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources

@@ -24,7 +24,7 @@ from fastmix_mega.arrays import FloatArray
 from fastmix_mega.data.rows import Source
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.constraints.solve import Node, project
-from fastmix_mega.mixture.simplex import fresh_epochs, most_readings, softmax, worth_of_epochs
+from fastmix_mega.mixture.simplex import fresh_epochs, most_epochs, softmax, worth_of_epochs
 
 MOST_SOURCE_TOKENS = 4_000_000
 """Read of one source."""
@@ -169,14 +169,14 @@ def least_loss(counts: PairCounts, budget: float, repetitions: float) -> FloatAr
 
 
 def read_within_reason(mixture: FloatArray, tokens: FloatArray, budget: float) -> FloatArray:
-    """[S] the nearest mixture that reads no source more than `most_readings`.
+    """[S] the nearest mixture that reads no source more than `most_epochs`.
 
     Args:
         mixture: [S], sum 1.
         tokens: [S] of the sources.
         budget: in tokens.
     """
-    most = np.minimum(most_readings(budget / tokens) * tokens / budget, 1.0)
+    most = np.minimum(most_epochs(budget / tokens) * tokens / budget, 1.0)
     every = Node(sources=range(len(tokens)))
     return project(every, np.maximum(mixture, 1e-300), np.zeros_like(most), most)
 
