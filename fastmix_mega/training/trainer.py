@@ -92,7 +92,7 @@ class Trainer:
         inputs = open_inputs(config)
         shape = resolve_shape(config.model, inputs.tokenizer.vocab_size)
         start = self._starting_point()
-        observes = method.observes(layout)
+        observes = method.observes(layout, inputs)
         self.engine = TrainingEngine(
             config,
             shape,
