@@ -331,8 +331,8 @@ def _student_posterior(
     for _ in range(EM_ITERATIONS):
         level_and_beta = np.array([1e-2, constants.beta_spread**-2])
         precision = np.diag(np.concatenate((level_and_beta, 1 / variances)))
-        covariance = np.linalg.inv(rows.T @ rows + precision)
-        mean = covariance @ (rows.T @ answers + precision @ prior)
+        covariance = np.asarray(np.linalg.inv(rows.T @ rows + precision), np.float64)
+        mean = np.asarray(covariance @ (rows.T @ answers + precision @ prior), np.float64)
         squares = mean[2:] ** 2 + np.diag(covariance)[2:]
         # Large discrepancies get large scales of their own.
         spread = (constants.freedom * constants.scale**2 + squares) / (constants.freedom + 1)
