@@ -35,7 +35,7 @@ MOST_TARGET_TOKENS = 1_000_000
 SMOOTHING = 300.0
 """a: as many tokens of the mixture at large as each token's followers are mixed with. From 80 to
 1,000 the losses of a swarm of small proxies were predicted alike; with 300 the law's own loss is
-nearest to theirs, and less of the mixture is junk than with 100 (docs/decisions.md)."""
+nearest to theirs, and less of the mixture is junk than with 100 (research/decisions.md)."""
 FLOOR = 0.02
 """Share of the uniform mixture in the answer: a source that pairs rule out can still win."""
 LEAST_GAIN = 1e-9
