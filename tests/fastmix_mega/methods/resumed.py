@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture.controller import Controller
 from fastmix_mega.mixture.file import MixtureFile, read_mixture
 from tests.fastmix_mega.mixture.windows import sums_of
-from tests.launch import column, forked, run_config
+from tests.launch import column, forked
 
 KEYS = (("metrics.jsonl", "loss"), ("history.jsonl", "scores"), ("history.jsonl", "mixture"))
 
@@ -38,18 +39,25 @@ def require_same_after_resuming(new: Callable[[], Controller]) -> None:
 
 
 def searched_and_resumed(
-    settings: dict[str, Any], tmp_path: Path
+    settings: dict[str, Any], tmp_path: Path, command: Sequence[str] = ("search",)
 ) -> tuple[MixtureFile, list[dict[str, Any]], Path]:
     """24 steps with 4 of warm-up on two processes; cut after step 14, it ends the same, bit for
     bit.
 
+    Args:
+        settings: of the search.
+        tmp_path: for the configuration and the run folder.
+        command: what is run, but for the configuration's path (see `tests.ranks.start`).
+
     Returns:
         The mixture, the lines of history.jsonl, and the run folder.
     """
-    settings |= {"checkpoint": {"every": 7, "keep": 9}}
+    run_dir, path = tmp_path / "run", tmp_path / "config.yaml"
+    settings |= {"checkpoint": {"every": 7, "keep": 9}, "run_dir": str(run_dir)}
     settings["search"]["target_batch"] = 4
     method = settings["method"]
-    run_dir = run_config("search", settings, tmp_path, processes=2)
+    path.write_text(yaml.safe_dump(settings))
+    forked(*command, str(path), processes=2)
     whole = [column(run_dir, *key) for key in KEYS]
     mixture = (run_dir / "mixture.json").read_text()
     rows = read_jsonl(run_dir / "history.jsonl")
@@ -63,7 +71,7 @@ def searched_and_resumed(
     for step in (21, 24):
         shutil.rmtree(run_dir / "checkpoints" / f"step_{step}")
     (run_dir / "mixture.json").unlink()
-    _, shown = forked("search", str(tmp_path / "config.yaml"), processes=2)
+    _, shown = forked(*command, str(path), processes=2)
     assert "continuing after step 14" in shown
     assert "the reference run" not in shown
     for key, wanted in zip(KEYS, whole, strict=True):
