@@ -14,6 +14,7 @@ class Alternating(AverageController):
     """All weight but a tenth goes to one source, then to the other."""
 
     def _moved(self, sums: FloatArray, means: FloatArray) -> FloatArray:
+        del sums
         self._memory = means
         return np.array([0.9, 0.1]) if self.outer_step % 2 == 0 else np.array([0.1, 0.9])
 
