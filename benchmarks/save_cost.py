@@ -73,9 +73,8 @@ def main() -> None:
                     rows[f"  {name}"].append(value)
             newest = Path(directory) / "checkpoints" / f"step_{options.saves}"
             size = sum(path.stat().st_size for path in newest.iterdir())
-            print(
-                f"{trainer.run.shape.parameters / 1e6:.1f}M parameters, checkpoint {size / 1e6:.0f} MB"
-            )
+            parameters = trainer.run.shape.parameters / 1e6
+            print(f"{parameters:.1f}M parameters, checkpoint {size / 1e6:.0f} MB")
             for name, values in rows.items():
                 print(f"{name:16} {statistics.median(values):7.2f} s")
             trainer.close()

@@ -1,4 +1,4 @@
-"""Old names in a user's file keep working, with a note; a key that is gone is refused or dropped."""
+"""Old names in a file keep working, with a note; keys that are gone are dropped or refused."""
 
 from __future__ import annotations
 
