@@ -21,10 +21,12 @@ Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 stopped as asked: start a
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,13 +36,19 @@ from fastmix_mega.cli import launch
 from fastmix_mega.cli import mixtures as cli_mixture
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Nodes
+from fastmix_mega.cli.seeds import report_on, search_seeds
 from fastmix_mega.errors import RunFailed, UserError
+from fastmix_mega.training.run_lock import run_lock
 from fastmix_mega.training.stop import EXIT_STOPPED, Stopped, die_with_parent
 
 if TYPE_CHECKING:
     from fastmix_mega.config.schema import Config
 
 EXIT_USER_MISTAKE = 2
+REFUSED = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,6 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":
             print(f"fastmix {given[0]}: {stopped}", file=sys.stderr)
         return EXIT_STOPPED
+    except OSError as error:
+        # What a disk or its owner refuses is no fault of the program's.
+        if error.errno not in REFUSED:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"fastmix {given[0]}: {where}{error.strerror}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,7 +164,7 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
         "--sweep-seed",
         type=int,
         metavar="N",
-        help="one run of a sweep over seeds: seed=N, in the run folder's seed-N",
+        help="one run of a sweep over seeds: seed=N, in the run folder's seed_N",
     )
     several = parser.add_argument_group("several machines (one command on each)")
     several.add_argument("--nnodes", type=_positive, default=1, help="how many")
@@ -170,7 +185,10 @@ def _load(options: argparse.Namespace) -> Config:
     config = load_config(options.config, options.overrides)
     if options.sweep_seed is None:
         return config
-    own = {"seed": options.sweep_seed, "run_dir": f"{config.run_dir}/seed-{options.sweep_seed}"}
+    from fastmix_mega.training.seed_folders import seed_folder
+
+    folder = seed_folder(config.run_dir, options.sweep_seed)
+    own = {"seed": options.sweep_seed, "run_dir": str(folder)}
     return parse_config(config.model_dump() | own, where="--sweep-seed")
 
 
@@ -204,9 +222,7 @@ def _search(options: argparse.Namespace) -> int:
                 "seed, then fastmix pool"
             )
         processes = options.nproc or launch.default_processes()
-        return cli_mixture.search_seeds(
-            main, options.config, options.overrides, options.seeds, processes
-        )
+        return search_seeds(main, options.config, options.overrides, options.seeds, processes)
     return _run(options, "search")
 
 
@@ -227,19 +243,33 @@ def _run(options: argparse.Namespace, mode: str) -> int:
 
         if options.nproc is not None or options.nnodes > 1:
             raise UserError("--nproc and --nnodes start processes; under torchrun leave them out")
-        if os.environ["RANK"] == "0":
+        first = os.environ["RANK"] == "0"
+        if first:
             require_no_mistakes(check(config, world_size_from_environment(), mode, allowed))
-    else:
-        processes = options.nproc or launch.default_processes()
-        nodes = _nodes(options)
-        if options.node_rank == 0:
-            require_no_mistakes(check(config, processes * options.nnodes, mode, allowed))
-        if processes > 1 or nodes is not None:
-            words = [mode, options.config, *options.overrides]
-            words += [f"--allow-changed={name}" for name in allowed]
-            if options.sweep_seed is not None:
-                words.append(f"--sweep-seed={options.sweep_seed}")
-            return launch.run_processes(main, words, processes, nodes)
+        with _lock(config, mode, first):
+            return _run_here(config, mode)
+    processes = options.nproc or launch.default_processes()
+    nodes = _nodes(options)
+    first = options.node_rank == 0
+    if first:
+        require_no_mistakes(check(config, processes * options.nnodes, mode, allowed))
+    with _lock(config, mode, first):
+        if processes == 1 and nodes is None:
+            return _run_here(config, mode)
+        words = [mode, options.config, *options.overrides]
+        words += [f"--allow-changed={name}" for name in allowed]
+        if options.sweep_seed is not None:
+            words.append(f"--sweep-seed={options.sweep_seed}")
+        return launch.run_processes(main, words, processes, nodes)
+
+
+def _lock(config: Config, mode: str, first: bool) -> AbstractContextManager[None]:
+    """One process of a run holds the run folder's lock for all of them."""
+    return run_lock(config.run_dir, f"fastmix {mode}") if first else nullcontext()
+
+
+def _run_here(config: Config, mode: str) -> int:
+    """This process's part of the run."""
     if mode == "search":
         from fastmix_mega.methods.search import search
 
@@ -263,9 +293,7 @@ def _nodes(options: argparse.Namespace) -> Nodes | None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from fastmix_mega.report.build import build_report
-
-    print(build_report(options.run_dir))
+    print("\n".join(report_on(options.run_dir)))
     return 0
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
 from fastmix_mega.data.inputs import Inputs
-from fastmix_mega.mixture.file import MixtureFile, MixtureSource
+from fastmix_mega.mixture.file import MixtureFile, MixtureSource, versions
 from fastmix_mega.mixture.simplex import effective_sources, entropy
 
 
@@ -55,7 +54,7 @@ def answer(
             "warnings": warnings,
             **(more or {}),
         },
-        versions={"fastmix-mega": version("fastmix-mega")},
+        versions=versions(),
     )
 
 
@@ -67,6 +66,5 @@ def finish(config: Config, mixture: MixtureFile) -> None:
     directory = Path(config.run_dir)
     path = directory / "mixture.json"
     mixture.write(path)
-    lines = [f"warning: {text}" for text in mixture.search["warnings"]]
-    lines += [*describe(mixture, None), f"mixture: {path}", f"report:  {build_report(directory)}"]
+    lines = [*describe(mixture, None), f"mixture: {path}", f"report:  {build_report(directory)}"]
     print("\n".join(lines), file=sys.stderr)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from fastmix_mega.methods.fastmix import MixtureEstimate
 from fastmix_mega.methods.start import SearchStart
 from fastmix_mega.mixture.constraints.apply import Constrained
 from fastmix_mega.mixture.evidence import CONFIDENT
-from fastmix_mega.mixture.file import MixtureFile, MixtureSource
+from fastmix_mega.mixture.file import MixtureFile, MixtureSource, versions
 from fastmix_mega.mixture.reuse import data_digests
 from fastmix_mega.mixture.simplex import effective_sources, entropy
 from fastmix_mega.mixture.stages import Stage, average_mixture
@@ -106,13 +104,7 @@ def mixture_file(
             **_reused(config, start, train_tokens, cost),
             **({} if config.init_from is None else {"init_from": starting_point(config)}),
         },
-        versions={
-            "fastmix-mega": version("fastmix-mega"),
-            "torch": torch.__version__,
-            "deepspeed": version("deepspeed"),
-            "megatron-core": version("megatron-core"),
-            "python": platform.python_version(),
-        },
+        versions=versions(),
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import fsync_directory, write_atomic, write_json
 from fastmix_mega.model.presets import ModelShape, resolve_shape
+from fastmix_mega.outputs import require_output_file
 from fastmix_mega.weights.architecture import write_architecture
 from fastmix_mega.weights.hf_tokenizer import write_tokenizer
 from fastmix_mega.weights.huggingface import INDEX, SINGLE, TOKENIZERS, HuggingFaceWeights
@@ -88,6 +89,7 @@ def import_huggingface(folder: str | Path, output: str | Path) -> list[str]:
     Raises:
         UserError: if the model is not supported, or the folder is damaged.
     """
+    require_output_file(output)
     weights = HuggingFaceWeights(folder)
     shape, family = weights.shape, weights.architecture.family
     lines = [f"{shape.parameters / 1e6:.1f}M parameters, {family}; {len(weights.names())} tensors"]
