@@ -100,6 +100,12 @@ def _parser() -> argparse.ArgumentParser:
 
     check = verbs.add_parser("check", help="find every mistake before any training")
     _config_arguments(check)
+    check.add_argument(
+        "--mode",
+        choices=("search", "train"),
+        help="for which verb (default: train if the configuration names no targets and gives a "
+        "mixture or stages, else search)",
+    )
     check.set_defaults(verb=_check)
 
     for name, verb, text in (
@@ -193,11 +199,12 @@ def _load(options: argparse.Namespace) -> Config:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from fastmix_mega.planning.check import check, describe
+    from fastmix_mega.planning.check import check, describe, mode_of
 
     config = _load(options)
-    findings = check(config, options.nproc or 1, allowed=options.allow_changed)
-    print(describe(config, findings))
+    mode = options.mode or mode_of(config)
+    findings = check(config, options.nproc or 1, mode, options.allow_changed)
+    print(describe(config, findings, mode))
     return EXIT_USER_MISTAKE if findings.mistakes else 0
 
 
@@ -231,8 +238,6 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, mode: str) -> int:
-    from fastmix_mega.planning.check import check, require_no_mistakes
-
     # Whatever the user's mask: nobody else changes a run's files.
     os.umask(os.umask(0o077) | 0o002)
     config = _load(options)
@@ -245,14 +250,14 @@ def _run(options: argparse.Namespace, mode: str) -> int:
             raise UserError("--nproc and --nnodes start processes; under torchrun leave them out")
         first = os.environ["RANK"] == "0"
         if first:
-            require_no_mistakes(check(config, world_size_from_environment(), mode, allowed))
+            _require_no_mistakes(config, world_size_from_environment(), mode, allowed)
         with _lock(config, mode, first):
             return _run_here(config, mode)
     processes = options.nproc or launch.default_processes()
     nodes = _nodes(options)
     first = options.node_rank == 0
     if first:
-        require_no_mistakes(check(config, processes * options.nnodes, mode, allowed))
+        _require_no_mistakes(config, processes * options.nnodes, mode, allowed)
     with _lock(config, mode, first):
         if processes == 1 and nodes is None:
             return _run_here(config, mode)
@@ -261,6 +266,16 @@ def _run(options: argparse.Namespace, mode: str) -> int:
         if options.sweep_seed is not None:
             words.append(f"--sweep-seed={options.sweep_seed}")
         return launch.run_processes(main, words, processes, nodes)
+
+
+def _require_no_mistakes(config: Config, processes: int, mode: str, allowed: Sequence[str]) -> None:
+    """Find every mistake before the run, and say what is doubtful. Raises: UserError."""
+    from fastmix_mega.planning.check import check, require_no_mistakes
+
+    findings = check(config, processes, mode, allowed)
+    require_no_mistakes(findings)
+    for warning in findings.warnings:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def _lock(config: Config, mode: str, first: bool) -> AbstractContextManager[None]:

@@ -9,6 +9,7 @@ from typing import Any
 from fastmix_mega.cli.seeds import pool_runs
 from fastmix_mega.errors import UserError
 from fastmix_mega.outputs import require_output_file
+from fastmix_mega.quantities import parse_quantity
 
 HUGGING_FACE = "huggingface"
 """The one format of models; all others are of mixtures."""
@@ -87,14 +88,10 @@ def add_verbs(verbs: Any) -> None:
 
 
 def quantity(text: str) -> int:
-    """300B, 1.5T, 20000."""
-    units = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
-    number, factor = text.replace(",", "").replace("_", ""), 1
-    if number[-1:].lower() in units:
-        number, factor = number[:-1], units[number[-1].lower()]
+    """300B, 1.5T, 1e9, 20000: tokens on a command line."""
     try:
-        value = round(float(number) * factor)
-    except (ValueError, OverflowError):
+        value = parse_quantity(text)
+    except ValueError:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens, such as 300B")

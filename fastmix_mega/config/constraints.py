@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
-from fastmix_mega.config.base import Name, PositiveFloat, Section, Share, TokenCount
+from fastmix_mega.config.base import Name, PathText, PositiveFloat, Section, Share, TokenCount
+from fastmix_mega.config.mistakes import explain_mistakes
 from fastmix_mega.errors import UserError
 
 
@@ -49,7 +50,7 @@ class GroupLimits(Section):
 class Prior(Section):
     """A mixture to stay near to."""
 
-    mixture: str | dict[str, float]
+    mixture: PathText | dict[str, float]
     """`uniform`, `proportional`, a mixture.json, or weights by name."""
     strength: Share
     """0 ignores it, 1 takes it instead of the found mixture. Between, the two are blended as
@@ -103,7 +104,7 @@ def read_constraints(path: str | Path, budget_tokens: int | None = None) -> Cons
     Raises:
         UserError: naming the file and every mistake in it.
     """
-    from fastmix_mega.config.schema import explain_mistakes, read_yaml
+    from fastmix_mega.config.schema import read_yaml
 
     try:
         content = read_yaml(Path(path).read_text(encoding="utf-8"), str(path))

@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fastmix_mega.config.base import PositiveFloat, PositiveInt, Section, Share, TokenCount
+from fastmix_mega.config.base import (
+    PathText,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Share,
+    TokenCount,
+)
 
 UNTRAINED = ("uniform", "proportional", "ngram")
 """Methods that train nothing."""
@@ -20,7 +27,7 @@ class RegMixSection(Section):
     runs: Annotated[int, Field(ge=4, le=100_000)] = 48
     """Proxy runs; each is a `fastmix train` of `train.steps` in run_dir/swarm/NN. More can be added
     to a finished swarm: the first ones stay the same."""
-    prior: str | dict[str, float] = "proportional"
+    prior: PathText | dict[str, float] = "proportional"
     """What mixtures are drawn around: `proportional` to the tokens, as in the paper, `uniform`, a
     mixture.json, or weights by name."""
     families: Annotated[list[Literal["linear", "log", "lightgbm"]], Field(min_length=1)] = Field(

@@ -6,23 +6,21 @@ defaulted in silence: `config.yaml` in the run folder holds every value that the
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from fastmix_mega.config.base import Section
+from fastmix_mega.config.base import PathText, Section, Seed
 from fastmix_mega.config.methods import (
     AioliSection,
     DoGESection,
@@ -31,6 +29,7 @@ from fastmix_mega.config.methods import (
     ODMSection,
     RegMixSection,
 )
+from fastmix_mega.config.mistakes import explain_mistakes
 from fastmix_mega.config.sections import (
     CheckpointSection,
     EvaluationSection,
@@ -39,7 +38,6 @@ from fastmix_mega.config.sections import (
     LogSection,
     ModelSection,
     ParallelSection,
-    PathText,
     SearchSection,
     SourceConfig,
     StageConfig,
@@ -47,13 +45,14 @@ from fastmix_mega.config.sections import (
     TrainSection,
 )
 from fastmix_mega.errors import UserError
+from fastmix_mega.paths import rule_for
 
 
 class Config(Section):
     """Everything that a run depends on."""
 
     run_dir: PathText
-    seed: int = Field(default=1, ge=0, lt=2**31)
+    seed: Seed = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     method: Literal[
         "fastmix",
@@ -69,8 +68,9 @@ class Config(Section):
     ] = "fastmix"
     """How the mixture is found. All but `fastmix` are there to compare: `reference` is the recipe
     of the authors' code; docs/baselines.md describes the others."""
-    mixture: str | dict[str, float] = "uniform"
-    """`fastmix train` only: `uniform`, `proportional`, a mixture.json, or weights by name."""
+    mixture: PathText | dict[str, float] = "uniform"
+    """`fastmix train` only: `uniform`, `proportional`, a mixture.json or the run folder that holds
+    it, or weights by name."""
     stages: list[StageConfig] = Field(default=[])
     """`fastmix train` only: mixtures that take over later in the run, in order. Every source goes
     on where it was, so that no sample is lost or repeated."""
@@ -175,7 +175,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
+        rule = rule_for(path)
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}{rule}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a text file; give a YAML configuration") from None
     content = read_yaml(text, str(path))
@@ -192,12 +193,6 @@ def parse_config(content: dict[str, Any], where: str = "the configuration") -> C
         return Config.model_validate(content)
     except ValidationError as error:
         raise UserError(explain_mistakes(error, where, Config)) from None
-
-
-def explain_mistakes(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
-    """All of pydantic's errors about `schema`, one a line."""
-    lines = [_explain(item, schema) for item in error.errors()]
-    return "\n".join([f"{where}: {len(lines)} mistake(s)", *lines])
 
 
 def _apply_override(content: dict[str, Any], override: str) -> None:
@@ -225,43 +220,3 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
             if isinstance(node, dict) and node.get(index) is None:
                 node[index] = {}
             node = node[index]
-
-
-def _explain(item: Any, schema: type[BaseModel]) -> str:
-    """One line for one of pydantic's errors."""
-    location: tuple[int | str, ...] = item["loc"]
-    # The tags that pydantic adds for members of a union are no keys of the user's.
-    keys = [
-        part
-        for part in location
-        if not str(part).startswith(("dict[", "list[", "str", "function-"))
-    ]
-    where = ".".join(map(str, keys)) or "the whole"
-    if item["type"] == "extra_forbidden":
-        known = _known_keys(schema, location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        return f"  {where}: unknown key; {hint}"
-    if item["type"] == "missing":
-        return f"  {where}: missing; it has no default"
-    message = item["msg"].removeprefix("Value error, ")
-    given = item.get("input")
-    shown = "" if isinstance(given, dict | list | BaseModel) else f" (given: {given!r})"
-    return f"  {where}: {message}{shown}"
-
-
-def _known_keys(section: type[BaseModel], location: Iterable[int | str]) -> list[str]:
-    for key in location:
-        if isinstance(key, int) or key not in section.model_fields:
-            continue  # An entry of a list or of a mapping by name.
-        inner = _section_within(section.model_fields[key].annotation)
-        section = inner or section
-    return sorted(section.model_fields)
-
-
-def _section_within(annotation: Any) -> type[BaseModel] | None:
-    """The section in `Section`, `list[Section]`, `dict[str, Section]` or `Section | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_section_within(part) for part in getattr(annotation, "__args__", ()))
-    return next((section for section in found if section is not None), None)

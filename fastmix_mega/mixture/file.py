@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_json
+from fastmix_mega.paths import rule_for
 
 RULES = ("uniform", "proportional")
 """Mixtures that need no file."""
@@ -89,7 +90,8 @@ def read_mixture(path: str | Path) -> MixtureFile:
     try:
         return MixtureFile.model_validate(json.loads(Path(path).read_bytes()))
     except OSError as error:
-        raise UserError(f"cannot read the mixture {path}: {error.strerror}") from None
+        reason = f"{error.strerror}{rule_for(path)}"
+        raise UserError(f"cannot read the mixture {path}: {reason}") from None
     except (ValidationError, ValueError, RecursionError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise UserError(f"{path} is not a mixture file: {reason}") from None

@@ -19,12 +19,11 @@ from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import SourceConfig
 from fastmix_mega.data.choices import ChoiceSource
 from fastmix_mega.data.conversations import ConversationSource
-from fastmix_mega.data.overlap import document_hashes, shared_documents
 from fastmix_mega.data.rows import Source
 from fastmix_mega.data.source import open_source
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
-from fastmix_mega.methods.choice import TARGETLESS, as_method
+from fastmix_mega.methods.choice import TARGETLESS, as_method, measured
 from fastmix_mega.methods.online import schedule_of
 from fastmix_mega.methods.start import (
     SearchStart,
@@ -33,12 +32,18 @@ from fastmix_mega.methods.start import (
     search_start,
 )
 from fastmix_mega.mixture.constraints.apply import epochs_at
+from fastmix_mega.mixture.evidence import FEW_OUTER_STEPS, few_outer_steps
 from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.mixture.stages import average_mixture, resolve_stages
 from fastmix_mega.model import kernels
 from fastmix_mega.model.presets import ModelShape, resolve_shape
+from fastmix_mega.planning.data_checks import overlaps, run_folder_and_data, same_files
+from fastmix_mega.planning.folder_checks import changed_schedule, clash, unknown_names
 from fastmix_mega.planning.rules import as_yaml, nearest_layout, problems
+from fastmix_mega.training.engine.hook_scores import no_such_parameters, select_parameters
+from fastmix_mega.training.engine.meters import needs_single_source
 from fastmix_mega.training.identity import differences
+from fastmix_mega.weights.names import parameter_names
 
 PRIOR = "regmix.prior"
 
@@ -77,7 +82,7 @@ def check(
         _run_folder(config, mode, allowed, found),
         _inputs(config, mode, found),
         _start(config, found),
-        _search(config) if mode == "search" else iter(()),
+        _search(config, found) if mode == "search" else iter(()),
         iter(()) if untrained else _layout(config, processes, trains_as, found),
         iter(()) if untrained else _kernels(config, trains_as, found),
     ]
@@ -86,14 +91,24 @@ def check(
     return found
 
 
-def describe(config: Config, findings: Findings) -> str:
+def mode_of(config: Config) -> str:
+    """`search` or `train`, whichever a configuration is made for.
+
+    One that names targets is a search's, whatever else it holds; without any, one that gives a
+    mixture or stages is a training run's.
+    """
+    trains = bool(config.model_fields_set & {"mixture", "stages"})
+    return "train" if trains and not config.targets else "search"
+
+
+def describe(config: Config, findings: Findings, mode: str = "search") -> str:
     """What `fastmix check` prints."""
     lines = list(findings.facts)
     lines += [f"warning: {warning}" for warning in findings.warnings]
     if findings.mistakes:
         lines += [f"{len(findings.mistakes)} mistake(s):", *findings.mistakes]
     else:
-        lines.append(f"ready: fastmix search, run folder {config.run_dir}")
+        lines.append(f"ready: fastmix {mode}, run folder {config.run_dir}")
     return "\n".join(lines)
 
 
@@ -126,14 +141,13 @@ def _run_folder(
         except OSError as error:
             yield f"run_dir: {error.filename}: {error.strerror}"
             return
-        for difference in changed:
-            if difference.can_be_allowed and difference.name in allowed:
-                found.warnings.append(f"allowed: {difference.text}")
-                continue
-            yield (
-                f"run_dir: {directory} holds another run: {difference}; name another run_dir, or "
-                "move that one away"
-            )
+        yield from unknown_names(allowed, changed)
+        refused = [each for each in changed if not (each.can_be_allowed and each.name in allowed)]
+        found.warnings += [f"allowed: {each.text}" for each in changed if each not in refused]
+        if refused:
+            yield clash(directory, refused)
+        elif changed:
+            yield from changed_schedule(config, found.warnings)
 
 
 def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
@@ -179,7 +193,10 @@ def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
     yield from _mixtures(config, mode, opened, tokenizer, found)
     _conversations(opened, found)
     yield from _enough(config, opened, found)
-    yield from _overlaps(config, opened)
+    yield from same_files(config.sources)
+    entries = [entry for _, group in groups for entry in group]
+    yield from run_folder_and_data(config.run_dir, entries, found.warnings)
+    yield from overlaps(opened, found.warnings)
 
 
 def _start(config: Config, found: Findings) -> Iterator[str]:
@@ -275,6 +292,8 @@ def _mixtures(
                     f"{schedule.outer_steps:,} outer steps, the first after step "
                     f"{schedule.warmup:,} of {config.train.steps:,}"
                 )
+                if 0 < schedule.outer_steps < FEW_OUTER_STEPS:
+                    found.warnings.append(few_outer_steps(schedule.outer_steps, "will be"))
             if start.from_pairs:
                 at = "at uniform, before it has read token pairs"
     except UserError as error:
@@ -352,28 +371,15 @@ def _enough(config: Config, opened: dict[str, Source], found: Findings) -> Itera
     )
 
 
-def _overlaps(config: Config, opened: dict[str, Source]) -> Iterator[str]:
-    """A target inside a source would make the source look good for the wrong reason."""
-    hashes = {
-        where: document_hashes(each.files)
-        for where, each in opened.items()
-        if not where.startswith("sources")
-    }
-    for name in config.source_names:
-        source = opened.get(f"sources: {name}")
-        if source is None or not hashes:
-            continue
-        known = document_hashes(source.files)
-        for where, wanted in hashes.items():
-            count = shared_documents(known, wanted)
-            if count:
-                yield (
-                    f"{where}: {count} of its documents are also in source {name}; remove "
-                    "them from one side"
-                )
+def _unused(config: Config, found: Findings) -> None:
+    """Keys of a training run, which a search does not look at."""
+    for key in ("mixture", "stages"):
+        if key in config.model_fields_set:
+            found.warnings.append(f"{key}: is for fastmix train; a search does not look at it")
 
 
-def _search(config: Config) -> Iterator[str]:
+def _search(config: Config, found: Findings) -> Iterator[str]:
+    _unused(config, found)
     search = config.search
     if not config.targets and config.method not in TARGETLESS:
         yield f"targets: a search needs at least one (method: {config.method})"
@@ -390,6 +396,7 @@ def _search(config: Config) -> Iterator[str]:
             f"({len(config.targets)})"
         )
     yield from _objective(config)
+    yield from _scores(config)
     if not _waits_for_pairs(config):
         yield from _room(config, from_pairs=False)
 
@@ -408,6 +415,25 @@ def _room(config: Config, from_pairs: bool) -> Iterator[str]:
             f"search: {config.train.steps} steps leave no room for an update after "
             f"{schedule.warmup} steps of warm-up; train at least {least} steps"
         )
+
+
+def _scores(config: Config) -> Iterator[str]:
+    """`search.scores` names parameters that there are."""
+    scores = measured(config)
+    if scores is None or not needs_single_source(scores):
+        return
+    shape = None
+    # What is wrong with the model is told where it is looked at.
+    with suppress(UserError):
+        shape = resolve_shape(config.model, Tokenizer(config.tokenizer).vocab_size)
+    names = {} if shape is None else dict.fromkeys(parameter_names(shape))
+    try:
+        chosen = select_parameters(names, scores, config.model.tie_embeddings)
+    except UserError as error:
+        yield str(error)
+        return
+    if names and not chosen:
+        yield no_such_parameters(scores, names)
 
 
 def _objective(config: Config) -> Iterator[str]:

@@ -19,7 +19,7 @@ from fastmix_mega.methods.cost import cost_in_proxy_runs
 from fastmix_mega.methods.fastmix import MixtureEstimate
 from fastmix_mega.methods.start import SearchStart
 from fastmix_mega.mixture.constraints.apply import Constrained
-from fastmix_mega.mixture.evidence import CONFIDENT
+from fastmix_mega.mixture.evidence import CONFIDENT, FEW_OUTER_STEPS, few_outer_steps
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, versions
 from fastmix_mega.mixture.reuse import data_digests
 from fastmix_mega.mixture.simplex import effective_sources, entropy
@@ -176,11 +176,8 @@ def search_warnings(
     """What a reader of the mixture must know, in plain words."""
     from_pairs = start is not None and start.from_pairs
     warnings: list[str] = []
-    if outer_steps < 10:
-        warnings.append(
-            f"The mixture was updated only {outer_steps} times; search for more steps, or set "
-            "search.every lower, before you rely on it."
-        )
+    if outer_steps < FEW_OUTER_STEPS:
+        warnings.append(few_outer_steps(outer_steps))
     least, found = config.guards.min_effective_sources, effective_sources(estimate.weights)
     if is_collapsed(found, least, len(estimate.weights)):
         warnings.append(

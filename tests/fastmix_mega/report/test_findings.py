@@ -181,5 +181,5 @@ def test_a_training_run_with_stages_says_so(tmp_path: Path) -> None:
     config = yaml.safe_load((directory / "config.yaml").read_text()) | {"stages": stages}
     (directory / "config.yaml").write_text(yaml.safe_dump(config))
     shown = lead(read_run(directory), view(directory))
-    assert "2 mixtures one after the other (after the first: anneal from 20K tokens)" in shown
+    assert "2 mixtures one after the other (after the first: anneal from 20k tokens)" in shown
     assert "fixed" not in shown
