@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ from fastmix_mega.training.stop import EXIT_STOPPED, Stopped, die_with_parent
 
 if TYPE_CHECKING:
     from fastmix_mega.config.schema import Config
+    from fastmix_mega.training.run import Verb
 
 EXIT_USER_MISTAKE = 2
 REFUSED = (
@@ -186,16 +188,15 @@ def _positive(text: str) -> int:
 
 
 def _load(options: argparse.Namespace) -> Config:
-    from fastmix_mega.config.schema import load_config, parse_config
+    from fastmix_mega.configuration import load_config
+    from fastmix_mega.training.seed_folders import seed_folder
 
     config = load_config(options.config, options.overrides)
     if options.sweep_seed is None:
         return config
-    from fastmix_mega.training.seed_folders import seed_folder
-
     folder = seed_folder(config.run_dir, options.sweep_seed)
-    own = {"seed": options.sweep_seed, "run_dir": str(folder)}
-    return parse_config(config.model_dump() | own, where="--sweep-seed")
+    own = [f"seed={options.sweep_seed}", f"run_dir={json.dumps(str(folder))}"]
+    return load_config(options.config, [*options.overrides, *own])
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -209,7 +210,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from fastmix_mega.config.schema import load_config
+    from fastmix_mega.configuration import load_config
     from fastmix_mega.planning.describe import describe_plans
     from fastmix_mega.planning.layouts import Machine
 
@@ -237,7 +238,7 @@ def _train(options: argparse.Namespace) -> int:
     return _run(options, "train")
 
 
-def _run(options: argparse.Namespace, mode: str) -> int:
+def _run(options: argparse.Namespace, mode: Verb) -> int:
     # Whatever the user's mask: nobody else changes a run's files.
     os.umask(os.umask(0o077) | 0o002)
     config = _load(options)
@@ -268,7 +269,9 @@ def _run(options: argparse.Namespace, mode: str) -> int:
         return launch.run_processes(main, words, processes, nodes)
 
 
-def _require_no_mistakes(config: Config, processes: int, mode: str, allowed: Sequence[str]) -> None:
+def _require_no_mistakes(
+    config: Config, processes: int, mode: Verb, allowed: Sequence[str]
+) -> None:
     """Find every mistake before the run, and say what is doubtful. Raises: UserError."""
     from fastmix_mega.planning.check import check, require_no_mistakes
 
@@ -283,17 +286,14 @@ def _lock(config: Config, mode: str, first: bool) -> AbstractContextManager[None
     return run_lock(config.run_dir, f"fastmix {mode}") if first else nullcontext()
 
 
-def _run_here(config: Config, mode: str) -> int:
+def _run_here(config: Config, mode: Verb) -> int:
     """This process's part of the run."""
-    if mode == "search":
-        from fastmix_mega.methods.search import search
+    from fastmix_mega.methods.registry import method_of
 
-        search(config)
-    else:
+    method = method_of(config, mode)
+    if method.trains:
         import_libraries()
-        from fastmix_mega.training.trainer import run
-
-        run(config, "train")
+    method.search()
     return 0
 
 

@@ -149,15 +149,15 @@ def _pool(options: argparse.Namespace) -> int:
 
 
 def _ngram(options: argparse.Namespace) -> int:
-    from fastmix_mega.config.schema import load_config
+    from fastmix_mega.configuration import load_config
     from fastmix_mega.export.export import describe
-    from fastmix_mega.methods.untrained import untrained_mixture
+    from fastmix_mega.methods.ngram import Ngram
 
     require_output_file(options.output, [options.config])
     words = [*options.overrides, "method=ngram"]
     if options.tokens is not None:
         words.append(f"ngram.tokens={options.tokens}")
-    mixture = untrained_mixture(load_config(options.config, words))
+    mixture = Ngram(load_config(options.config, words)).mixture()
     mixture.write(options.output)
     print("\n".join([*describe(mixture, None), f"mixture: {options.output}"]))
     return 0

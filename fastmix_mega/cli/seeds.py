@@ -35,7 +35,7 @@ def search_seeds(
     Raises:
         UserError: if the run folder holds a run of its own, or a seed's holds another search.
     """
-    from fastmix_mega.config.schema import load_config
+    from fastmix_mega.configuration import load_config
     from fastmix_mega.report.build import build_report
 
     config = load_config(config_path, overrides)
@@ -60,7 +60,7 @@ def _search_one(
 ) -> int:
     """Returns the exit code of one seed's search; 0 if it was done before."""
     from fastmix_mega.cli import launch
-    from fastmix_mega.config.schema import load_config
+    from fastmix_mega.configuration import load_config
     from fastmix_mega.mixture.file import read_mixture
     from fastmix_mega.planning.check import check, require_no_mistakes
 

@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fastmix_mega.config.mistakes import known_paths
-from fastmix_mega.config.schema import Config, load_config
+from fastmix_mega.config.parse import read_settings, validated
+from fastmix_mega.config.schema import Config
 from fastmix_mega.errors import UserError
 from fastmix_mega.training.checkpoint.store import checkpoint_steps
 from fastmix_mega.training.engine.schedule import learning_rate
@@ -20,12 +21,14 @@ ODD_NAMES = ("data:",)
 """What names of differences begin with that are no keys of a configuration."""
 
 
-def unknown_names(allowed: Collection[str], changed: Sequence[Difference]) -> Iterator[str]:
+def unknown_names(
+    schema: type[Config], allowed: Collection[str], changed: Sequence[Difference]
+) -> Iterator[str]:
     """Misspelt `--allow-changed NAME`.
 
     A name that is right and does not differ (any more) is fine: the same command can be repeated.
     """
-    keys = known_paths(Config)
+    keys = known_paths(schema)
     for name in allowed:
         known = any(fnmatchcase(name, key) for key in keys)
         if known or name.startswith(ODD_NAMES) or name in {each.name for each in changed}:
@@ -61,7 +64,8 @@ def changed_schedule(config: Config, warnings: list[str]) -> Iterator[str]:
     if made == 0:
         return
     try:
-        before = load_config(directory / "config.yaml").train
+        path = directory / "config.yaml"
+        before = validated(read_settings(path), type(config), str(path)).train
     except UserError:
         return  # Told with the folder's differences.
     now = config.train

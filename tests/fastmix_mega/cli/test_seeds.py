@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fastmix_mega.cli import main as cli
-from fastmix_mega.config.schema import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.training.identity import record_run
 from tests.fastmix_mega.report.samples import write_run

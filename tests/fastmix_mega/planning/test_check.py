@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from fastmix_mega.cli import main as cli
-from fastmix_mega.config.schema import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
 from fastmix_mega.planning.check import check, mode_of
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from fastmix_mega.config.schema import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.training.wandb_mirror import run_id, wanted_mode
 from tests.launch import clean_environment
 
 LOG_TWICE = """
 import sys
-from fastmix_mega.config.schema import load_config
+from fastmix_mega.configuration import load_config
 from fastmix_mega.training.wandb_mirror import start_wandb
 
 config = load_config(sys.argv[1])
