@@ -10,6 +10,7 @@
     fastmix import FILE --from FORMAT --output MIXTURE
     fastmix import FOLDER --from huggingface --output KEYS.yaml
     fastmix eval   RUN_DIR [--tasks A,B] [--nproc N] [key.path=value ...]
+    fastmix retrain RUN_DIR [--mixture MIXTURE] [--seeds N] [key.path=value ...]
     fastmix compare A B
     fastmix pool MIXTURE MIXTURE ... --output MIXTURE
     fastmix ngram CONFIG --output MIXTURE [--tokens N]
@@ -35,6 +36,7 @@ from fastmix_mega import __version__
 from fastmix_mega.cli import evaluate as cli_evaluate
 from fastmix_mega.cli import launch
 from fastmix_mega.cli import mixtures as cli_mixture
+from fastmix_mega.cli import retrain as cli_retrain
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Nodes
 from fastmix_mega.cli.seeds import report_on, search_seeds
@@ -108,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
         help="for which verb (default: train if the configuration names no targets and gives a "
         "mixture or stages, else search)",
     )
+    check.add_argument(
+        "--start",
+        action="store_true",
+        help="also the mixture that the run would begin with, which reads a sample of the data",
+    )
     check.set_defaults(verb=_check)
 
     for name, verb, text in (
@@ -142,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(verb=_report)
     cli_mixture.add_verbs(verbs)
     cli_evaluate.add_verb(verbs, _positive, main)
+    cli_retrain.add_verb(verbs, _positive, main)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
     return parser
 
@@ -206,6 +214,10 @@ def _check(options: argparse.Namespace) -> int:
     mode = options.mode or mode_of(config)
     findings = check(config, options.nproc or 1, mode, options.allow_changed)
     print(describe(config, findings, mode))
+    if options.start and not findings.mistakes:
+        from fastmix_mega.planning.start_mixture import describe_start
+
+        print(describe_start(config, mode))
     return EXIT_USER_MISTAKE if findings.mistakes else 0
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2 as proto
 from tokenizers import AddedToken, decoders, models, normalizers
 
@@ -166,10 +165,11 @@ def differences(tokenizer: Tokenizer, other: tokenizers.Tokenizer) -> int:
 def is_translation(model: Path, translated: Path) -> bool:
     """Whether a tokenizer.json is our own translation of the sentencepiece model beside it."""
     try:
+        Tokenizer(model)
         content = json.loads(translated.read_bytes())
-        ours = translate(model.read_bytes())
-    except (OSError, ValueError, DecodeError):
+    except (OSError, ValueError):
         return False
+    ours = translate(model.read_bytes())
     return ours is not None and json.loads(ours.to_str()) == content
 
 
