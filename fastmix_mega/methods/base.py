@@ -22,6 +22,7 @@ from fastmix_mega.errors import UserError
 from fastmix_mega.methods.cost import ProxyOperations
 from fastmix_mega.methods.result import Answer, mixture_file
 from fastmix_mega.mixture.controller import MixtureEstimate
+from fastmix_mega.mixture.evidence import FEW_OUTER_STEPS, few_outer_steps
 from fastmix_mega.mixture.file import MixtureFile, resolve_mixture
 from fastmix_mega.mixture.simplex import effective_sources
 from fastmix_mega.training.guards.mixture import is_collapsed
@@ -30,9 +31,6 @@ from fastmix_mega.training.run import Run, Verb
 if TYPE_CHECKING:
     from fastmix_mega.parallel.layout import Layout
     from fastmix_mega.training.engine.observation import Observation
-
-FEW_OUTER_STEPS = 10
-"""A mixture that was updated less often is warned of."""
 
 
 @dataclass
@@ -190,10 +188,7 @@ class Method:
         """What a reader of the mixture must know."""
         found: list[str] = []
         if outer_steps < FEW_OUTER_STEPS:
-            found.append(
-                f"The mixture was updated only {outer_steps} times; search for more steps, or set "
-                "search.every lower, before you rely on it."
-            )
+            found.append(few_outer_steps(outer_steps))
         least = self.config.guards.min_effective_sources
         if is_collapsed(effective_sources(estimate.weights), least, len(estimate.weights)):
             found.append(

@@ -38,7 +38,7 @@ from fastmix_mega.mixture.bigram import first_mixture
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources
 from fastmix_mega.mixture.constraints.tied_limits import TiedConstraintSet
 from fastmix_mega.mixture.controller import MixtureEstimate
-from fastmix_mega.mixture.evidence import CONFIDENT
+from fastmix_mega.mixture.evidence import CONFIDENT, FEW_OUTER_STEPS, few_outer_steps
 from fastmix_mega.mixture.exponentiated_gradient import (
     ExponentiatedGradient,
     Repetition,
@@ -154,6 +154,8 @@ class FastMix(GradientMethod):
             f"{schedule.outer_steps:,} outer steps, the first after step "
             f"{schedule.warmup:,} of {config.train.steps:,}"
         )
+        if 0 < schedule.outer_steps < FEW_OUTER_STEPS:
+            found.warnings.append(few_outer_steps(schedule.outer_steps, "will be"))
         return found
 
     def _preview_surface(self, data: OpenedData) -> Preview:

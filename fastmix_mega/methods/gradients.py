@@ -13,6 +13,7 @@ from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import any_masked
 from fastmix_mega.methods.base import Method, target_weights, too_few_target_sequences
 from fastmix_mega.methods.result import Answer
+from fastmix_mega.methods.scored_parameters import scored_parameter_problems
 from fastmix_mega.mixture.schedule import OuterSchedule, Schedule
 from fastmix_mega.mixture.target_weights import TargetScores, TargetWeights
 from fastmix_mega.training.engine.observation import Observation, scores_of
@@ -40,6 +41,7 @@ class GradientMethod(Method):
     def problems(self) -> Iterator[str]:
         yield from too_few_target_sequences(self.config)
         yield from objective_problems(self.config)
+        yield from scored_parameter_problems(self.config)
 
     def window(self) -> int:
         """Training steps that are scored in every window."""

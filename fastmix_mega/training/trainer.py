@@ -281,7 +281,7 @@ class Trainer:
         if not self.agreement.stop(done, self.mixer.policy.mixture, request.wanted):
             return
         if saved != done and not self.checkpoints.save(done, self._state()):
-            raise RuntimeError("asked to stop, but the checkpoint could not be written (see above)")
+            raise RunFailed("asked to stop, but the checkpoint could not be written (see above)")
         if self.layout.is_main:
             request.obeyed()
         raise Stopped(f"stopped after step {done}; start again to go on")

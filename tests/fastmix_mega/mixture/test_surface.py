@@ -69,9 +69,7 @@ def test_the_posterior_is_that_of_a_linear_model() -> None:
     mean = np.array([3.0, constants.beta, *[0.0] * SOURCES])
     gain = prior @ x.T @ np.linalg.inv(x @ prior @ x.T + np.diag(noise**2))
     np.testing.assert_allclose(found.targets[0].mean, mean + gain @ (y - x @ mean), atol=1e-8)
-    np.testing.assert_allclose(
-        found.targets[0].covariance, prior - gain @ x @ prior, atol=1e-7
-    )
+    np.testing.assert_allclose(found.targets[0].covariance, prior - gain @ x @ prior, atol=1e-7)
     # The other target has its prior.
     np.testing.assert_allclose(found.targets[1].mean, [2.0, 1.0, *[0.0] * SOURCES], atol=1e-12)
 
