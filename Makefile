@@ -34,7 +34,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck -x slurm/*.sbatch slurm/*.sh tests/slurm/*.sh .ci/run
+	$(BIN)/shellcheck -x slurm/*.sbatch slurm/*.sh tests/*.sh tests/slurm/*.sh .ci/run
 
 bench: $(READY)
 	$(BIN)/python -m data_tools.prepare configs/corpora_demo.yaml --output data/demo
