@@ -4,7 +4,7 @@
 #   make demo-sft   the same for instruction data, from a model trained on what the demo found
 #   make test    lint, type-check and run all tests
 #   make bench   the short speed benchmarks, into docs/speed.md
-#   make quality-corpora   the corpora on which mixtures are judged (docs/quality.md)
+#   make quality-corpora   the corpora on which mixtures are judged (research/bigram_regime.md)
 #   make soak    an hour of faults, fuzzing and watching memory (docs/reliability.md)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -46,7 +46,7 @@ soak: $(READY)
 	$(BIN)/python -m tests.stress.fuzz_data --count 6000
 	$(BIN)/python -m tests.stress.soak --minutes 20
 
-# The three families of the judge (docs/quality.md), and the third in many pieces; the second and
+# The three families of the judge (research/bigram_regime.md), and the third in many pieces; the second and
 # third need Debian's apt-get.
 quality-corpora: $(READY)
 	$(BIN)/python -m research.quality.packages --output data/quality/packages

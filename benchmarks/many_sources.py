@@ -84,7 +84,7 @@ def start_up(folder: Path, count: int) -> dict[str, float]:
 
 def print_start_up(folder: Path, count: int) -> None:
     from fastmix_mega.cli.imports import import_libraries
-    from fastmix_mega.config.schema import parse_config
+    from fastmix_mega.configuration import parse_config
     from fastmix_mega.data.inputs import open_inputs
     from fastmix_mega.planning.check import check, require_no_mistakes
 
@@ -135,8 +135,8 @@ def report_row(folder: Path, count: int) -> Row:
 
 
 def measure(count: int, budget: float) -> list[Row]:
-    from fastmix_mega.config.schema import parse_config
     from fastmix_mega.config.sections import ParallelSection
+    from fastmix_mega.configuration import parse_config
     from fastmix_mega.parallel import layout as parallel_layout
     from fastmix_mega.training.trainer import TrainingLoop
 

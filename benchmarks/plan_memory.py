@@ -26,7 +26,7 @@ def measure(config_path: str, mode: str, overrides: list[str]) -> dict[str, Any]
     """Run three steps in this process (of several, under torchrun); returns peak and prediction."""
     import torch
 
-    from fastmix_mega.config.schema import load_config
+    from fastmix_mega.configuration import load_config
     from fastmix_mega.data.tokenizer import Tokenizer
     from fastmix_mega.model.presets import resolve_shape
     from fastmix_mega.parallel import layout as layouts

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fastmix_mega.config.schema import load_config
+from fastmix_mega.configuration import load_config
 from fastmix_mega.training.checkpoint import store
 
 

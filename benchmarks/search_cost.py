@@ -40,7 +40,7 @@ MOST = {"demo": 1.05, "100M": 1.02}
 
 def build_loop(folder: Path, size: str, layout: Any, overrides: dict[str, Any]) -> Any:
     """A search's TrainingLoop over small corpora; `overrides` by section."""
-    from fastmix_mega.config.schema import parse_config
+    from fastmix_mega.configuration import parse_config
     from fastmix_mega.training.trainer import TrainingLoop
     from tests.tiny import tiny_settings
 

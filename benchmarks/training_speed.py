@@ -55,7 +55,7 @@ WEIGHTS = "weights.pt"
 
 
 def config_of(folder: Path, size: str, overrides: dict[str, Any] | None = None) -> Any:
-    from fastmix_mega.config.schema import parse_config
+    from fastmix_mega.configuration import parse_config
     from tests.tiny import tiny_settings
 
     settings = tiny_settings(folder, folder / f"run-{size}")

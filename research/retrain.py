@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fastmix_mega.config.schema import load_config
+from fastmix_mega.configuration import load_config
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture.file import read_mixture
 

@@ -66,7 +66,7 @@ def noise_per_sequence(sums: FloatArray) -> float:
 
 
 def measure(config_path: str, warm_up: int, windows: int) -> list[Row]:
-    from fastmix_mega.config.schema import load_config
+    from fastmix_mega.configuration import load_config
     from fastmix_mega.parallel import layout as parallel_layout
     from fastmix_mega.training.trainer import TrainingLoop
 

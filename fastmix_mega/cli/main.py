@@ -39,6 +39,7 @@ from fastmix_mega.training.stop import EXIT_STOPPED, Stopped, die_with_parent
 
 if TYPE_CHECKING:
     from fastmix_mega.config.schema import Config
+    from fastmix_mega.training.run import Verb
 
 EXIT_USER_MISTAKE = 2
 
@@ -165,7 +166,7 @@ def _positive(text: str) -> int:
 
 
 def _load(options: argparse.Namespace) -> Config:
-    from fastmix_mega.config.schema import load_config, parse_config
+    from fastmix_mega.configuration import load_config, parse_config
 
     config = load_config(options.config, options.overrides)
     if options.sweep_seed is None:
@@ -184,7 +185,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from fastmix_mega.config.schema import load_config
+    from fastmix_mega.configuration import load_config
     from fastmix_mega.planning.describe import describe_plans
     from fastmix_mega.planning.layouts import Machine
 
@@ -214,7 +215,7 @@ def _train(options: argparse.Namespace) -> int:
     return _run(options, "train")
 
 
-def _run(options: argparse.Namespace, mode: str) -> int:
+def _run(options: argparse.Namespace, mode: Verb) -> int:
     from fastmix_mega.planning.check import check, require_no_mistakes
 
     # Whatever the user's mask: nobody else changes a run's files.
@@ -240,15 +241,12 @@ def _run(options: argparse.Namespace, mode: str) -> int:
             if options.sweep_seed is not None:
                 words.append(f"--sweep-seed={options.sweep_seed}")
             return launch.run_processes(main, words, processes, nodes)
-    if mode == "search":
-        from fastmix_mega.methods.search import search
+    from fastmix_mega.methods.registry import method_of
 
-        search(config)
-    else:
+    method = method_of(config, mode)
+    if method.trains:
         import_libraries()
-        from fastmix_mega.training.trainer import run
-
-        run(config, "train")
+    method.search()
     return 0
 
 

@@ -149,14 +149,14 @@ def _pool(options: argparse.Namespace) -> int:
 
 
 def _ngram(options: argparse.Namespace) -> int:
-    from fastmix_mega.config.schema import load_config
+    from fastmix_mega.configuration import load_config
     from fastmix_mega.export.export import describe
-    from fastmix_mega.methods.untrained import untrained_mixture
+    from fastmix_mega.methods.ngram import Ngram
 
     words = [*options.overrides, "method=ngram"]
     if options.tokens is not None:
         words.append(f"ngram.tokens={options.tokens}")
-    mixture = untrained_mixture(load_config(options.config, words))
+    mixture = Ngram(load_config(options.config, words)).mixture()
     mixture.write(options.output)
     warnings = [f"warning: {text}" for text in mixture.search["warnings"]]
     print("\n".join([*warnings, *describe(mixture, None), f"mixture: {options.output}"]))
@@ -194,7 +194,7 @@ def search_seeds(
     goes on. On Slurm, an array of jobs and `fastmix pool` do the same side by side.
     """
     from fastmix_mega.cli import launch
-    from fastmix_mega.config.schema import load_config
+    from fastmix_mega.configuration import load_config
     from fastmix_mega.mixture.file import read_mixture
     from fastmix_mega.planning.check import check, require_no_mistakes
     from fastmix_mega.report.build import build_report

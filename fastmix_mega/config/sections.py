@@ -88,8 +88,6 @@ class ModelSection(Section):
     """Biases on queries, keys and values."""
     qk_norm: bool = False
     """An RMSNorm of every head's queries and keys."""
-    experts: PositiveInt = 1
-    """Mixture-of-experts layers (more than 1) are refused by `fastmix check`, with the reason."""
     vocab_size: PositiveInt | None = None
     """Rows of the embedding; by default the tokenizer's size, rounded up to a multiple of 128."""
     rotary_base: PositiveFloat = 10000.0
@@ -206,8 +204,11 @@ class ReuseSection(Section):
         return self
 
 
+BIGRAM = "bigram"
+"""Of `search.initial`."""
+
 WARMUP = 24
-"""Steps before the first target gradient of a search that does not begin at token pairs."""
+"""Steps before the first target gradient of a search that does not begin with bigrams."""
 
 SCORED_TEXT = 0.125
 """Share of a text's tokens that the scores look at by default."""
@@ -220,13 +221,13 @@ class SearchSection(Section):
     """Training steps between two updates of the mixture (T)."""
     warmup: PositiveInt | None = None
     """Steps at the initial mixture before the first target gradient. By default 24, and half of the
-    run where the search begins at `token_pairs`: what a young model's scores say, pairs know."""
+    run where the search begins at the `bigram` mixture: early scores say what bigrams say."""
     step: Annotated[float, Field(ge=0)] | None = None
     """Step size of the exponentiated gradient; 0 measures and never moves. By default 0.2, and 0.02
-    where the search begins at `token_pairs`."""
+    where the search begins at the `bigram` mixture."""
     exploration: Share = 0.5
-    """Sampling law q = (1 - e) * mixture + e * uniform; 1 is the paper's reweighting of uniform
-    samples, 0 samples from the mixture itself. Losses count with mixture / q."""
+    """Sampling distribution q = (1 - e) * mixture + e * uniform; 1 is the paper's reweighting of
+    uniform samples, 0 samples from the mixture itself. Losses count with mixture / q."""
     target_batch: PositiveInt = 16
     """Target sequences per outer step, shared evenly among the targets."""
     objective: Literal["mean", "minimax"] = "mean"
@@ -254,16 +255,12 @@ class SearchSection(Section):
     prior_strength: Share = 0.05
     """How far the log-weights go back to the initial mixture at every outer step (entropic
     regularisation): it keeps noise and a short horizon from starving a source."""
-    quick_start: bool = False
-    """Average the scores so far in the first 1 / prior_strength outer steps, rather than let them
-    fade in: a short search then goes as far from its initial mixture as a long one."""
     decay: Share = 0.7
     """What remains of the scores' sums after an outer step."""
     initial: str | dict[str, float] = "auto"
-    """The first mixture: `token_pairs`, the one from which a model that knows only pairs of tokens
-    would learn most about the targets, at the budget; `uniform`, `proportional`, a mixture.json, or
-    weights by name. `auto` is token_pairs for `method: fastmix` on text, and uniform for
-    conversations and other methods."""
+    """The first mixture: `bigram`, the one from which a bigram model would learn most about the
+    targets, at the budget; `uniform`, `proportional`, a mixture.json, or weights by name. `auto` is
+    bigram for `method: fastmix` on text, and uniform for conversations and other methods."""
     repetitions: PositiveFloat = 15.0
     """Epochs beyond the first after which one more is worth 1/e of fresh text: positive scores of a
     source fade as it repeats at the budget, which is `search.constraints.budget_tokens` or the
@@ -281,15 +278,15 @@ class SearchSection(Section):
     """Keep the ratios of an old mixture among the sources that did not change. `method: fastmix`
     only."""
 
-    def warmup_steps(self, from_pairs_for: int | None = None) -> int:
+    def warmup_steps(self, from_bigrams_for: int | None = None) -> int:
         """Steps before the first target gradient.
 
         Args:
-            from_pairs_for: the run's steps, if it begins at token pairs.
+            from_bigrams_for: the run's steps, if it begins with the bigram mixture.
         """
         if self.warmup is not None:
             return self.warmup
-        return WARMUP if from_pairs_for is None else max(1, from_pairs_for // 2)
+        return WARMUP if from_bigrams_for is None else max(1, from_bigrams_for // 2)
 
     def scored_share(self, conversations: bool) -> float:
         """Of each sequence's tokens.

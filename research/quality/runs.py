@@ -19,11 +19,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fastmix_mega.methods.search import search as search_mixture
+
 from benchmarks.timing import one_thread
-from fastmix_mega.config.schema import Config, load_config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import load_config
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.files import read_jsonl
-from fastmix_mega.methods.search import search as search_mixture
 from fastmix_mega.mixture.file import MixtureFile, read_mixture
 from research.quality.records import Records
 

@@ -84,7 +84,7 @@ def load_universal(deepspeed_engine: Any, directory: Path) -> None:
 
 
 def merge_states(states: Sequence[dict[str, Any]], sizes: dict[str, int]) -> dict[str, Any]:
-    """The whole of all ranks' own parts (see `TrainingLoop._state`), in the order of ranks."""
+    """The whole of all ranks' own parts (see `Trainer._state`), in the order of ranks."""
     whole = dict(states[0])
     for name in ("losses", "objective"):
         whole[name] = sum(state[name] for state in states)
@@ -138,6 +138,6 @@ def split_state(whole: dict[str, Any], layout: Layout) -> dict[str, Any]:
             # A limit on scored micro-batches is the first data-parallel rank's.
             "switch": (enabled, left if layout.data.rank == 0 or left is None else 0),
         }
-    if own["outer"] is not None and not layout.is_main:
-        own["outer"] = own["outer"] | {"controller": None}
+    if not layout.is_main:
+        own["mixer"] = own["mixer"] | {"controller": None}
     return own

@@ -11,10 +11,6 @@ from fastmix_mega.parallel.layout import Layout
 from fastmix_mega.training.engine.batches import MicroBatch
 from fastmix_mega.training.engine.sums import SourceSums
 
-LOSSES = "<losses>"
-EXCESS_LOSSES = "<excess losses>"
-"""What an engine is asked to measure in place of scores; no parameter's name has such letters."""
-
 TokenLosses = Callable[[MicroBatch], Tensor]
 """A model's [b, s] losses of a micro-batch's tokens, those that this process holds."""
 

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
 
-from fastmix_mega.config.schema import Config, load_config, parse_config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import load_config, parse_config
 from fastmix_mega.errors import UserError
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from fastmix_mega.config.schema import Config, parse_config
 from fastmix_mega.methods.choice import as_method
+
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.methods.cost import cost_in_proxy_runs
 from fastmix_mega.model.presets import resolve_shape
 from tests.tiny import tiny_settings

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import scipy.optimize
 import yaml
+from fastmix_mega.methods.start import begins_with_token_pairs, search_start, token_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.cli import main as cli
-from fastmix_mega.config.schema import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.errors import UserError
-from fastmix_mega.methods.start import begins_with_token_pairs, search_start, token_pairs
 from fastmix_mega.mixture.bigram import (
     SMOOTHING,
     PairCounts,
@@ -32,7 +32,7 @@ from fastmix_mega.mixture.bigram import (
     read_within_reason,
 )
 from fastmix_mega.mixture.file import read_mixture
-from fastmix_mega.mixture.simplex import MOST_READINGS, fresh_epochs, worth_of_epochs
+from fastmix_mega.mixture.simplex import MOST_EPOCHS, fresh_epochs, worth_of_epochs
 from tests.launch import run_config
 
 VOCABULARY = 12
@@ -163,7 +163,7 @@ def test_no_source_is_read_too_often(rows: list[tuple[float, int]], budget: floa
     found = read_within_reason(mixture, tokens, budget)
     readings = budget * found / tokens
     assert found.sum() == pytest.approx(1)
-    limit = max(MOST_READINGS, 2 * budget / tokens.sum())
+    limit = max(MOST_EPOCHS, 2 * budget / tokens.sum())
     assert (readings <= limit * (1 + 1e-9)).all()
     # Sources below the limit keep their ratios, and none loses to one that must give way.
     free = (readings < limit * (1 - 1e-9)) & (mixture > 1e-12)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmix_mega.config.schema import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
 from fastmix_mega.planning.check import check
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastmix_mega.config.schema import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.planning.check import check
 from fastmix_mega.training.identity import differences, record_run
 
