@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from fastmix_mega.training.checkpoint.manifest import DamagedCheckpoint, problems, read_manifest
+from fastmix_mega.checkpoint.manifest import DamagedCheckpoint, problems, read_manifest
 from tests.launch import column, forked, run_config
 from tests.tiny import tiny_settings
 

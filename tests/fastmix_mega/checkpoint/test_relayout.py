@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from fastmix_mega.checkpoint.relayout import place_of
 from fastmix_mega.model.initialize import shard, unshard
-from fastmix_mega.training.checkpoint.relayout import place_of
 from tests.launch import column, run_config
 
 SEQUENCE = {"tensor": 2, "sequence": True}

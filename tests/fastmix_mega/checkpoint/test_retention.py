@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from fastmix_mega.training.checkpoint.retention import to_remove
+from fastmix_mega.checkpoint.retention import to_remove
 
 STEPS = [10, 20, 30, 40, 50]
 

@@ -17,13 +17,9 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from fastmix_mega.config.sections import CheckpointSection
-from fastmix_mega.errors import UserError
-from fastmix_mega.files import fsync_directory, write_atomic
-from fastmix_mega.parallel.layout import Layout
-from fastmix_mega.training.checkpoint import relayout
-from fastmix_mega.training.checkpoint.io import collect_from, load_tensors, write_tensors
-from fastmix_mega.training.checkpoint.manifest import (
+from fastmix_mega.checkpoint import relayout
+from fastmix_mega.checkpoint.io import collect_from, load_tensors, write_tensors
+from fastmix_mega.checkpoint.manifest import (
     CheckpointManifest,
     DamagedCheckpoint,
     FileRecord,
@@ -31,7 +27,11 @@ from fastmix_mega.training.checkpoint.manifest import (
     read_manifest,
     record_file,
 )
-from fastmix_mega.training.checkpoint.retention import to_remove
+from fastmix_mega.checkpoint.retention import to_remove
+from fastmix_mega.config.sections import CheckpointSection
+from fastmix_mega.errors import UserError
+from fastmix_mega.files import fsync_directory, write_atomic
+from fastmix_mega.parallel.layout import Layout
 
 Value = TypeVar("Value")
 

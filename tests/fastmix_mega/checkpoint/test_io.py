@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastmix_mega.training.checkpoint.io import load_tensors, write_tensors
+from fastmix_mega.checkpoint.io import load_tensors, write_tensors
 
 
 class Attack:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fastmix_mega.training.checkpoint.manifest import (
+from fastmix_mega.checkpoint.manifest import (
     CheckpointManifest,
     DamagedCheckpoint,
     problems,
