@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastmix_mega.checkpoint import Checkpoints
+from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
@@ -28,8 +30,6 @@ from fastmix_mega.training.callbacks import (
     SpikeWatch,
     StepReport,
 )
-from fastmix_mega.training.checkpoint import Checkpoints
-from fastmix_mega.training.checkpoint.store import checkpoint_steps
 from fastmix_mega.training.engine.batches import (
     even_micro_batches,
     load_micro_batch,
@@ -92,7 +92,7 @@ class Trainer:
         inputs = open_inputs(config)
         shape = resolve_shape(config.model, inputs.tokenizer.vocab_size)
         start = self._starting_point()
-        observes = method.observes(layout)
+        observes = method.observes(layout, inputs)
         self.engine = TrainingEngine(
             config,
             shape,
@@ -281,7 +281,7 @@ class Trainer:
         if not self.agreement.stop(done, self.mixer.policy.mixture, request.wanted):
             return
         if saved != done and not self.checkpoints.save(done, self._state()):
-            raise RuntimeError("asked to stop, but the checkpoint could not be written (see above)")
+            raise RunFailed("asked to stop, but the checkpoint could not be written (see above)")
         if self.layout.is_main:
             request.obeyed()
         raise Stopped(f"stopped after step {done}; start again to go on")
