@@ -233,8 +233,8 @@ class SearchSection(Section):
     every: PositiveInt = 16
     """Training steps between two updates of the mixture (T)."""
     warmup: PositiveInt | None = None
-    """Steps at the initial mixture before the first target gradient. By default 24, and half of the
-    run where the search begins at the `bigram` mixture: early scores say what bigrams say."""
+    """Steps before the first target gradient. By default half of the run for a surface: early
+    scores say what bigrams say. For a trajectory 24, or half of the run with `initial: bigram`."""
     step: NonNegativeFloat | None = None
     """Step size of the exponentiated gradient; 0 measures and never moves. By default 0.2, and 0.02
     where the search begins at the `bigram` mixture."""
@@ -254,10 +254,17 @@ class SearchSection(Section):
     target_scores: Share = 0.25
     """Share (1/n) of the measured micro-batches on which every one of several targets is scored by
     itself, to tell which source helps which target; it decides nothing. 0 measures none."""
-    scores: str = "head"
-    """Which gradients are compared. `head`: closed form at the language-model head, no backward
-    pass. `hooks:head`, `all`, `body`, or a regular expression over parameter names: hooks in the
-    ordinary backward, for which every micro-batch holds one source."""
+    answer: Literal["auto", "surface", "trajectory"] = "auto"
+    """Where the answer comes from. `surface`: the run trains on one broad mixture, and the answer
+    is the best one of a loss surface that n-gram statistics and the run's late scores agree on.
+    `trajectory`: scores move the mixture that the run trains on. `auto` is surface, and trajectory
+    for conversations, with `reuse` or `objective: minimax`, and where `step`, `initial: bigram` or
+    `stop_when_converged` ask for one."""
+    scores: str | None = None
+    """Which gradients are compared; by default `body` for a surface and `head` for a trajectory.
+    `head`: closed form at the language-model head, no backward pass. `hooks:head`, `all`, `body`
+    (all matrices but the head), or a regular expression over parameter names: hooks in the ordinary
+    backward, for which every micro-batch holds one source."""
     score_tokens: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share (1/n) of each sequence's tokens that the closed form looks at. By default an eighth,
     and all where sources hold conversations, whose answers have few."""
@@ -300,6 +307,16 @@ class SearchSection(Section):
         if self.warmup is not None:
             return self.warmup
         return WARMUP if from_bigrams_for is None else max(1, from_bigrams_for // 2)
+
+    @property
+    def wants_surface(self) -> bool:
+        """Whether the answer comes from a loss surface, as far as the configuration says: of
+        conversations it does not, unless `answer` asks for it."""
+        if self.answer != "auto":
+            return self.answer == "surface"
+        moves = self.step is not None or self.stop_when_converged > 0
+        unguided = self.reuse is None and self.initial != BIGRAM
+        return not moves and unguided and self.objective == "mean"
 
     def scored_share(self, conversations: bool) -> float:
         """Of each sequence's tokens.

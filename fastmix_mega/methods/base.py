@@ -16,6 +16,7 @@ from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.base import Section
 from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import BIGRAM
+from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import Source
 from fastmix_mega.errors import UserError
 from fastmix_mega.methods.cost import ProxyOperations
@@ -144,9 +145,9 @@ class Method:
 
         run(self)
 
-    def observes(self, layout: Layout) -> Observation | None:
+    def observes(self, layout: Layout, inputs: Inputs) -> Observation | None:
         """What the engine watches while it trains. Collective."""
-        del layout
+        del layout, inputs
         return None
 
     def mixer(self, run: Run) -> Any:

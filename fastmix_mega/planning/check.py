@@ -72,8 +72,8 @@ def check(
     if method.trains:
         steps += [
             _warm_up(config),
-            _layout(config, processes, trains_as, found),
-            _kernels(config, trains_as, found),
+            _layout(method.config, processes, trains_as, found),
+            _kernels(method.config, trains_as, found),
         ]
     for step in steps:
         found.mistakes.extend(f"  {message}" for message in step)

@@ -92,7 +92,7 @@ class Trainer:
         inputs = open_inputs(config)
         shape = resolve_shape(config.model, inputs.tokenizer.vocab_size)
         start = self._starting_point()
-        observes = method.observes(layout)
+        observes = method.observes(layout, inputs)
         self.engine = TrainingEngine(
             config,
             shape,
@@ -308,12 +308,13 @@ class Trainer:
         )
 
     def _state(self) -> dict[str, Any]:
-        meter = self.engine.meter
+        meter, loss_meter = self.engine.meter, self.engine.loss_meter
         return {
             "drawn": self.sampler.drawn,
             "losses": self.engine.losses.state(),
             "objective": self.engine.objective.state(),
             "meter": None if meter is None else meter.state(),
+            "loss_meter": None if loss_meter is None else loss_meter.state(),
             "mixer": self.mixer.state(),
             "callbacks": {type(each).__name__: each.state() for each in self.callbacks},
             "held_out": self.checkpoints.held_out(),
@@ -335,6 +336,8 @@ class Trainer:
         self.engine.objective.load(state["objective"])
         if self.engine.meter is not None:
             self.engine.meter.load(state["meter"])
+        if self.engine.loss_meter is not None:
+            self.engine.loss_meter.load(state["loss_meter"])
         self.mixer.load(state["mixer"])
         for callback in self.callbacks:
             callback.load(state["callbacks"][type(callback).__name__])

@@ -88,6 +88,9 @@ def merge_states(states: Sequence[dict[str, Any]], sizes: dict[str, int]) -> dic
     whole = dict(states[0])
     for name in ("losses", "objective"):
         whole[name] = sum(state[name] for state in states)
+    if whole["loss_meter"] is not None:
+        found = [state["loss_meter"]["sums"] for state in states]
+        whole["loss_meter"] = whole["loss_meter"] | {"sums": sum(found)}
     if whole["meter"] is not None:
         meters = [state["meter"] for state in states]
         # Processes without a measured parameter hold an empty list.
@@ -122,7 +125,9 @@ def split_state(whole: dict[str, Any], layout: Layout) -> dict[str, Any]:
     keep = layout.is_reporter and layout.data.rank == 0
     for name in ("losses", "objective"):
         own[name] = whole[name] if keep else torch.zeros_like(whole[name])
-    meter = whole["meter"]
+    losses, meter = whole["loss_meter"], whole["meter"]
+    if losses is not None and not keep:
+        own["loss_meter"] = losses | {"sums": torch.zeros_like(losses["sums"])}
     if meter is not None:
         enabled, left = meter["switch"]
         tensor = layout.tensor
