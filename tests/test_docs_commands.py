@@ -6,7 +6,6 @@ What is too slow, or needs a cluster, is parsed only, and named below with the r
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib
 import re
 import shutil
@@ -67,26 +66,21 @@ class _Parsed(Exception):
 @pytest.fixture
 def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command ends once its words are parsed."""
-
-    def stop(parse: Any) -> Any:
-        @functools.wraps(parse)
-        def parse_and_stop(self: argparse.ArgumentParser, *given: Any, **named: Any) -> Any:
-            found = parse(self, *given, **named)
-            rest = found[1] if isinstance(found, tuple) else []
-            assert all("=" in word and not word.startswith("-") for word in rest), rest
-            raise _Parsed
-
-        return parse_and_stop
-
     parse = argparse.ArgumentParser.parse_known_args
+    under_way: list[str] = []
 
-    def nested(self: argparse.ArgumentParser, *given: Any, **named: Any) -> Any:
-        # A verb's own parser is called by the command's.
-        if " " in self.prog.replace("fastmix data", "fastmix-data"):
-            return parse(self, *given, **named)
-        return stop(parse)(self, *given, **named)
+    def parse_and_stop(self: argparse.ArgumentParser, *given: Any, **named: Any) -> Any:
+        under_way.append(self.prog)
+        try:
+            found, rest = parse(self, *given, **named)
+        finally:
+            under_way.pop()
+        if under_way:  # A verb's own parser, called by the command's.
+            return found, rest
+        assert all("=" in word and not word.startswith("-") for word in rest), rest
+        raise _Parsed
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", nested)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
 
 
 def main_of(words: Sequence[str]) -> Any:

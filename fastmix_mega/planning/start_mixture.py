@@ -15,6 +15,7 @@ from fastmix_mega.methods.fastmix import (
 )
 from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture.constraints.apply import epochs_at
+from fastmix_mega.quantities import in_epochs
 from fastmix_mega.training.run import Verb
 
 
@@ -28,7 +29,7 @@ def starting_mixture(config: Config, verb: Verb, inputs: Inputs) -> FloatArray:
     """
     data = OpenedData(inputs.sources, inputs.targets, inputs.tokenizer.sha256)
     method = method_of(config, verb)
-    if not isinstance(method, FastMix):
+    if not isinstance(method, FastMix) or method.takes_surface(data.sources, data.targets):
         return method.preview(data).weights
     bigrams = None
     if begins_with_bigrams(config, data.sources, data.targets):
@@ -49,8 +50,10 @@ def describe_start(config: Config, verb: Verb) -> str:
     wide = max(6, *map(len, config.source_names))
     lines = ["the mixture at the start:", f"{'source':<{wide}}   share  {'  '.join(columns)}"]
     for index, name in enumerate(config.source_names):
-        shown = "  ".join(
-            f"{epoch[index]:>{len(title)}.3g}" for title, epoch in zip(columns, epochs, strict=True)
-        )
-        lines.append(f"{name:<{wide}}  {weights[index]:6.2%}  {shown}")
+        cells = []
+        for title, epoch in zip(columns, epochs, strict=True):
+            times = epoch[index]
+            shown = "?" if times is None else in_epochs(times)
+            cells.append(shown.rjust(len(title)))
+        lines.append(f"{name:<{wide}}  {weights[index]:6.2%}  {'  '.join(cells)}")
     return "\n".join(lines)
