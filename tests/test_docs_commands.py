@@ -30,7 +30,7 @@ PARSED_ONLY = {
     r"--tasks": "needs lm-evaluation-harness and its data",
     r"--nproc 4 parallel\.tensor=2": "four processes; tests of the evaluation run layouts",
     r"--seeds 3": "three searches in processes of their own",
-    r"fastmix retrain": "six training runs; tests/fastmix_mega/evaluation/test_retrain.py",
+    r"fastmix retrain": "nine training runs; tests/fastmix_mega/evaluation/test_retrain.py",
 }
 """By a regular expression over the command."""
 
