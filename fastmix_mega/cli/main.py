@@ -136,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     plan = verbs.add_parser("plan", help="memory, communication and the layout for N GPUs")
     plan.add_argument("config", help="a YAML configuration, for example configs/large_7b.yaml")
     plan.add_argument("overrides", nargs="*", metavar="key.path=value", help="change it")
-    plan.add_argument("--gpus", type=_positive, required=True, metavar="N", help="of the whole run")
+    plan.add_argument(
+        "--gpus", type=_positive, metavar="N", help="of the whole run (default: this machine's)"
+    )
     plan.add_argument(
         "--gpu-memory", type=float, default=80.0, metavar="GB", help="of one GPU (default: 80)"
     )
@@ -230,7 +232,8 @@ def _plan(options: argparse.Namespace) -> int:
         raise UserError("--gpu-memory must be a positive number of gigabytes")
     config = load_config(options.config, options.overrides)
     machine = Machine(options.gpu_memory * 1e9, options.gpus_per_node)
-    print(describe_plans(config, options.gpus, options.mode, machine))
+    gpus = options.gpus or launch.default_processes()
+    print(describe_plans(config, gpus, options.mode, machine))
     return 0
 
 

@@ -24,6 +24,7 @@ from fastmix_mega.mixture.file import (
 )
 from fastmix_mega.mixture.simplex import effective_sources, entropy
 from fastmix_mega.outputs import require_output_file
+from fastmix_mega.quantities import in_epochs
 
 BEARABLE_EPOCHS = 4
 """Beyond it, repeated text is known to teach little (Muennighoff et al., 2023)."""
@@ -142,7 +143,7 @@ def describe(
     for index, source in enumerate(mixture.sources):
         found = f" {result.before[index]:6.2%}" if result is not None else ""
         times = epochs[index]
-        shown = "     ?" if times is None else f"{times:6.2f}"
+        shown = "     ?" if times is None else f"{in_epochs(times):>6}"
         mark = "  read too often" if times is not None and times > BEARABLE_EPOCHS else ""
         lines.append(f"{source.name:<{wide}}  {source.weight:6.2%}{found}  {shown}{mark}")
     if budget is None:
@@ -155,7 +156,7 @@ def describe(
     else:
         lines.append(f"epochs are at {budget:,} tokens")
     often = [
-        f"{source.name} ({times:.3g} times)"
+        f"{source.name} ({in_epochs(times)} times)"
         for source, times in zip(mixture.sources, epochs, strict=True)
         if times is not None and times > BEARABLE_EPOCHS
     ]
