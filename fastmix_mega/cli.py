@@ -32,6 +32,7 @@ from fastmix_mega import __version__, cli_evaluate, cli_mixture, launch
 from fastmix_mega.errors import RunFailed, UserError
 from fastmix_mega.imports import import_libraries
 from fastmix_mega.launch import Nodes
+from fastmix_mega.parallel import devices
 from fastmix_mega.stop import EXIT_STOPPED, Stopped, die_with_parent
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ def _check(options: argparse.Namespace) -> int:
 
     config = _load(options)
     findings = check(config, options.nproc or 1, allowed=options.allow_changed)
+    findings.mistakes += [f"  {text}" for text in devices.problems(options.nproc or 1)]
     print(describe(config, findings))
     return EXIT_USER_MISTAKE if findings.mistakes else 0
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fastmix_mega.model.engine_trial import hide_if_broken
+
 DECORATED = (
     "megatron.core.models.gpt.gpt_layer_specs",
     "megatron.core.pipeline_parallel",
@@ -31,6 +33,7 @@ WHOLE = (
 
 def import_libraries() -> None:
     """Import all that training and searching need. A second call does nothing."""
+    hide_if_broken()
     with _compiled_when_called(), _absent("wandb"):
         for name in DECORATED:
             importlib.import_module(name)

@@ -49,6 +49,7 @@ from fastmix_mega.mixture.start import (
 )
 from fastmix_mega.model.gpt import chunks_of
 from fastmix_mega.model.presets import resolve_shape
+from fastmix_mega.parallel import devices
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
 from fastmix_mega.result import mixture_file, share_rows, share_table
@@ -157,6 +158,7 @@ class TrainingLoop:
         if layout.is_main:
             record_run(self.given, mode, None if self.start is None else self.start.identity())
             self.log = RunLog(config, self.start_step)
+            self.log.say(devices.describe(layout.device.type))
             self.log.say(f"kernels: {self.engine.kernels}")
             for source in (*self.inputs.sources, *self.inputs.targets):
                 if isinstance(source, ConversationSource):

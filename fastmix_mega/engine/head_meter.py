@@ -34,6 +34,9 @@ class HeadMeter(Meter):
         self._target_directions: list[Tensor] = []
         layout, length = access.layout, access.config.train.seq_length
         self._positions = positions_of_rank(length, layout.context.rank, layout.context.size)
+        self._positions_there = self._positions.to(layout.device)
+        self._chosen: dict[int, Tensor] = {}
+        """By the first token that is looked at: places of this process's tokens, on the device."""
 
     def set_direction(
         self,
@@ -153,7 +156,7 @@ class HeadMeter(Meter):
         if batch.loss_mask is None or batch.answers is None:
             per_token = batch.weights / self._access.config.train.seq_length
             return per_token[:, None].expand(-1, len(self._positions))
-        counted = batch.loss_mask[:, self._positions.to(batch.loss_mask.device)]
+        counted = batch.loss_mask[:, self._positions_there]
         return (batch.weights / batch.answers)[:, None] * counted
 
     def _counted(self, batch: MicroBatch, number: int) -> tuple[Tensor | None, Tensor | None]:
@@ -163,7 +166,7 @@ class HeadMeter(Meter):
             return None, None
         stride, start = self._stride(batch, number)
         answers = batch.loss_mask[:, start::stride].sum(1).float()
-        return batch.loss_mask[:, self._positions.to(batch.loss_mask.device)], answers
+        return batch.loss_mask[:, self._positions_there], answers
 
     def _shard(self, head: ProxyModel) -> VocabularyShard:
         tensor = self._access.layout.tensor
@@ -183,8 +186,11 @@ class HeadMeter(Meter):
         total = len(range(start, length, stride))
         if self._access.layout.context.size == 1:
             return slice(start, None, stride), total  # A view; an index would copy the logits.
-        chosen = (self._positions % stride == start).nonzero().squeeze(-1)
-        return chosen.to(self._access.layout.device), total
+        if start not in self._chosen:
+            # Each copy to the device waits for it; there are no more than `stride` of them.
+            chosen = (self._positions % stride == start).nonzero().squeeze(-1)
+            self._chosen[start] = chosen.to(self._access.layout.device)
+        return self._chosen[start], total
 
     def _stride(self, batch: MicroBatch, number: int) -> tuple[int, int]:
         """Every n-th token of micro-batch `number`, and the first one."""

@@ -74,6 +74,8 @@ def initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> An
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": math.inf,
+        # It would wait for the GPU before and after every micro-batch.
+        "timers": {"throughput": {"enabled": False}},
     }
     if config.precision == "bf16":
         # Every backward pass adds to fp32 gradients at once, in a pipeline schedule too.

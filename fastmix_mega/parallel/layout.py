@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 
 from fastmix_mega.errors import UserError
+from fastmix_mega.parallel import devices
+from fastmix_mega.parallel.leaving import leaving_together
 from fastmix_mega.sections import ParallelSection
 
 
@@ -67,6 +69,8 @@ class Layout:
     """data x context: processes that hold the same weights, so that their gradients add up."""
     replica: Ranks
     """tensor x pipeline x context: processes that work on the same sequences."""
+    host_group: Any
+    """All processes, for tensors on the CPU; None stands for torch.distributed's default."""
     sizes: dict[str, int]
     """For the record: data, tensor, pipeline, interleave, context, sequence, zero."""
 
@@ -118,10 +122,8 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     from fastmix_mega.parallel import cpu
 
     cpu.install()
-    on_cuda = torch.cuda.is_available()
-    if on_cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
+    device = _device(parallel)
+    on_cuda = device.type == "cuda"
     timeout = timedelta(minutes=parallel.timeout_minutes)
     dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timeout)
     parallel_state.initialize_model_parallel(
@@ -135,7 +137,12 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     )
     # Dropout is off and weights come from their own generators: the trackers only have to exist.
     tensor_parallel.model_parallel_cuda_manual_seed(1)
-    try:
+
+    def destroy() -> None:
+        parallel_state.destroy_model_parallel()
+        dist.destroy_process_group()
+
+    with leaving_together(destroy):
         data = _ranks(parallel_state.get_data_parallel_group())
         yield Layout(
             device=device,
@@ -146,6 +153,8 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
             context=_ranks(parallel_state.get_context_parallel_group()),
             weights=_ranks(parallel_state.get_data_parallel_group(with_context_parallel=True)),
             replica=_ranks(_replica_group(data.rank, timeout)),
+            # One for all runs of this process: each group keeps threads and sockets.
+            host_group=_host_group(timeout) if on_cuda else None,
             sizes={
                 "data": data_size,
                 "tensor": parallel.tensor,
@@ -156,9 +165,21 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
                 "zero": parallel.zero,
             },
         )
-    finally:
-        parallel_state.destroy_model_parallel()
-        dist.destroy_process_group()
+
+
+def _device(parallel: ParallelSection) -> torch.device:
+    """This process's GPU, or the CPU of a machine without one."""
+    devices.require_usable_gpus()
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    number, count = devices.local_rank(), torch.cuda.device_count()
+    if number >= count:
+        raise UserError(
+            f"process {number} of this machine has no GPU: {count} are there; start --nproc {count}"
+        )
+    devices.prepare_cuda(parallel.tensor, parallel.context)
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def _ranks(group: Any) -> Ranks:
@@ -175,6 +196,10 @@ def _replica_group(data_rank: int, timeout: timedelta) -> Any:
     ]
     group, _ = dist.new_subgroups_by_enumeration(replicas, timeout=timeout)
     return group
+
+
+def _host_group(timeout: timedelta) -> Any:
+    return dist.new_group(timeout=timeout, backend="gloo") if dist.get_world_size() > 1 else None
 
 
 def _world_of_one() -> None:
