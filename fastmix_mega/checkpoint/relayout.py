@@ -127,9 +127,7 @@ def _parts_of_directions(
     return parts
 
 
-def split_state(
-    whole: dict[str, Any], layout: Layout, measured: Collection[str]
-) -> dict[str, Any]:
+def split_state(whole: dict[str, Any], layout: Layout, measured: Collection[str]) -> dict[str, Any]:
     """This process's own part; sums stay whole on one process, since they are only added up.
 
     Args:

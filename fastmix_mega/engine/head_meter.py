@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fastmix_mega.data.batches import MicroBatch
+from fastmix_mega.data.batches import MicroBatch, moved
 from fastmix_mega.engine import head_scores
 from fastmix_mega.engine.head_scores import VocabularyShard
 from fastmix_mega.engine.meters import GradientAccess, Meter
@@ -56,10 +58,26 @@ class HeadMeter(Meter):
         # The whole one first, then every target's own.
         gradients = [empty, *(torch.zeros_like(empty) for _ in range(self.target_count))]
         self._target_directions = []
+        shares_here = shares.tolist()
+        targets = self._targets_by_row(micro_batches)
 
         def observed(model: Any, number: int, batch: MicroBatch) -> Tensor:
             def observe(hidden: Tensor, logits: Tensor, labels: Tensor) -> None:
-                self._add_gradients(gradients, batch, shares, hidden, logits, labels)
+                def gradient_of(rows: Tensor | slice, weights: Tensor) -> Tensor:
+                    token_weights = self._token_weights(replace(batch, weights=weights))
+                    return head_scores.target_gradient(
+                        hidden[:, rows].flatten(0, 1),
+                        logits[:, rows].flatten(0, 1),
+                        labels[rows].T.flatten(),
+                        token_weights[rows].T.flatten(),  # [s * rows]
+                        self._shard(head),
+                    )
+
+                whole = gradient_of(slice(None), batch.weights * shares[batch.sources])
+                gradients[0].add_(whole)
+                if self.target_count:
+                    own = partial(gradient_of, weights=batch.weights)
+                    self._add_by_target(gradients[1:], targets[number], shares_here, whole, own)
 
             head.observer = observe
             return losses(model, number, batch)
@@ -74,41 +92,41 @@ class HeadMeter(Meter):
         (self._direction,), *others = made
         self._target_directions = [direction for (direction,) in others]
 
-    def _add_gradients(
+    def _targets_by_row(self, micro_batches: Sequence[MicroBatch]) -> list[list[int]]:
+        """Of every micro-batch, the target of each sequence that weighs something; -1 for others.
+
+        Read from the device once: in the midst of the passes every look would wait for it.
+        """
+        # Weights of wrong choices are negative.
+        rows = [torch.where(each.weights != 0, each.sources, -1) for each in micro_batches]
+        found: list[list[int]] = torch.stack(rows).tolist()
+        return found
+
+    def _add_by_target(
         self,
         gradients: list[Tensor],
-        batch: MicroBatch,
-        shares: Tensor,
-        hidden: Tensor,
-        logits: Tensor,
-        labels: Tensor,
+        targets: list[int],
+        shares: list[float],
+        whole: Tensor,
+        gradient_of: Callable[[Tensor], Tensor],
     ) -> None:
-        """Add a micro-batch of target sequences to the whole gradient and to each target's."""
-        head = self._head
-        assert head is not None
+        """Add a micro-batch of target sequences to each target's own gradient.
 
-        def gradient_of(rows: Tensor | slice, weights: Tensor) -> Tensor:
-            token_weights = self._token_weights(replace(batch, weights=weights))
-            return head_scores.target_gradient(
-                hidden[:, rows].flatten(0, 1),
-                logits[:, rows].flatten(0, 1),
-                labels[rows].T.flatten(),
-                token_weights[rows].T.flatten(),  # [s * rows]
-                self._shard(head),
-            )
-
-        whole = gradient_of(slice(None), batch.weights * shares[batch.sources])
-        gradients[0].add_(whole)
-        if not self.target_count:
-            return
-        # Weights of wrong choices are negative.
-        present = batch.sources[batch.weights != 0].unique().tolist()
+        Args:
+            gradients: of every target.
+            targets: of each sequence, -1 for one that weighs nothing.
+            shares: of every target in the objective.
+            whole: the micro-batch's gradient of the objective.
+            gradient_of: the gradient of some of its sequences, by their places.
+        """
+        present = sorted(set(targets) - {-1})
         if len(present) == 1 and shares[present[0]] > TINY_SHARE:
-            gradients[1 + present[0]].add_(whole / shares[present[0]])
+            gradients[present[0]].add_(whole / shares[present[0]])
             return
         for target in present:
-            rows = (batch.sources == target).nonzero().squeeze(-1)
-            gradients[1 + target].add_(gradient_of(rows, batch.weights))
+            rows = [row for row, each in enumerate(targets) if each == target]
+            places = moved(np.array(rows), self._access.layout.device)
+            gradients[target].add_(gradient_of(places))
 
     def before_forward(self, number: int, batch: MicroBatch) -> None:
         head, direction, layout = self._head, self._direction, self._access.layout

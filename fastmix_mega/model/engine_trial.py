@@ -55,8 +55,12 @@ def _try() -> Trial:
     command = [sys.executable, "-c", TRIAL]
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=LIMIT_SECONDS, errors="replace",
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            errors="replace",
         )
     except subprocess.TimeoutExpired:
         return Trial(None, f"its import takes longer than {LIMIT_SECONDS} s")

@@ -153,7 +153,11 @@ def _replace_torch_cuda() -> None:
 
     cuda, inner = torch.cuda, torch._C
     properties = types.SimpleNamespace(
-        name=NAME, major=9, minor=0, total_memory=MEMORY_BYTES, multi_processor_count=132,
+        name=NAME,
+        major=9,
+        minor=0,
+        total_memory=MEMORY_BYTES,
+        multi_processor_count=132,
         gcnArchName="",
     )
     constants: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """`tests.ranks` with CUDA devices made of host memory: one request a line, one exit code a line.
 
-    python -m tests.hostcuda.ranks
+python -m tests.hostcuda.ranks
 """
 
 from tests.hostcuda import device
