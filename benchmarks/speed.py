@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.timing import Row
+from fastmix_mega.parallel.devices import usable_cores
 
 SHARES = {
     "scale_simulation": 0.0,

@@ -3,6 +3,7 @@
 FAULT=kind:rank:count makes the count-th call of a place fail on one rank, or on all with the rank
 `all`; several faults are separated by commas. Kinds: `kill-save`, `kill-seal`, `kill-outer`,
 `kill-step`, `kill-start` (SIGKILL there), `nan` (from that step on the first loss is not a number),
+`raise` (an unexpected error in that step), `refuse` (a user's mistake in that step),
 `spike` (that step's losses are tenfold), `hang` (that step never ends), `drift` (the mixture
 differs), `collapse` (the controller gives all weight to one source), `doubt` (the scores of that
 outer step are mostly noise), `destroy` (the weights are no numbers when the target is measured).
@@ -20,6 +21,7 @@ from typing import Any
 from fastmix_mega import cli
 from fastmix_mega.checkpoint import store
 from fastmix_mega.engine.engine import TrainingEngine
+from fastmix_mega.errors import UserError
 from fastmix_mega.loop import TrainingLoop
 from fastmix_mega.mixture.controller import FastMixController
 from fastmix_mega.mixture.outer import OuterLoop
@@ -31,6 +33,14 @@ def kill(*_: Any) -> None:
 
 def hang(*_: Any) -> None:
     time.sleep(3600)
+
+
+def raise_error(*_: Any) -> None:
+    raise RuntimeError("CUDA out of memory (a fault of this test)")
+
+
+def refuse(*_: Any) -> None:
+    raise UserError("a mistake that one process alone has found")
 
 
 def drift(loop: TrainingLoop, *_: Any) -> None:
@@ -106,6 +116,8 @@ def install(kind: str, count: int) -> None:
         "kill-save": (store, "write_tensors", kill),
         "kill-seal": (store, "record_file", kill),
         "hang": (TrainingEngine, "train_step", hang),
+        "raise": (TrainingEngine, "train_step", raise_error),
+        "refuse": (TrainingEngine, "train_step", refuse),
         "drift": (TrainingLoop, "_log_step", drift),
         "collapse": (OuterLoop, "_broadcast", collapse),
         "destroy": (TrainingEngine, "measure_target", destroy),

@@ -17,6 +17,8 @@ import yaml
 
 from fastmix_mega.files import read_jsonl
 
+VISIBLE_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")
+"""As the tests were started."""
 LOGS = Path(__file__).parent.parent / "test-logs"
 
 
@@ -143,10 +145,19 @@ def column(run_dir: Path, file: str, key: str) -> np.ndarray:
     return np.array(rows, np.float64)
 
 
+def hide_gpus() -> None:
+    """What runs in this process is compared with references on the CPU; what it launches takes the
+    GPUs that were there. Called before torch is imported."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def clean_environment() -> dict[str, str]:
     """This process's environment without what a launcher above would have set."""
-    drop = ("RANK", "CI", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
-    kept = {name: text for name, text in os.environ.items() if name not in (*drop, "MASTER_PORT")}
+    drop = {"RANK", "CI", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"}
+    drop |= {"MASTER_PORT", "CUDA_VISIBLE_DEVICES"}
+    kept = {name: text for name, text in os.environ.items() if name not in drop}
+    if VISIBLE_GPUS is not None:
+        kept["CUDA_VISIBLE_DEVICES"] = VISIBLE_GPUS
     return kept | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 

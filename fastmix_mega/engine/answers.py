@@ -39,7 +39,10 @@ def weigh_sets(
 
 
 def _weigh(
-    micro_batches: Sequence[MicroBatch], groups: Sequence[Tensor], totals: Sequence[int], data: Ranks
+    micro_batches: Sequence[MicroBatch],
+    groups: Sequence[Tensor],
+    totals: Sequence[int],
+    data: Ranks,
 ) -> Sequence[MicroBatch]:
     """`totals` are equal numbers, one a group: what each group's weights sum to."""
     if not micro_batches or micro_batches[0].answers is None:

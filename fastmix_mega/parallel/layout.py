@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,7 +123,13 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     from fastmix_mega.parallel import cpu
 
     cpu.install()
-    device = _device(parallel)
+    try:
+        device = _device(parallel)
+    except UserError as error:
+        # The others may not know of it, and the command tells what rank 0 has found.
+        if os.environ["RANK"] != "0":
+            print(f"rank {os.environ['RANK']}: {error}", file=sys.stderr)
+        raise
     on_cuda = device.type == "cuda"
     timeout = timedelta(minutes=parallel.timeout_minutes)
     dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timeout)

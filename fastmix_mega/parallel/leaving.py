@@ -1,7 +1,7 @@
 """How the processes of a run leave when something has gone wrong: together, or not at all.
 
 Under NCCL `destroy_process_group` waits for what other processes have not answered. A process that
-fails alone (most of all: out of memory) would wait there for the timeout, with its own error unseen,
+fails alone (most of all: out of memory) would wait there for the timeout, its own error unseen,
 while the others call it lost. So an unexpected error is printed at once and ends the process, and
 errors that all processes find alike are waited for, for a moment.
 """

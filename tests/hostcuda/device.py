@@ -183,8 +183,8 @@ def _replace_torch_cuda() -> None:
     cuda.synchronize = lambda device=None: synchronize(device)
     cuda.device, cuda.Stream, cuda.Event = DeviceContext, Stream, Event
     cuda.stream = _use_stream
-    cuda.current_stream = lambda device=None: Stream()
-    cuda.default_stream = lambda device=None: Stream()
+    cuda.current_stream = lambda *_, **__: Stream()
+    cuda.default_stream = lambda *_, **__: Stream()
     _share_the_generator(cuda, torch)
     for name in ("range_push", "range_pop", "mark"):
         setattr(cuda.nvtx, name, _always(None))
@@ -195,8 +195,8 @@ def _replace_torch_cuda() -> None:
     inner._cuda_setDevice = lambda device: set_device(device)
     inner._cuda_isInBadFork = lambda: False
     inner._cuda_getCurrentStream = lambda device: (0, device, 1)
-    inner._cuda_getCurrentRawStream = lambda device: 0
-    torch.Tensor.record_stream = lambda tensor, stream: None
+    inner._cuda_getCurrentRawStream = _always(0)
+    torch.Tensor.record_stream = _always(None)
 
 
 def _always(value: Any) -> Any:
@@ -206,11 +206,10 @@ def _always(value: Any) -> Any:
 def _share_the_generator(cuda: Any, torch: Any) -> None:
     """Random numbers of all devices come from the CPU's generator."""
     for owner in (cuda, cuda.random):
-        owner.get_rng_state = lambda device="cuda": torch.get_rng_state()
-        owner.set_rng_state = lambda state, device="cuda": torch.set_rng_state(state)
+        owner.get_rng_state = lambda *_: torch.get_rng_state()
+        owner.set_rng_state = lambda state, *_: torch.set_rng_state(state)
         for name in ("manual_seed", "manual_seed_all"):
-            seed = lambda number: torch.default_generator.manual_seed(int(number)) and None  # noqa: E731
-            setattr(owner, name, seed)
+            setattr(owner, name, lambda number: torch.default_generator.manual_seed(int(number)))
     cuda.default_generators = tuple(torch.Generator() for _ in range(64))
 
 
