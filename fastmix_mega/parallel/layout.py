@@ -150,16 +150,16 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
         dist.destroy_process_group()
 
     with leaving_together(destroy):
-        data = _ranks(parallel_state.get_data_parallel_group())
+        data = ranks_of(parallel_state.get_data_parallel_group())
         yield Layout(
             device=device,
-            world=_ranks(dist.group.WORLD),
+            world=ranks_of(dist.group.WORLD),
             data=data,
-            tensor=_ranks(parallel_state.get_tensor_model_parallel_group()),
-            pipeline=_ranks(parallel_state.get_pipeline_model_parallel_group()),
-            context=_ranks(parallel_state.get_context_parallel_group()),
-            weights=_ranks(parallel_state.get_data_parallel_group(with_context_parallel=True)),
-            replica=_ranks(_replica_group(data.rank, timeout)),
+            tensor=ranks_of(parallel_state.get_tensor_model_parallel_group()),
+            pipeline=ranks_of(parallel_state.get_pipeline_model_parallel_group()),
+            context=ranks_of(parallel_state.get_context_parallel_group()),
+            weights=ranks_of(parallel_state.get_data_parallel_group(with_context_parallel=True)),
+            replica=ranks_of(_replica_group(data.rank, timeout)),
             # One for all runs of this process: each group keeps threads and sockets.
             host_group=_host_group(timeout) if on_cuda else None,
             sizes={
@@ -189,7 +189,7 @@ def _device(parallel: ParallelSection) -> torch.device:
     return torch.device("cuda", number)
 
 
-def _ranks(group: Any) -> Ranks:
+def ranks_of(group: Any) -> Ranks:
     return Ranks(dist.get_rank(group), dist.get_world_size(group), group)
 
 
