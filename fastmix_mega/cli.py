@@ -1,7 +1,8 @@
 """The `fastmix` command: one verb a job.
 
     fastmix check  CONFIG [key.path=value ...]
-    fastmix plan   CONFIG --gpus N --gpu-memory GB [key.path=value ...]
+    fastmix plan   CONFIG --gpus N --gpu-memory GB [--dry-run [--rank R]] [key.path=value ...]
+    fastmix doctor [CONFIG] [--nproc N] [--output FILE] [key.path=value ...]
     fastmix search CONFIG [--nproc N] [--seeds N] [key.path=value ...]
     fastmix train  CONFIG [--nproc N] [key.path=value ...]
     fastmix report RUN_DIR
@@ -28,7 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastmix_mega import __version__, cli_evaluate, cli_mixture, launch
+from fastmix_mega import __version__, cli_doctor, cli_evaluate, cli_mixture, launch
 from fastmix_mega.errors import RunFailed, UserError
 from fastmix_mega.imports import import_libraries
 from fastmix_mega.launch import Nodes
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan.add_argument("--gpus-per-node", type=_positive, default=8, metavar="N", help="default: 8")
     plan.add_argument("--mode", choices=("search", "train"), default="search", help="of the run")
+    cli_doctor.add_dry_run(plan)
     plan.set_defaults(verb=_plan)
 
     report = verbs.add_parser("report", help="write a run folder's report.html anew")
@@ -117,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(verb=_report)
     cli_mixture.add_verbs(verbs)
     cli_evaluate.add_verb(verbs, _positive, main)
+    cli_doctor.add_verb(verbs, _positive, _nodes, main)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
     return parser
 
@@ -191,6 +194,8 @@ def _plan(options: argparse.Namespace) -> int:
         raise UserError("--gpu-memory must be a positive number of gigabytes")
     config = load_config(options.config, options.overrides)
     machine = Machine(options.gpu_memory * 1e9, options.gpus_per_node)
+    if options.dry_run or options.rank is not None:
+        return cli_doctor.dry_run(config, options, machine)
     print(describe_plans(config, options.gpus, options.mode, machine))
     return 0
 

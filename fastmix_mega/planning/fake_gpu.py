@@ -152,7 +152,9 @@ def _answer_without_values() -> None:
             if made is not parameter:
                 # torch would exchange the insides of both, which fake tensors do not let it do.
                 new = nn.Parameter(made, parameter.requires_grad)
-                kept = {key: value for key, value in vars(parameter).items() if key not in vars(new)}
+                kept = {
+                    key: value for key, value in vars(parameter).items() if key not in vars(new)
+                }
                 vars(new).update(kept)
                 module._parameters[name] = new
         for name, buffer in module._buffers.items():

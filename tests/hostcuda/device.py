@@ -206,8 +206,8 @@ def _always(value: Any) -> Any:
 def _share_the_generator(cuda: Any, torch: Any) -> None:
     """Random numbers of all devices come from the CPU's generator."""
     for owner in (cuda, cuda.random):
-        owner.get_rng_state = lambda *_: torch.get_rng_state()
-        owner.set_rng_state = lambda state, *_: torch.set_rng_state(state)
+        owner.get_rng_state = lambda *_, **__: torch.get_rng_state()
+        owner.set_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
         for name in ("manual_seed", "manual_seed_all"):
             setattr(owner, name, lambda number: torch.default_generator.manual_seed(int(number)))
     cuda.default_generators = tuple(torch.Generator() for _ in range(64))

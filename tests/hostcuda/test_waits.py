@@ -16,8 +16,8 @@ BOUNDS = {"_train_step": 3.0, "before_step": 4.0, "after_step": 4.0, "_log_step"
 """Waits in each of them. Of a training step: DeepSpeed's look at the gradient's norm. Of an outer
 step, whatever the number of micro-batches: weights and places of the targets, their losses, sums
 and mixture."""
-ONCE = ("rotary_pos_embedding.py",)
-"""What is computed at the first step, and kept."""
+ONCE = ("rotary_pos_embedding.py", "_tokens")
+"""What is computed when it is first needed, and kept."""
 
 
 @pytest.mark.distributed
