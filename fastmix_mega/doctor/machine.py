@@ -80,9 +80,8 @@ def findings_of(everyone: Sequence[dict[str, Any]]) -> list[Finding]:
         _open_files(everyone),
         _engine(everyone),
     ]
-    mixed = [
-        name for name in ("torch", "torch_cuda", "driver", "python") if _differ(everyone, name)
-    ]
+    software = ("torch", "torch_cuda", "driver", "python")
+    mixed = [name for name in software if _differ(everyone, name)]
     if mixed:
         found.append(failed("same software", f"machines differ in {', '.join(mixed)}"))
     return found

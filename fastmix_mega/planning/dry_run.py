@@ -152,7 +152,7 @@ class _Steps:
         # DeepSpeed's own fp32 copies of gradients live as long as the run.
         for group in getattr(optimizer, "fp32_groups_gradients_flat", []):
             memory.assign("gradients", [group])
-        self._update, optimizer.optimizer.step = optimizer.optimizer.step, self._step_optimizer
+        self._update, engine.deepspeed.step = engine.deepspeed.step, self._step
 
     def run(self, number: int) -> None:
         """One outer and one training step; the peak is that of the last one."""
@@ -193,7 +193,7 @@ class _Steps:
             for _ in range(count)
         ]
 
-    def _step_optimizer(self, *given: Any, **named: Any) -> Any:
+    def _step(self, *given: Any, **named: Any) -> Any:
         with self._memory.part("buffers"):
             return self._update(*given, **named)
 

@@ -1,4 +1,4 @@
-"""One rank of a run of any size, on fake GPUs: process groups, kernels and values that are not there.
+"""One rank of a run of any size on fake GPUs: groups, kernels and values that are not there.
 
 `enter` changes torch, megatron-core and our own modules for the rest of the process's life: it is
 for a process that does nothing else (`planning/dry_run.py` starts one). Fake tensors are on the
@@ -81,8 +81,8 @@ class _FusedNorm(torch.autograd.Function):
         return torch.empty_like(hidden)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        hidden, weight, _ = ctx.saved_tensors
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, weight, *_ = ctx.saved_tensors
         return torch.empty_like(hidden), torch.empty_like(weight)
 
 
@@ -122,9 +122,10 @@ def _use_kernels_of_cuda() -> None:
 
     here = kernels.Capabilities(cuda=True, transformer_engine=None, compiler=True)
     kernels.Capabilities.here = staticmethod(lambda: here)  # type: ignore[method-assign]
-    layers.functional = FunctionalOnCuda()  # type: ignore[assignment]
+    replaced: Any = layers
+    replaced.functional = FunctionalOnCuda()
     # The mask of a part of the sequence is a name for its kind on CUDA, and no tensor.
-    layers.causal_lower_right = lambda *_: None  # type: ignore[assignment]
+    replaced.causal_lower_right = lambda *_: None
     # Compiled, they read their input and write their result.
     fused_bias_swiglu.swiglu = lambda both: torch.empty_like(both.chunk(2, -1)[0])
     fused_bias_swiglu.swiglu_back = lambda _, both: torch.empty_like(both)
@@ -163,4 +164,4 @@ def _answer_without_values() -> None:
 
     nn.Module._apply = apply  # type: ignore[method-assign, assignment]
     torch.Tensor.numpy = as_numpy  # type: ignore[method-assign, assignment]
-    torch.Tensor.tolist = as_list  # type: ignore[method-assign, assignment]
+    torch.Tensor.tolist = as_list  # type: ignore[method-assign]

@@ -255,7 +255,9 @@ def _activations(
         attention += (1 if savings.fused_norm else 2) * (query + kv) / tensor
     feed_forward = (3 if savings.fused_swiglu else 5) * shape.ffn_size / tensor
     layer = tokens * width * (norms + attention + feed_forward)
-    backward = tokens * width * (1.5 * shape.ffn_size / tensor + hidden)
+    # Under sequence parallelism the whole input is gathered again beside its gradient.
+    wholes = 2 if parallel.sequence else 1
+    backward = tokens * width * (1.5 * shape.ffn_size / tensor + wholes * hidden)
     layers = shape.layers // parallel.pipeline
     residual = tokens * width * hidden / spread
     # Interleaving keeps the activations of a few more chunks (Narayanan et al., 2021).
