@@ -37,12 +37,24 @@ class Outcome:
         return self.log[-4000:]
 
 
-def fastmix(arguments: Sequence[str], limit: float, **variables: str) -> Outcome:
-    """`fastmix ARGUMENTS` in a process group of its own, which is killed after `limit` seconds."""
+FASTMIX = (sys.executable, "-m", "fastmix_mega")
+
+
+def run(
+    arguments: Sequence[str], limit: float, program: Sequence[str] = FASTMIX, **variables: str
+) -> Outcome:
+    """A command in a process group of its own, which is killed after `limit` seconds.
+
+    Args:
+        arguments: of the command.
+        limit: seconds.
+        program: the command; `fastmix` by default.
+        variables: of its environment.
+    """
     kept = {name: text for name, text in os.environ.items() if name not in LAUNCHED}
     begun = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastmix_mega", *arguments],
+        [*program, *arguments],
         env=kept | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastmix_mega.doctor import corpora
-from fastmix_mega.doctor.commands import Outcome, fastmix
+from fastmix_mega.doctor.commands import FASTMIX, Outcome, run
 from fastmix_mega.doctor.expected import losses_of
 from fastmix_mega.doctor.findings import Finding, failed, ok, skipped
 from fastmix_mega.model.kernels import Capabilities
@@ -31,6 +31,8 @@ class Searches:
     folder: Path
     processes: int
     say: Callable[[str], None]
+    program: Sequence[str] = FASTMIX
+    """How the command is started."""
 
     def findings(self, machine: Capabilities) -> Iterator[Finding]:
         """All of them, one after another."""
@@ -57,7 +59,7 @@ class Searches:
         self.say(name)
         path = corpora.write_settings(self.folder / f"{name.replace(' ', '_')}.yaml", content)
         words = ["search", str(path), "--nproc", str(self.processes)]
-        return fastmix(words, LIMIT_SECONDS)
+        return run(words, LIMIT_SECONDS, self.program)
 
     def _variant(self, kind: str, precision: str, kernels: dict[str, str]) -> Finding:
         name = f"search, {kind}, {precision}"

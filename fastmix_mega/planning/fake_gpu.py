@@ -21,10 +21,22 @@ from fastmix_mega.sections import ParallelSection
 
 
 def enter(parallel: ParallelSection, world_size: int, rank: int) -> Layout:
-    """Be one rank of many, whose others do not exist.
+    """Be one rank of many, on fake GPUs, whose others do not exist.
 
     Returns:
         The rank's place; its collectives give tensors of the right size at once.
+    """
+    _use_kernels_of_cuda()
+    _answer_without_values()
+    return join_world_of_one(parallel, world_size, rank, torch.device("cpu"))
+
+
+def join_world_of_one(
+    parallel: ParallelSection, world_size: int, rank: int, device: torch.device
+) -> Layout:
+    """torch's fake process groups: collectives return at once, and leave what is there.
+
+    With a real GPU as the device, the rank's own memory is real too.
     """
     from megatron.core import parallel_state, tensor_parallel
     from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -45,12 +57,10 @@ def enter(parallel: ParallelSection, world_size: int, rank: int) -> Layout:
         create_gloo_process_groups=False,
     )
     tensor_parallel.model_parallel_cuda_manual_seed(1)
-    _use_kernels_of_cuda()
-    _answer_without_values()
     data = ranks_of(parallel_state.get_data_parallel_group())
     model = parallel.tensor * parallel.pipeline * parallel.context
     return Layout(
-        device=torch.device("cpu"),
+        device=device,
         world=ranks_of(dist.group.WORLD),
         data=data,
         tensor=ranks_of(parallel_state.get_tensor_model_parallel_group()),
@@ -163,5 +173,5 @@ def _answer_without_values() -> None:
         return module
 
     nn.Module._apply = apply  # type: ignore[method-assign, assignment]
-    torch.Tensor.numpy = as_numpy  # type: ignore[method-assign, assignment]
-    torch.Tensor.tolist = as_list  # type: ignore[method-assign]
+    tensors: Any = torch.Tensor
+    tensors.numpy, tensors.tolist = as_numpy, as_list
