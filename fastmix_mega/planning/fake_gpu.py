@@ -172,6 +172,6 @@ def _answer_without_values() -> None:
             module._buffers[name] = None if buffer is None else function(buffer)
         return module
 
-    nn.Module._apply = apply  # type: ignore[method-assign, assignment]
+    nn.Module._apply = apply  # type: ignore[method-assign]
     tensors: Any = torch.Tensor
     tensors.numpy, tensors.tolist = as_numpy, as_list
