@@ -6,7 +6,7 @@ The JSON is written after each part, so that a machine that is taken away leaves
 Each part is a process of its own with a time limit; one that fails is told, and the others go on.
 
 On a machine with Python 3.12 and torch 2.11 and no package registry, wheels travel along in a
-folder. Made once on a machine with a registry, and installed from it beside the torch that is there:
+folder, which is filled where there is a registry; they go beside the torch that is there:
 
     python -m benchmarks.gpu --pack wheels        (those of WHEELS below)
     python -m benchmarks.gpu --wheels wheels --output gpu.json

@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import deepspeed
+
 from fastmix_mega import cli
 from fastmix_mega.checkpoint import store
 from fastmix_mega.engine.engine import TrainingEngine
@@ -116,6 +118,7 @@ def install(kind: str, count: int) -> None:
         "kill-save": (store, "write_tensors", kill),
         "kill-seal": (store, "record_file", kill),
         "hang": (TrainingEngine, "train_step", hang),
+        "probe": (deepspeed.ops, "_probe_compatible_ops", raise_error),
         "raise": (TrainingEngine, "train_step", raise_error),
         "refuse": (TrainingEngine, "train_step", refuse),
         "drift": (TrainingLoop, "_log_step", drift),

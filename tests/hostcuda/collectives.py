@@ -79,7 +79,8 @@ def _new_group(
     real = None if _world["kind"] == "fake" else "gloo"
     group = _original["new_group"](ranks, timeout=timeout, backend=real, **named)
     if isinstance(group, dist.ProcessGroup):
-        _kinds[id(group)] = "nccl" if "nccl" in (backend or _world["kind"]) else "gloo"
+        asked = _world["kind"] if _world["kind"] == "fake" else backend or _world["kind"]
+        _kinds[id(group)] = "nccl" if "nccl" in asked else asked
     return group
 
 
