@@ -2,8 +2,8 @@
 
     python -m benchmarks.dry_runs [NAME ...]
 
-A dry run needs no GPU (`fastmix plan --dry-run`). Prints a table, a line as soon as it is known, and
-ends with exit code 1 if a plan is further than 5% from it.
+A dry run needs no GPU (`fastmix plan --dry-run`). A line is printed as soon as it is known; it
+ends with exit code 1 if a plan is further than 5% from its dry run.
 """
 
 from __future__ import annotations
