@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, field
 
-from fastmix_mega.config import load_config
+from fastmix_mega.configuration import load_config
 from fastmix_mega.planning.describe_dry_run import planned
 from fastmix_mega.planning.dry_run import dry_runs, ranks_to_run
 

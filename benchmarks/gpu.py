@@ -78,9 +78,9 @@ class Asked:
 def machine(asked: Asked) -> dict[str, Any]:
     """Device, driver, versions."""
     del asked
+    from fastmix_mega.config.sections import ParallelSection
     from fastmix_mega.doctor.machine import facts
     from fastmix_mega.parallel import layout as layouts
-    from fastmix_mega.sections import ParallelSection
 
     with layouts.start(ParallelSection()) as layout:
         return facts(layout)
@@ -148,7 +148,7 @@ def training(asked: Asked, size: str, compile_regions: str) -> dict[str, Any]:
 
 
 def _config(asked: Asked, size: str, overrides: list[str]) -> Any:
-    from fastmix_mega.config import load_config
+    from fastmix_mega.configuration import load_config
 
     path, changes = SIZES[size]
     changes = [*changes, TARGETS, "mixture=uniform", "tokenizer=/nowhere", "run_dir=/nowhere"]
@@ -159,9 +159,9 @@ def slice_of_7b(asked: Asked) -> dict[str, Any]:
     """One rank of 7B under tensor parallelism of 8, whose others are not there: its real peak."""
     import torch
 
-    from fastmix_mega.config import load_config
+    from fastmix_mega.cli.imports import import_libraries
+    from fastmix_mega.configuration import load_config
     from fastmix_mega.doctor.step import measure
-    from fastmix_mega.imports import import_libraries
     from fastmix_mega.planning.describe import planned_shape
     from fastmix_mega.planning.fake_gpu import join_world_of_one
 
@@ -280,8 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{options.output}: {len(found)} parts, {time.monotonic() - begun:.0f} s")
         print(f"failed: {', '.join(wrong)}" if wrong else "all parts ended well")
         return 1 if wrong else 0
+    from fastmix_mega.cli.imports import import_libraries
     from fastmix_mega.files import write_json
-    from fastmix_mega.imports import import_libraries
 
     import_libraries()
     write_json(options.output, PARTS[options.part](asked))

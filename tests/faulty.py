@@ -20,13 +20,13 @@ from typing import Any
 
 import deepspeed
 
-from fastmix_mega import cli
-from fastmix_mega.checkpoint import store
-from fastmix_mega.engine.engine import TrainingEngine
+from fastmix_mega.cli import main as cli
 from fastmix_mega.errors import UserError
-from fastmix_mega.loop import TrainingLoop
-from fastmix_mega.mixture.controller import FastMixController
-from fastmix_mega.mixture.outer import OuterLoop
+from fastmix_mega.mixture.exponentiated_gradient import ExponentiatedGradient
+from fastmix_mega.training.checkpoint import store
+from fastmix_mega.training.engine.engine import TrainingEngine
+from fastmix_mega.training.outer_loop import OuterLoop
+from fastmix_mega.training.trainer import Trainer
 
 
 def kill(*_: Any) -> None:
@@ -45,10 +45,9 @@ def refuse(*_: Any) -> None:
     raise UserError("a mistake that one process alone has found")
 
 
-def drift(loop: TrainingLoop, *_: Any) -> None:
-    assert loop.outer is not None
-    policy = loop.outer.policy
-    loop.outer.policy = policy.moved_to(policy.mixture[::-1].copy())
+def drift(trainer: Trainer, *_: Any) -> None:
+    policy = trainer.mixer.policy
+    trainer.mixer.policy = policy.moved_to(policy.mixture[::-1].copy())
 
 
 def before(owner: Any, name: str, count: int, fault: Callable[..., None]) -> None:
@@ -112,7 +111,7 @@ def install(kind: str, count: int) -> None:
         spoil_losses(count, count, 10.0, None)
         return
     owner, name, fault = {
-        "kill-start": (TrainingLoop, "_resume", kill),
+        "kill-start": (Trainer, "_resume", kill),
         "kill-step": (TrainingEngine, "train_step", kill),
         "kill-outer": (OuterLoop, "_broadcast", kill),
         "kill-save": (store, "write_tensors", kill),
@@ -121,10 +120,10 @@ def install(kind: str, count: int) -> None:
         "probe": (deepspeed.ops, "_probe_compatible_ops", raise_error),
         "raise": (TrainingEngine, "train_step", raise_error),
         "refuse": (TrainingEngine, "train_step", refuse),
-        "drift": (TrainingLoop, "_log_step", drift),
+        "drift": (Trainer, "_log_step", drift),
         "collapse": (OuterLoop, "_broadcast", collapse),
         "destroy": (TrainingEngine, "measure_target", destroy),
-        "doubt": (FastMixController, "update", doubt),
+        "doubt": (ExponentiatedGradient, "update", doubt),
     }[kind]
     before(owner, name, count, fault)
 

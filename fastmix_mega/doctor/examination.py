@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastmix_mega.cli.launch import Nodes
 from fastmix_mega.doctor import failures, machine
 from fastmix_mega.doctor.commands import Outcome, run
 from fastmix_mega.doctor.findings import Finding, as_json, failed, has_failed, ok, skipped, verdict
 from fastmix_mega.doctor.searches import Searches, processes_for
 from fastmix_mega.files import write_json
-from fastmix_mega.launch import Nodes
 from fastmix_mega.model.kernels import Capabilities
 
 LIMIT_SECONDS = 180.0

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastmix_mega.config import Config
-from fastmix_mega.data.batches import MicroBatch
-from fastmix_mega.engine.engine import TrainingEngine
-from fastmix_mega.mixture.methods import as_method, measured
+from fastmix_mega.config.schema import Config
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.layout import Layout
+from fastmix_mega.planning.dry_run import method_that_runs, observed
 from fastmix_mega.planning.layouts import forward_flops
 from fastmix_mega.planning.memory import savings_of, stage_memory
+from fastmix_mega.training.engine.batches import MicroBatch
+from fastmix_mega.training.engine.engine import TrainingEngine
 
 PEAK_FLOPS = {
     "H100": 989e12,
@@ -40,12 +40,12 @@ STEPS = 4
 
 def measure(config: Config, shape: ModelShape, layout: Layout, mode: str) -> dict[str, Any]:
     """Peak memory against the plan's, tokens a second, MFU. Collective."""
-    config = as_method(config) if mode == "search" else config
-    scores = measured(config) if mode == "search" else None
+    method, mode = method_that_runs(config, mode)
+    config = method.config
     on_cuda = layout.device.type == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
-    engine = TrainingEngine(config, shape, layout, len(config.sources), scores)
+    engine = TrainingEngine(config, shape, layout, len(config.sources), observed(method))
     random = torch.Generator().manual_seed(layout.data.rank)
     target_seconds, seconds = 0.0, []
     for step in range(STEPS):

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch.distributed as dist
 
-from fastmix_mega.config import Config
+from fastmix_mega.cli.imports import import_libraries
+from fastmix_mega.config.schema import Config
+from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.doctor import failures, groups, machine
 from fastmix_mega.files import write_json
-from fastmix_mega.imports import import_libraries
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
-from fastmix_mega.sections import ParallelSection
 
 PARTS = ("machine", "groups", "step", *failures.KINDS)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from fastmix_mega.config import Config
+from fastmix_mega.config.schema import Config
 from fastmix_mega.model.engine_trial import try_transformer_engine
 
 OLDEST_TRANSFORMER_ENGINE = Version("2.9")

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fastmix_mega.baselines.settings import SWARMS
-from fastmix_mega.config import Config
+from fastmix_mega.config.schema import Config
 from fastmix_mega.errors import RunFailed, UserError
-from fastmix_mega.mixture.methods import as_method
-from fastmix_mega.parallel.rules import as_yaml, problems
 from fastmix_mega.planning.describe import planned_shape
-from fastmix_mega.planning.dry_run import STEPS, DryRun, dry_runs, ranks_to_run
+from fastmix_mega.planning.dry_run import STEPS, DryRun, dry_runs, method_that_runs, ranks_to_run
 from fastmix_mega.planning.layouts import Machine
 from fastmix_mega.planning.memory import Memory, savings_of, stage_memory
+from fastmix_mega.planning.rules import as_yaml, problems
 
 
 def planned(config: Config, gpus: int, mode: str, stage: int) -> Memory:
     """What the plan says of a process of this pipeline stage."""
-    if mode == "search":
-        mode = "train" if config.method in SWARMS else mode
-        config = as_method(config)
+    method, mode = method_that_runs(config, mode)
+    config = method.config
     shape, savings = planned_shape(config), savings_of(config, cuda=True)
     return stage_memory(config, shape, config.parallel, gpus, mode, savings, stage)
 

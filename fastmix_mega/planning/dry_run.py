@@ -23,11 +23,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastmix_mega.baselines.settings import SWARMS
-from fastmix_mega.config import Config, parse_config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.errors import RunFailed, UserError
-from fastmix_mega.mixture.methods import as_method, measured
+from fastmix_mega.methods.base import Method
+from fastmix_mega.methods.gradients import GradientMethod
+from fastmix_mega.methods.losses import LossMethod
+from fastmix_mega.methods.registry import method_of
 from fastmix_mega.model.presets import ModelShape
+from fastmix_mega.training.engine.observation import Observation, SequenceLosses, scores_of
 
 STEPS = 2
 """The second one has Adam's moments, and in a search the direction v."""
@@ -97,24 +101,39 @@ def _in_process(config: Config, gpus: int, mode: str, rank: int) -> DryRun:
         return DryRun(**json.loads(output.read_text()))
 
 
+def method_that_runs(config: Config, mode: str) -> tuple[Method, str]:
+    """The method, and the mode of the runs that train its models.
+
+    Raises:
+        UserError: if it trains none.
+    """
+    method = method_of(config, "train" if mode == "train" else "search")
+    if not method.trains:
+        raise UserError(f"method: {config.method} trains nothing; there is nothing to run")
+    return (method, mode) if method.own_run else (method_of(config, "train"), "train")
+
+
+def observed(method: Method) -> Observation | None:
+    """What the engine watches, as far as the configuration says it without the data."""
+    if isinstance(method, GradientMethod):
+        return scores_of(method.scores)
+    return SequenceLosses() if isinstance(method, LossMethod) else None
+
+
 def run_rank(config: Config, shape: ModelShape, gpus: int, mode: str, rank: int) -> DryRun:
     """Be one rank; for a process that does nothing else."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from fastmix_mega.engine.engine import TrainingEngine
     from fastmix_mega.planning import fake_gpu
     from fastmix_mega.planning.fake_memory import FakeMemory
+    from fastmix_mega.training.engine.engine import TrainingEngine
 
-    if mode == "search" and config.method in SWARMS:
-        mode = "train"
-    if mode == "search":
-        config = as_method(config)
-    scores = measured(config) if mode == "search" else None
-    config = _shortened(config, gpus)
+    method, _ = method_that_runs(config, mode)
+    config = _shortened(method.config, gpus)
     layout = fake_gpu.enter(config.parallel, gpus, rank)
     memory = FakeMemory(shape.vocab_size // config.parallel.tensor)
     with FakeTensorMode(allow_non_fake_inputs=True), memory:
-        engine = TrainingEngine(config, shape, layout, len(config.sources), scores)
+        engine = TrainingEngine(config, shape, layout, len(config.sources), observed(method))
         step = _Steps(config, engine, memory)
         for number in range(STEPS):
             step.run(number)
@@ -180,7 +199,7 @@ class _Steps:
     def _micro_batches(self, count: int) -> list[Any]:
         import torch
 
-        from fastmix_mega.data.batches import MicroBatch
+        from fastmix_mega.training.engine.batches import MicroBatch
 
         train = self._config.train
         size = (train.micro_batch, train.seq_length + 1)
@@ -225,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("mode")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
-    from fastmix_mega.imports import import_libraries
+    from fastmix_mega.cli.imports import import_libraries
     from fastmix_mega.planning.describe import planned_shape
 
     config = parse_config(json.loads(options.config.read_text()), where=str(options.config))

@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.parallel.layout import Layout, Ranks, ranks_of
-from fastmix_mega.sections import ParallelSection
 
 
 def enter(parallel: ParallelSection, world_size: int, rank: int) -> Layout:

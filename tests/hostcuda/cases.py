@@ -69,7 +69,7 @@ LONG = {
     "conversations": Case(chat=True),
     "conversations, TP2": Case(2, {"parallel": {"tensor": 2}}, chat=True),
     "minimax": Case(2, {"search": {"objective": "minimax"}}),
-    "token pairs": Case(2, {"search": {"initial": "token_pairs", "warmup": None}}),
+    "bigrams": Case(2, {"search": {"initial": "bigram", "warmup": None}}),
     "doremi": Case(1, {"method": "doremi"}),
     "odm": Case(1, {"method": "odm"}),
     "aioli": Case(1, {"method": "aioli"}),

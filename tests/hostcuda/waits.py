@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from fastmix_mega import cli
-    from fastmix_mega.loop import TrainingLoop
-    from fastmix_mega.mixture.outer import OuterLoop
+    from fastmix_mega.cli import main as cli
+    from fastmix_mega.training.outer_loop import OuterLoop
+    from fastmix_mega.training.trainer import Trainer
 
     found: dict[str, Counter[str]] = {}
     calls: Counter[str] = Counter()
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         setattr(owner, name, call)
 
     for name in PHASES:
-        during(TrainingLoop, name)
+        during(Trainer, name)
     for name in OUTER:
         during(OuterLoop, name)
     wait = torch.cuda.synchronize

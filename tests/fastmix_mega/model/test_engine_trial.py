@@ -17,7 +17,7 @@ ASK = (
     "print(here.transformer_engine, '|', here.engine_error)"
 )
 IMPORT = (
-    "from fastmix_mega.imports import import_libraries; import_libraries(); "
+    "from fastmix_mega.cli.imports import import_libraries; import_libraries(); "
     "from megatron.core.models.gpt import GPTModel; print('imported')"
 )
 

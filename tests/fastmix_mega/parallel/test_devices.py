@@ -13,11 +13,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.errors import UserError
-from fastmix_mega.guards.agreement import Agreement
 from fastmix_mega.parallel import devices
 from fastmix_mega.parallel import layout as parallel_layout
-from fastmix_mega.sections import ParallelSection
+from fastmix_mega.training.guards.agreement import Agreement
 
 
 @pytest.fixture

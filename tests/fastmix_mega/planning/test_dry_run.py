@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from benchmarks.dry_runs import CASES, TOLERANCE, compare
-from fastmix_mega import cli
-from fastmix_mega.config import load_config, parse_config
+from fastmix_mega.cli import main as cli
+from fastmix_mega.configuration import load_config, parse_config
 from fastmix_mega.errors import RunFailed
 from fastmix_mega.planning.dry_run import dry_runs, ranks_to_run
 
