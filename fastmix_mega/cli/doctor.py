@@ -96,13 +96,14 @@ def _doctor(
     processes = options.nproc or _default_processes()
     if mistakes := devices.problems(processes):
         raise UserError("\n".join(mistakes))
+    nodes = nodes_of(options)
     patient = Patient(
         options.config,
         options.overrides,
         options.mode,
         processes,
-        nodes_of(options),
         options.output,
+        *(() if nodes is None else (nodes.count, nodes.rank, nodes.address)),
     )
     return 0 if examine(patient) else 1
 
@@ -117,13 +118,16 @@ def _default_processes() -> int:
 def _part(
     nodes: Nodes | None, main: Callable[[Sequence[str]], int], options: argparse.Namespace
 ) -> int:
-    from fastmix_mega.doctor.worker import work
+    from fastmix_mega.cli.imports import import_libraries
 
     if not launch.under_launcher() and (options.nproc > 1 or nodes is not None):
         words = ["doctor", *([options.config] if options.config else []), *options.overrides]
         words += ["--part", options.part, "--output", str(options.output), "--mode", options.mode]
         return launch.run_processes(main, words, options.nproc, nodes)
     config = None if options.config is None else _load(options)
+    import_libraries()
+    from fastmix_mega.doctor.worker import work
+
     work(options.part, config, options.mode, options.output)
     return 0
 

@@ -42,10 +42,10 @@ from fastmix_mega.cli import retrain as cli_retrain
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Nodes
 from fastmix_mega.cli.seeds import report_on, search_seeds
-from fastmix_mega.errors import RunFailed, UserError
+from fastmix_mega.errors import RunFailed, Stopped, UserError
 from fastmix_mega.parallel import devices
 from fastmix_mega.training.run_lock import run_lock
-from fastmix_mega.training.stop import EXIT_STOPPED, Stopped, die_with_parent
+from fastmix_mega.training.stop import EXIT_STOPPED, die_with_parent
 
 if TYPE_CHECKING:
     from fastmix_mega.config.schema import Config

@@ -68,6 +68,7 @@ def settings(directory: Path, run_dir: Path, **changes: Any) -> dict[str, Any]:
             "target_batch": 8,
             "score_tokens": 1.0,
             "initial": "uniform",
+            "answer": "trajectory",
         },
         "checkpoint": {"every": HALF, "keep": 9},
         "log": {"every": 1, "wandb": "disabled"},

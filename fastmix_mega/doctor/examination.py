@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastmix_mega.cli.launch import Nodes
 from fastmix_mega.doctor import failures, machine
 from fastmix_mega.doctor.commands import Outcome, run
 from fastmix_mega.doctor.findings import Finding, as_json, failed, has_failed, ok, skipped, verdict
@@ -35,8 +34,12 @@ class Patient:
     mode: str
     processes: int
     """On this machine."""
-    nodes: Nodes | None
     output: Path
+    machines: int = 1
+    machine: int = 0
+    """This one's number."""
+    rendezvous: str = ""
+    """host:port of number 0."""
 
 
 def examine(patient: Patient) -> bool:
@@ -52,19 +55,14 @@ def examine(patient: Patient) -> bool:
             findings.append(finding)
     well = not has_failed(findings)
     output = patient.output
-    if not _is_first(patient):
+    if patient.machine > 0:
         if well:
             return True
         # The first machine may know no more than that this one did not answer.
-        assert patient.nodes is not None
-        output = output.with_suffix(f".machine{patient.nodes.rank}{output.suffix}")
+        output = output.with_suffix(f".machine{patient.machine}{output.suffix}")
     write_json(output, as_json(findings, time.monotonic() - begun))
     print(f"{verdict(findings)}\nfor a maintainer: {output}")
     return well
-
-
-def _is_first(patient: Patient) -> bool:
-    return patient.nodes is None or patient.nodes.rank == 0
 
 
 class _Examination:
@@ -77,7 +75,7 @@ class _Examination:
         yield from self._machine()
         yield from self._groups()
         yield self._step()
-        if not _is_first(self._patient):
+        if self._patient.machine > 0:
             return
         for kind in failures.KINDS:
             yield self._failing(kind)
@@ -94,11 +92,11 @@ class _Examination:
         words = ["doctor", *([patient.config] if patient.config else []), *patient.overrides]
         words += ["--part", part, "--output", str(output), "--mode", patient.mode]
         words += ["--nproc", str(patient.processes)]
-        if patient.nodes is not None and together:
+        if patient.machines > 1 and together:
             # A port of its own for each start: the last one's may not be free yet.
-            host, _, port = patient.nodes.address.rpartition(":")
+            host, _, port = patient.rendezvous.rpartition(":")
             self._started += 1
-            words += ["--nnodes", str(patient.nodes.count), "--node-rank", str(patient.nodes.rank)]
+            words += ["--nnodes", str(patient.machines), "--node-rank", str(patient.machine)]
             words += ["--rendezvous", f"{host}:{int(port) + self._started}"]
         done = run(words, LIMIT_SECONDS)
         return done, json.loads(output.read_text()) if output.exists() else None
@@ -125,7 +123,7 @@ class _Examination:
         if done.code:
             how = "hangs" if done.code == 124 else f"exit code {done.code}"
             yield failed(name, f"{how} after {done.seconds:.0f} s", log=done.end)
-        elif _is_first(self._patient):
+        elif self._patient.machine == 0:
             yield failed(name, "nothing was written", log=done.end)
 
     def _failing(self, kind: str) -> Finding:
@@ -146,7 +144,7 @@ class _Examination:
             return skipped(name, "none was given: fastmix doctor CONFIG")
         done, everyone = self._part("step")
         if done.code or everyone is None:
-            if done.code == 0 and not _is_first(self._patient):
+            if done.code == 0 and self._patient.machine > 0:
                 return ok(name, "ran; see the first machine")
             return failed(name, f"exit code {done.code}", log=done.end)
         worst = max(everyone, key=lambda each: each["peak_bytes"] / each["planned_bytes"])

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch.distributed as dist
 
-from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.doctor import failures, groups, machine
@@ -27,7 +26,6 @@ def work(part: str, config: Config | None, mode: str, output: Path) -> None:
         mode: `search` or `train`, for the step.
         output: where rank 0 writes a list with what each process found.
     """
-    import_libraries()
     parallel = ParallelSection() if config is None or part == "machine" else config.parallel
     if part in failures.KINDS:
         parallel = ParallelSection()

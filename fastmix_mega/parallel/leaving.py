@@ -18,8 +18,7 @@ from typing import Any, NoReturn
 
 import torch.distributed as dist
 
-from fastmix_mega.errors import RunFailed, UserError
-from fastmix_mega.training.stop import Stopped
+from fastmix_mega.errors import RunFailed, Stopped, UserError
 
 PATIENCE_SECONDS = 10.0
 """How long a process waits for the others to find the same error."""

@@ -244,12 +244,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("mode")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
-    from fastmix_mega.cli.imports import import_libraries
+    from fastmix_mega.model.engine_trial import hide_if_broken
     from fastmix_mega.planning.describe import planned_shape
 
     config = parse_config(json.loads(options.config.read_text()), where=str(options.config))
     try:
-        import_libraries()
+        hide_if_broken()
         shape = planned_shape(config)
         found = run_rank(config, shape, options.gpus, options.mode, options.rank)
     except Exception:

@@ -126,7 +126,7 @@ class FunctionalOnCuda:
 
 
 def _use_kernels_of_cuda() -> None:
-    from megatron.core.fusions import fused_bias_swiglu
+    from megatron.core.fusions import fused_bias_dropout, fused_bias_swiglu
 
     from fastmix_mega.model import kernels, layers
 
@@ -138,6 +138,9 @@ def _use_kernels_of_cuda() -> None:
     replaced.causal_lower_right = lambda *_: None
     # Compiled, they read their input and write their result.
     fused_bias_swiglu.swiglu = lambda both: torch.empty_like(both.chunk(2, -1)[0])
+    add = fused_bias_dropout.bias_dropout_add_unfused
+    fused_bias_dropout.bias_dropout_add_fused_train = add(True)
+    fused_bias_dropout.bias_dropout_add_fused_inference = add(False)
     fused_bias_swiglu.swiglu_back = lambda _, both: torch.empty_like(both)
 
 
