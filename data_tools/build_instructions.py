@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_tools.commands import run_command, tool_parser
 from data_tools.instructions import Instructions, Pair, WrongAnswers, read_pairs, wrong_pairs
-from data_tools.preprocess import Options, preprocess
+from data_tools.preprocess import ChatRequest, Options, RunOptions, preprocess
 from data_tools.schema import read_schema
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic
@@ -123,7 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{'':>10}  {'pairs':>9}  {'tokens':>9}")
         for path in texts:
             prefix = options.output / path.parent.name / path.stem
-            settings = Options(mode="sft", record="question", fresh=True)
+            settings = Options(
+                chat=ChatRequest(record="question"), run=RunOptions(fresh=True, overwrite=True)
+            )
             pairs, tokens = preprocess([path], options.tokenizer, prefix, settings)
             print(f"{path.stem:>10}  {pairs:>9,}  {tokens:>9,}  {path.parent.name}", flush=True)
 

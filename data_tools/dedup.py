@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--text-key", default="text", help="field of the text; a.b for nested ones")
 
     def work(options: argparse.Namespace) -> None:
-        read = ReadOptions(options.text_key)
+        read = ReadOptions((options.text_key,))
         kept, removed = dedup(options.sources, options.targets, options.output, options.share, read)
         print(f"{options.output}: {kept:,} documents kept, {removed:,} removed")
 

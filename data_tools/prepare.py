@@ -21,7 +21,7 @@ from pathlib import Path
 import data_tools
 from data_tools.build_corpora import CorporaConfig, build_corpora, load_corpora_config
 from data_tools.commands import run_command, tool_parser
-from data_tools.preprocess import Options, preprocess
+from data_tools.preprocess import Options, RunOptions, preprocess
 from data_tools.texts import FilesCorpus, is_installed, list_files
 from data_tools.train_tokenizer import Training, train_tokenizer
 from fastmix_mega.data.indexed import IndexedTokens
@@ -51,7 +51,9 @@ def prepare(config_path: Path, output: Path) -> None:
     parts = []
     for path in texts:
         part = f"{path.parent.name}/{path.stem}"
-        documents, tokens = preprocess([path], tokenizer, output / part, Options(fresh=True))
+        documents, tokens = preprocess(
+            [path], tokenizer, output / part, Options(run=RunOptions(fresh=True, overwrite=True))
+        )
         print(f"{path.stem:>10}  {documents:>9,}  {tokens:>9,}  {path.parent.name}", flush=True)
         parts.append(part)
     write_atomic(finished, "\n".join([fingerprint, *parts]) + "\n")

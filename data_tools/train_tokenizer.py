@@ -143,7 +143,7 @@ def _require_sensible(training: Training) -> None:
 def _sample(files: Sequence[InputFile], wanted: int, training: Training) -> Iterator[str]:
     """Pieces of `wanted` characters in all, rounded up, from the start of every unit of files."""
     units = cut_into_units(files, "line")
-    options = ReadOptions(training.text_key)
+    options = ReadOptions((training.text_key,))
     for place, unit in enumerate(units):
         if wanted <= 0:
             return

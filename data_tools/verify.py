@@ -63,7 +63,7 @@ def require_sound_index(file: IndexedTokens) -> None:
 
 
 def wrong_checksum(path: Path, prefix: str | Path) -> str:
-    return f"{path} has another checksum than {prefix}.json says; preprocess it again"
+    return f"{path} has another checksum than the manifest of {prefix} says; preprocess it again"
 
 
 def _index(file: IndexedTokens) -> Iterator[str]:

@@ -1,0 +1,48 @@
+"""Text that a tokenizer makes no tokens of: it would be lost without a word."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from fastmix_mega.data.tokenizer import Ids, Tokenizer
+
+_INVISIBLE = ("Mn", "Cf", "Cc", "Zs", "Zl", "Zp")
+"""Categories of Unicode that normalizers rightly take away: marks, controls and spaces."""
+
+
+def lost_text(tokenizer: Tokenizer, texts: Sequence[str], encoded: Sequence[Ids]) -> dict[int, str]:
+    """Why texts may not become documents, by their place in the batch.
+
+    Args:
+        tokenizer: what encoded them.
+        texts: none is empty.
+        encoded: the token ids of each text.
+    """
+    found = {
+        place: "the tokenizer makes no token of the text"
+        for place, ids in enumerate(encoded)
+        if not len(ids)
+    }
+    return found | (_unknown(tokenizer, texts) if tokenizer.may_drop else {})
+
+
+def _unknown(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[int, str]:
+    """Texts with characters that no token covers."""
+    found = {}
+    for place, text in enumerate(texts):
+        ((_, places),) = tokenizer.encode_with_places([text])
+        covered = bytearray(len(text))
+        for start, end in places:
+            covered[start:end] = b"\x01" * (end - start)
+        lost = [
+            character
+            for character, seen in zip(text, covered, strict=True)
+            if not seen and unicodedata.category(character) not in _INVISIBLE
+        ]
+        if lost:
+            found[place] = (
+                f"the tokenizer has no token for {lost[0]!r} and would leave out {len(lost)} "
+                "character(s)"
+            )
+    return found
