@@ -118,11 +118,12 @@ def list_inputs(
     found = [file for name in wanted for file in _expand(name, pipes)]
     if not found:
         raise UserError("no input: name files, globs or folders, or give --files-from LIST")
-    _require_once(found, copies)
+    require_once(found, copies)
     return [_look_inside(file) for file in found]
 
 
-def _require_once(files: Sequence[InputFile], copies: bool) -> None:
+def require_once(files: Sequence[InputFile], copies: bool = False) -> None:
+    """UserError if two files are one, or hold the same bytes and `copies` are not allowed."""
     seen: set[str] = set()
     for file in files:
         if file.path in seen:

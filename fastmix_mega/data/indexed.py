@@ -77,6 +77,8 @@ class Manifest(BaseModel):
     tokenizer_sha256: str | None = None
     vocab_size: Count | None = None
     eod: Count | None = None
+    bos: Count | None = None
+    """What starts every document, if anything; earlier versions did not say."""
     made_by: dict[str, Any] = {}
     mask: MaskRecord | None = None
     """None where every token counts."""
@@ -87,6 +89,11 @@ class Manifest(BaseModel):
         if self.mask is None:
             return self.bin_sha256
         return hashlib.sha256((self.bin_sha256 + self.mask.bin_sha256).encode()).hexdigest()
+
+    @property
+    def vocabulary(self) -> dict[str, Any]:
+        """The fields that say what the tokens mean."""
+        return self.model_dump(include={"tokenizer_sha256", "vocab_size", "eod", "bos"})
 
     def write(self, prefix: str | Path) -> None:
         left_out = {"mask"} if self.mask is None else set()

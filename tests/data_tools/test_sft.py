@@ -22,7 +22,7 @@ from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from tests.data_tools.chats import conversation, sentencepiece_model, write_rows
 
-FILES = ("bin", "idx", "mask.bin", "mask.idx", "json")
+FILES = ("bin", "idx", "mask.bin", "mask.idx", "manifest.json")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,9 @@ def test_every_shape_gives_the_same_tokens(folder: Path, tmp_path: Path) -> None
             assert preprocess.main(words(folder, tmp_path / "out", path)) == 0
             contents.add(
                 b"".join(
-                    (tmp_path / f"out.{kind}").read_bytes() for kind in FILES if kind != "json"
+                    (tmp_path / f"out.{kind}").read_bytes()
+                    for kind in FILES
+                    if kind != "manifest.json"
                 )
             )
     assert len(contents) == 1
@@ -167,7 +169,7 @@ def test_killed_and_resumed_is_byte_identical(
             preprocess.main(words(folder, tmp_path / "a", path))
     parts = sorted(tmp_path.glob("a.parts/*.part"))
     assert len(parts) == 4
-    assert not (tmp_path / "a.json").exists()
+    assert not (tmp_path / "a.manifest.json").exists()
     # The last byte of a mask, just before the lengths.
     content = bytearray(parts[1].read_bytes())
     content[-4 * 100 - 1] ^= 1
@@ -183,7 +185,9 @@ def test_killed_and_resumed_is_byte_identical(
         once = (tmp_path / f"once.{kind}").read_bytes()
         assert (tmp_path / f"a.{kind}").read_bytes() == once
         assert (tmp_path / f"merged.{kind}").read_bytes() == once
-    assert (tmp_path / "a.json").read_text() == (tmp_path / "once.json").read_text()
+    assert (tmp_path / "a.manifest.json").read_text() == (
+        tmp_path / "once.manifest.json"
+    ).read_text()
     merged, once = (IndexedTokens(tmp_path / name).manifest for name in ("merged", "once"))
     assert merged is not None
     assert once is not None
@@ -215,7 +219,7 @@ def test_split_keeps_tokens_and_masks_together(
         ("mask.bin", lambda b: b[:-1], "mask.bin has .* bytes"),
         ("mask.idx", lambda b: b[:-1], "mask.idx is broken"),
         ("mask.bin", None, "mask.bin is missing"),
-        ("json", lambda b: b.replace(b'"mask"', b'"mosk"'), "knows of no loss mask"),
+        ("manifest.json", lambda b: b.replace(b'"mask"', b'"mosk"'), "knows of no loss mask"),
     ],
 )
 def test_a_damaged_mask_is_named(

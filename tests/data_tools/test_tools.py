@@ -255,7 +255,9 @@ def again(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("lost", ["tokenizer.model", "sources/tales.bin", "judge/average.json"])
+@pytest.mark.parametrize(
+    "lost", ["tokenizer.model", "sources/tales.bin", "judge/average.manifest.json"]
+)
 def test_a_lost_file_is_made_again(
     small: Path, lost: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
