@@ -2,8 +2,8 @@
 
     python -m benchmarks.fuzz_data --count 6000 --seed 1
 
-A valid .bin/.idx/.manifest.json or (compressed) JSONL is spoiled in one to three places: bytes changed,
-cut, added or swapped with another file's, numbers of the index and fields of the manifest replaced.
+A valid .bin/.idx/.manifest.json or (compressed) JSONL is spoiled in one to three places: bytes
+changed, cut, added or swapped, numbers of the index and fields of the manifest replaced.
 Every tool must end in a UserError that names the file, or give what a parser of its own, below,
 reads from the same bytes; where a manifest is intact, that is what the file held before. Exit code
 1 if anything else happened; case N of a seed is the same on every machine.

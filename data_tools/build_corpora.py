@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from data_tools.commands import run_command, tool_parser
 from data_tools.copies import CopyIndex, exact_words
 from data_tools.ledger import Ledger, folder_output
-from data_tools.outputs import claim
+from data_tools.outputs import claim, write_if_changed
 from data_tools.schema import read_schema
 from data_tools.texts import (
     Corpus,
@@ -39,7 +39,6 @@ from data_tools.texts import (
     read_documents,
 )
 from fastmix_mega.errors import UserError
-from fastmix_mega.files import write_atomic
 
 
 class CorporaConfig(BaseModel):
@@ -192,7 +191,7 @@ def _all_parts(config: CorporaConfig, base: Path) -> Parts:
 
 def write_jsonl(path: Path, documents: Iterable[Document]) -> None:
     lines = [orjson.dumps({"id": name, "text": text}) + b"\n" for name, text in documents]
-    write_atomic(path, b"".join(lines))
+    write_if_changed(path, b"".join(lines))
 
 
 def _take(

@@ -31,13 +31,12 @@ from data_tools.instructions import (
     wrong_pairs,
 )
 from data_tools.ledger import Ledger, folder_output
-from data_tools.outputs import claim, tokenizer_inputs
+from data_tools.outputs import claim, tokenizer_inputs, write_if_changed
 from data_tools.preprocess import ChatRequest, Options, RunOptions, preprocess
 from data_tools.schema import read_schema
 from data_tools.texts import is_installed, list_files
 from fastmix_mega.data.indexed import manifest_path
 from fastmix_mega.errors import UserError
-from fastmix_mega.files import write_atomic
 
 
 class InstructionsConfig(BaseModel):
@@ -159,7 +158,7 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
         orjson.dumps({"id": pair.identifier, "question": pair.question, "answer": pair.answer})
         for pair in pairs
     ]
-    write_atomic(path, b"".join(line + b"\n" for line in lines))
+    write_if_changed(path, b"".join(line + b"\n" for line in lines))
 
 
 def make_folder(config_path: Path, tokenizer: Path, output: Path, overwrite: bool = False) -> None:
@@ -170,7 +169,7 @@ def make_folder(config_path: Path, tokenizer: Path, output: Path, overwrite: boo
     manifests = [Path(manifest_path(prefix)) for prefix in prefixes]
     base = config_path.parent
     ledger = Ledger(output)
-    read = [config_path, *tokenizer_inputs(tokenizer), *_files_read(config, base)]
+    read = [*tokenizer_inputs(tokenizer), *map(str, [config_path, *_files_read(config, base)])]
     with claim([folder_output(ledger, "instructions", texts, prefixes)], read, overwrite):
         ledger.expect([*texts, *manifests])
         build_instructions(config, output, base, [config_path])

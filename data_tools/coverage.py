@@ -22,9 +22,14 @@ def lost_text(tokenizer: Tokenizer, texts: Sequence[str], encoded: Sequence[Ids]
     found = {
         place: "the tokenizer makes no token of the text"
         for place, ids in enumerate(encoded)
-        if not len(ids)
+        # Of spaces alone some tokenizers rightly make nothing.
+        if not len(ids) and any(map(_is_visible, texts[place]))
     }
     return found | (_unknown(tokenizer, texts) if tokenizer.may_drop else {})
+
+
+def _is_visible(character: str) -> bool:
+    return unicodedata.category(character) not in _INVISIBLE
 
 
 def _unknown(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[int, str]:
@@ -38,7 +43,7 @@ def _unknown(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[int, str]:
         lost = [
             character
             for character, seen in zip(text, covered, strict=True)
-            if not seen and unicodedata.category(character) not in _INVISIBLE
+            if not seen and _is_visible(character)
         ]
         if lost:
             found[place] = (

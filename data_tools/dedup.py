@@ -35,8 +35,8 @@ from data_tools.inputs import (
     KINDS,
     InputFile,
     cut_into_units,
-    describe_inputs,
     list_inputs,
+    mark_inputs,
 )
 from data_tools.outputs import Output, claim, recipe_of
 from data_tools.pipes import spool_pipes
@@ -86,7 +86,7 @@ def dedup(
     with spool_pipes(output.parent) as pipes:
         target_files = list_inputs(targets, pipes=pipes, copies=True)
         source_files = list_inputs(sources, pipes=pipes)
-        inputs = describe_inputs([*target_files, *source_files])
+        inputs = mark_inputs([*target_files, *source_files])
         recipe = recipe_of(tool="dedup", inputs=inputs, options=asdict(options))
         listing = Path(f"{output}.removed.jsonl")
         claimed = Output(output, (output, listing), recipe=recipe)

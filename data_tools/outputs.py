@@ -19,6 +19,7 @@ from typing import Any
 from fastmix_mega.data import remote
 from fastmix_mega.data.indexed import manifest_path, mask_prefix, old_manifest_path, read_manifest
 from fastmix_mega.errors import UserError
+from fastmix_mega.files import write_atomic
 from fastmix_mega.locking import hold_lock
 
 Identity = tuple[int, int]
@@ -184,6 +185,16 @@ def _require_ours(output: Output, known: set[str], overwrite: bool) -> None:
             continue
         what = "was made from other inputs or settings" if known else "is there already"
         raise UserError(f"{path} {what}; name another output, or replace it with --overwrite")
+
+
+def write_if_changed(path: Path, content: bytes) -> None:
+    """Write a file unless it holds this content; what is made of it stays as it is, then."""
+    try:
+        if path.stat().st_size == len(content) and path.read_bytes() == content:
+            return
+    except FileNotFoundError:
+        pass
+    write_atomic(path, content)
 
 
 def identify(paths: Iterable[str | Path]) -> dict[str, str]:

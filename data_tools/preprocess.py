@@ -49,7 +49,7 @@ from data_tools.encoding import (
     part_layout,
 )
 from data_tools.fast_encoding import BACKENDS
-from data_tools.inputs import InputFile, cut_into_units, describe_inputs, list_inputs
+from data_tools.inputs import InputFile, cut_into_units, describe_inputs, list_inputs, mark_inputs
 from data_tools.joining import join
 from data_tools.long_texts import default_largest
 from data_tools.origins import write_origins
@@ -165,7 +165,7 @@ class _Run:
         self.units = cut_into_units(files, options.read.text_unit)
         self.wanted = _share(len(self.units), options.task)
         self.plan = self._plan()
-        self.recipe = recipe_of(plan=self.plan)
+        self.recipe = recipe_of(**{**self.plan, "inputs": mark_inputs(files)})
 
     def _plan(self) -> dict[str, Any]:
         chat = self.settings.chat
@@ -184,9 +184,9 @@ class _Run:
     def claim_outputs(self, list_files: Sequence[Path]) -> Any:
         """Hold the output's lock; nothing that is in use or not ours is written."""
         folder = parts_path(self.prefix)
-        known = read_plan(self.prefix)
-        made_before = [] if known is None else [recipe_of(plan=known)]
-        output = token_output(self.prefix, self.recipe, folder, made_before)
+        is_ours = recipe_of(plan=read_plan(self.prefix)) == recipe_of(plan=self.plan)
+        begun = [self.recipe] if is_ours else []
+        output = token_output(self.prefix, self.recipe, folder, begun)
         template = [] if self.options.chat is None else [self.options.chat.template]
         read = [file.path for file in self.files]
         beside = tokenizer_inputs(self.tokenizer_path)
@@ -354,8 +354,8 @@ def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-bytes",
         type=int,
-        help="per document (default: 256 MiB; 16 MiB with a tokenizer.json, whose library takes "
-        "up to 250 times as much memory)",
+        help="per document (default: 256 MiB; 4 MiB with a tokenizer.json, whose library takes "
+        "up to 225 times as much memory)",
     )
     parser.add_argument("--allow-copies", action="store_true", help="read files of the same bytes")
 

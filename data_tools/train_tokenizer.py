@@ -30,8 +30,8 @@ from data_tools.inputs import (
     InputFile,
     Unit,
     cut_into_units,
-    describe_inputs,
     list_inputs,
+    mark_inputs,
     require_once,
 )
 from data_tools.outputs import Output, claim, recipe_of
@@ -100,7 +100,7 @@ def train_tokenizer(
         every = [file for source in files for file in source]
         require_once(every)
         recipe = recipe_of(
-            tool="train_tokenizer", inputs=describe_inputs(every), training=asdict(training)
+            tool="train_tokenizer", inputs=mark_inputs(every), training=asdict(training)
         )
         claimed = Output(output, (output,), recipe=recipe)
         with claim([claimed], [file.path for file in every], overwrite):

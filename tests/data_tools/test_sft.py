@@ -88,7 +88,8 @@ def test_every_shape_gives_the_same_tokens(folder: Path, tmp_path: Path) -> None
             table = pyarrow.Table.from_pylist(rows)
             pyarrow.parquet.write_table(table, paths[-1], row_group_size=7)
         for path in paths:
-            assert preprocess.main(words(folder, tmp_path / "out", path)) == 0
+            more = ("--overwrite",)
+            assert preprocess.main(words(folder, tmp_path / "out", path, more=more)) == 0
             contents.add(
                 b"".join(
                     (tmp_path / f"out.{kind}").read_bytes()
@@ -131,7 +132,12 @@ def test_what_is_no_conversation(
     output = tmp_path / "out"
     assert preprocess.main(words(folder, output, path)) == 2
     assert "bad.jsonl:2: 'messages' is not a list of messages" in capsys.readouterr().err
-    assert preprocess.main(words(folder, output, path, more=("--max-bad", "20"))) == 0
+    assert (
+        preprocess.main(
+            words(folder, output, path, more=("--max-bad", "20", "--max-bad-share", "1"))
+        )
+        == 0
+    )
     found = [json.loads(line) for line in (tmp_path / "out.bad.jsonl").read_text().splitlines()]
     assert [line["line"] for line in found] == list(range(2, 12))
     for line, (_, reason) in zip(found, rows[1:], strict=False):
@@ -247,7 +253,10 @@ def test_masks_of_other_files_are_refused(
     # Text over what was a conversation before: no mask of it stays.
     chat = write_rows(tmp_path / "c.jsonl", [{"question": "what", "answer": "the sum"}])
     assert preprocess.main(words(folder, tmp_path / "t", chat)) == 0
-    assert preprocess.main([str(text), *tokenizer, "--output-prefix", str(tmp_path / "t")]) == 0
+    again = [str(text), *tokenizer, "--output-prefix", str(tmp_path / "t")]
+    assert preprocess.main(again) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert preprocess.main([*again, "--overwrite"]) == 0
     assert IndexedTokens(tmp_path / "t").mask is None
     capsys.readouterr()
     assert (
