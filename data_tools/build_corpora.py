@@ -135,11 +135,10 @@ def build_corpora(
     read = [*corpora_inputs(config, base), *also_read]
     with claim([folder_output(ledger, "text", texts)], read, overwrite):
         parts = _all_parts(config, base)
-        ledger.expect(texts)
+        ledger.add(texts)
         ledger.remove_others(texts)
         for path in texts:
             write_jsonl(path, parts[path.parent.name, path.stem])
-        ledger.record(texts)
     return texts
 
 

@@ -101,10 +101,9 @@ def build_instructions(
         for (_, name), pairs in parts.items():
             if not pairs:
                 raise UserError(f"{name}: no pair of a question and an answer was found")
-        ledger.expect(texts)
+        ledger.add(texts)
         for path in texts:
             write_pairs(path, parts[path.parent.name, path.stem])
-        ledger.record(texts)
     return texts
 
 
@@ -171,7 +170,7 @@ def make_folder(config_path: Path, tokenizer: Path, output: Path, overwrite: boo
     ledger = Ledger(output)
     read = [*tokenizer_inputs(tokenizer), *map(str, [config_path, *_files_read(config, base)])]
     with claim([folder_output(ledger, "instructions", texts, prefixes)], read, overwrite):
-        ledger.expect([*texts, *manifests])
+        ledger.add([*texts, *manifests])
         build_instructions(config, output, base, [config_path])
         print(f"{'':>10}  {'pairs':>9}  {'tokens':>9}")
         settings = Options(
@@ -181,7 +180,6 @@ def make_folder(config_path: Path, tokenizer: Path, output: Path, overwrite: boo
             pairs, tokens = preprocess([path], tokenizer, prefix, settings)
             name = path.parent.name
             print(f"{path.stem:>10}  {pairs:>9,}  {tokens:>9,}  {name}", flush=True)
-        Ledger(output).record(manifests)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

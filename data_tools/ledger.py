@@ -1,12 +1,11 @@
 """Which files of a folder our tools have written: `<folder>/made_by_fastmix.json`.
 
-Tools that fill a folder replace and remove what is listed there and nothing else. A file that was
-changed since it was written has another checksum, and counts as the user's.
+Tools that fill a folder replace and remove what is listed there, also if it was changed or damaged
+since, and nothing else.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -33,59 +32,51 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / NAME
-        self._checksums = self._read()
+        self._files = self._read()
 
-    def _read(self) -> dict[str, str | None]:
-        """File by file below the folder, its SHA-256; None while it is being written."""
+    def _read(self) -> set[str]:
         try:
             content = json.loads(self.path.read_bytes())
         except FileNotFoundError:
-            return dict.fromkeys(_of_earlier_versions(self.folder))
+            return set(_of_earlier_versions(self.folder))
         except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise UserError(f"{self.path} is no list of ours; move it, or name another folder")
-        return dict(content.get("files", {}))
+        return set(content.get("files", []))
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
 
+    @property
+    def listed(self) -> list[Path]:
+        return [self.folder / name for name in sorted(self._files)]
+
     def is_ours(self, path: Path) -> bool:
-        """Whether the file is listed and, if it is there, still as it was written."""
-        name = self._name(path)
-        if name not in self._checksums:
-            return False
-        checksum = self._checksums[name]
-        return checksum is None or not path.is_file() or checksum == _sha256(path)
+        """Whether the file is listed."""
+        return self._name(path) in self._files
 
-    def expect(self, paths: Iterable[Path]) -> None:
-        """List files that are about to be written."""
-        self._checksums |= {self._name(path): None for path in paths}
-        self._write()
-
-    def record(self, paths: Iterable[Path]) -> None:
-        """List files as they are now."""
-        self._checksums |= {self._name(path): _sha256(path) for path in paths}
+    def add(self, paths: Iterable[Path]) -> None:
+        """List files, before they are written: a run that is killed must know them again."""
+        self._files |= {self._name(path) for path in paths}
         self._write()
 
     def _write(self) -> None:
-        write_json(self.path, {"format": FORMAT, "files": dict(sorted(self._checksums.items()))})
+        write_json(self.path, {"format": FORMAT, "files": sorted(self._files)})
 
     def remove_others(self, kept: Iterable[Path]) -> None:
         """Remove the texts that are ours and not to be kept, and the token files made of them."""
         wanted = {self._name(path) for path in kept}
-        for name in sorted(self._checksums):
+        for name in sorted(self._files):
             text = self.folder / name
             if text.parts[-3:-2] != ("text",) or text.suffix != ".jsonl" or name in wanted:
                 continue
             prefix = self.folder / text.parent.name / text.stem
             manifest = Path(manifest_path(prefix))
-            if self._name(manifest) in self._checksums and self.is_ours(manifest):
+            if self.is_ours(manifest):
                 _remove_tokens(prefix)
-                del self._checksums[self._name(manifest)]
-            if self.is_ours(text):
-                text.unlink(missing_ok=True)
-                del self._checksums[name]
+            text.unlink(missing_ok=True)
+            self._files -= {name, self._name(manifest)}
         self._write()
 
 
@@ -100,11 +91,12 @@ def folder_output(
         files: to be written.
         prefixes: of token files to be written.
     """
-    written = [*files, ledger.path]
+    # What the list names may be removed: it may be no input either.
+    written = list(dict.fromkeys([*files, ledger.path, *ledger.listed]))
     ours = {path for path in written if ledger.is_ours(path)} | {ledger.path}
     for prefix in prefixes:
         tokens = token_output(prefix, "").files
-        written += tokens
+        written += [path for path in tokens if path not in written]
         if ledger.is_ours(Path(manifest_path(prefix))):
             ours |= set(tokens)
     return Output(ledger.folder / name, tuple(written), ours=frozenset(ours))
@@ -126,8 +118,3 @@ def _of_earlier_versions(folder: Path) -> list[str]:
         return []
     texts = [f"text/{part}.jsonl" for part in parts]
     return ["prepared", "tokenizer.model", *texts, *map(manifest_path, parts)]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

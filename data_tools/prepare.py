@@ -58,7 +58,7 @@ def prepare(config_path: Path, output: Path, overwrite: bool = False) -> None:
     written = folder_output(ledger, "prepared", [*texts, tokenizer, finished], prefixes)
     with claim([written], [config_path, *corpora_inputs(config, config_path.parent)], overwrite):
         manifests = [Path(manifest_path(prefix)) for prefix in prefixes]
-        ledger.expect([*texts, tokenizer, finished, *manifests])
+        ledger.add([*texts, tokenizer, finished, *manifests])
         finished.unlink(missing_ok=True)
         print("reading text, dropping copies ...", flush=True)
         build_corpora(config, output, config_path.parent)
@@ -76,8 +76,6 @@ def prepare(config_path: Path, output: Path, overwrite: bool = False) -> None:
             print(f"{path.stem:>10}  {documents:>9,}  {tokens:>9,}  {name}", flush=True)
             parts.append(f"{name}/{path.stem}")
         write_atomic(finished, "\n".join([fingerprint, *parts]) + "\n")
-        # What was written meanwhile is in the list on disk.
-        Ledger(output).record([tokenizer, finished, *manifests])
 
 
 def _is_whole(output: Path, fingerprint: str) -> bool:

@@ -35,6 +35,7 @@ from fastmix_mega.data.indexed import IndexedWriter
 from fastmix_mega.data.tokenizer import Tokenizer
 
 STEMS = ("web", "code", "web_train", "a")
+"""The first parts of names."""
 ENDINGS = (
     *(".json", ".jsonl", ".txt", ".csv", ".jsonl.gz", ".model", ".yaml"),
     *(".bin", ".idx", ".manifest.json", ".mask.bin", ".mask.idx", ".bad.jsonl", ".lock"),
@@ -86,10 +87,10 @@ class Material:
             "vocab_size": loaded.vocab_size,
             "eod": loaded.eod,
         }
-        for name, masked in (("plain", False), ("chat", True)):
+        for name, first, masked in (("plain", 5, False), ("other", 20, False), ("chat", 5, True)):
             with IndexedWriter(folder / name, np.dtype(np.uint16), fields, masked) as writer:
                 for number in range(5):
-                    writer.add_document([number + 5, loaded.eod], [0, 1] if masked else None)
+                    writer.add_document([number + first, loaded.eod], [0, 1] if masked else None)
         return cls(folder, tokenizer)
 
 
@@ -99,12 +100,19 @@ class Folder:
     def __init__(self, material: Material, here: Path, seed: int) -> None:
         self.material, self.here, self.dice = material, here, random.Random(seed)
         self.serial = seed
-        for _ in range(self.dice.randint(3, 12)):
+        # Half of the folders are so sparse that most commands find nothing in their way.
+        for _ in range(self.dice.choice((1, 2, 3, 8, 12))):
             self._add(self.dice.choice(STEMS) + self.dice.choice(ENDINGS))
         for _ in range(self.dice.choice((0, 0, 1, 3))):
             self._add(self.dice.choice(INSIDE))
         for stem in self.dice.sample(STEMS, self.dice.randint(0, 2)):
-            self._add_tokens(stem)
+            self._add_tokens(stem, self.dice.choice(("plain", "other", "chat")), 0.95)
+        if self.dice.random() < 0.5:
+            self._add_tokens("good", "plain", 1.0)
+            self._add_tokens("more", "other", 1.0)
+        question = {"question": f"q{seed}", "choices": ["x", "y"], "answer": 0}
+        (here / "quiz.jsonl").write_text(json.dumps(question) + "\n")
+        (here / f"good{seed}.jsonl").write_text(self._corpus())
         (here / "beside").mkdir(exist_ok=True)
         self._add_configuration()
 
@@ -155,14 +163,13 @@ class Folder:
         else:
             path.write_bytes(self._content())
 
-    def _add_tokens(self, stem: str) -> None:
-        """A whole prefix, as far as its names are free."""
-        name = self.dice.choice(("plain", "chat"))
+    def _add_tokens(self, stem: str, name: str, share: float) -> None:
+        """A whole prefix, as far as its names are free, or a share of its files."""
         old = self.dice.random() < 0.3
         for path in sorted(self.material.folder.glob(f"{name}.*")):
             ending = path.name.removeprefix(name)
             target = self.here / (stem + (".json" if old and "manifest" in ending else ending))
-            if not os.path.lexists(target) and self.dice.random() < 0.95:
+            if not os.path.lexists(target) and self.dice.random() < share:
                 shutil.copy(path, target)
 
     def _add_configuration(self) -> None:
@@ -208,10 +215,13 @@ class Folder:
         names = [str(path.relative_to(self.here)) for path in self.files()]
         found = [self.spell(self.dice.choice(names)) for _ in range(self.dice.randint(1, most))]
         patterns = ("*.json", "*.jsonl", "web*", "*.txt", "*")
+        readable = [n for n in names if n.endswith((".jsonl", ".json", ".txt"))]
+        if readable and self.dice.random() < 0.8:
+            found = [self.spell(self.dice.choice(readable))]
         return [self.dice.choice(patterns)] if self.dice.random() < 0.25 else found
 
     def prefix(self) -> str:
-        return self.spell(self.dice.choice((*STEMS, "web.jsonl", "web.bin", "new/web", "a.mask")))
+        return self.spell(self.dice.choice((*STEMS, "web.jsonl", "web.bin", "new/web", "free")))
 
     def tokenizer(self) -> str:
         inside = [str(path.relative_to(self.here)) for path in self.here.glob("*.model")]
@@ -225,9 +235,9 @@ class Folder:
         output = self.spell(self.dice.choice((".", "new", "beside")))
         make: dict[str, Callable[[], list[str]]] = {
             "preprocess": lambda: [*self.inputs(), *text, *bad, *self._preprocess_options()],
-            "preprocess_choices": lambda: [*self.inputs(1), *text],
+            "preprocess_choices": lambda: [*self._mostly("quiz.jsonl"), *text],
             "merge": lambda: [*self._prefixes(), "--output-prefix", self.prefix()],
-            "split": lambda: [self._prefixes()[0], "--output-prefix", self.prefix()],
+            "split": lambda: [*self._prefixes()[:1], "--output-prefix", self.prefix()],
             "inspect": self._prefixes,
             "verify": lambda: [*self._prefixes(), "--deep"],
             "dedup": lambda: [
@@ -235,7 +245,8 @@ class Folder:
                 *("--output", self.spell(self.dice.choice(STEMS) + ".jsonl"), *bad[:2]),
             ],
             "train_tokenizer": lambda: [
-                *(*self.inputs(), "--vocab-size", "290", "--max-bad", "9", "--output"),
+                *self._mostly(str(self.material.folder / "corpus.jsonl")),
+                *("--vocab-size", "290", "--max-bad", "9", "--output"),
                 self.spell(self.dice.choice(STEMS) + self.dice.choice((".model", ".jsonl"))),
             ],
             "build_corpora": lambda: ["corpora.yaml", "--output", output],
@@ -253,7 +264,12 @@ class Folder:
             options += words if self.dice.random() < 0.15 else []
         return options
 
+    def _mostly(self, name: str) -> list[str]:
+        return [self.spell(name)] if self.dice.random() < 0.6 else self.inputs(1)
+
     def _prefixes(self) -> list[str]:
+        if (self.here / "good.idx").exists() and self.dice.random() < 0.7:
+            return [self.spell("good"), self.spell("more")][: self.dice.randint(1, 2)]
         stems = sorted({path.name.split(".")[0] for path in self.here.glob("*.idx")})
         found = stems or ["web"]
         return [self.spell(self.dice.choice(found)) for _ in range(self.dice.randint(1, 2))]
