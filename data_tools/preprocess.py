@@ -244,7 +244,7 @@ class _Run:
         try:
             for marker in run_units(make_encoder, job, missing, workers, progress.add):
                 markers[marker.unit] = marker
-                progress.add(tokens=marker.tokens, bad=len(marker.problems))
+                progress.add(tokens=marker.tokens, bad=len(marker.counts.problems))
                 bad.add(marker)
         finally:
             progress.close()
@@ -273,14 +273,14 @@ class _Run:
             keys = options.read.text_keys
             made_by["text_key"] = keys[0] if len(keys) == 1 else list(keys)
         made_by["backend"] = options.tokens.backend
-        made_by["text_bytes"] = sum(marker.text_bytes for marker in markers)
+        made_by["text_bytes"] = sum(marker.counts.text_bytes for marker in markers)
         made_by["bad_lines"] = bad.total
         if bad.total:
             made_by["bad_lines_by_file"] = bad.by_file()
-        made_by["blank_lines"] = sum(marker.blank for marker in markers)
+        made_by["blank_lines"] = sum(marker.counts.blank for marker in markers)
         made_by["empty_files"] = self._empty_files(markers)
         if not options.selection.is_all:
-            left_out = sum(marker.left_out for marker in markers)
+            left_out = sum(marker.counts.left_out for marker in markers)
             made_by["selection"] = {**asdict(options.selection), "left_out": left_out}
         if options.task != (1, 1):
             made_by["task"] = list(options.task)
@@ -296,7 +296,11 @@ class _Run:
         """Inputs of which nothing at all was read; of a share of a run none is known."""
         if self.options.task != (1, 1):
             return []
-        read = {self.units[marker.unit].file for marker in markers if marker.lines > marker.blank}
+        read = {
+            self.units[marker.unit].file
+            for marker in markers
+            if marker.counts.lines > marker.counts.blank
+        }
         return [file.shown for place, file in enumerate(self.files) if place not in read]
 
 

@@ -24,7 +24,7 @@ from data_tools.inputs import InputFile, cut_into_units, list_inputs
 from data_tools.outputs import claim, recipe_of, token_output, tokenizer_inputs
 from data_tools.pipes import spool_pipes
 from data_tools.readers import ReadOptions, read_rows
-from data_tools.templates import Piece, load_template
+from data_tools.templates import ChatTemplate, Piece, load_template
 from fastmix_mega import __version__
 from fastmix_mega.data.indexed import IndexedWriter, token_dtype
 from fastmix_mega.data.tokenizer import Tokenizer
@@ -51,31 +51,13 @@ def preprocess_choices(
         UserError: naming the file and line of the first question that cannot be used.
     """
     tokenizer = Tokenizer(tokenizer_path)
-    render = load_template(template, tokenizer).render
     encoder = ChatEncoder(tokenizer, ChatOptions(template), bos=False)
     with spool_pipes(output_prefix.parent) as pipes:
         files = list_inputs(inputs, pipes=pipes)
         questions = [question for file in files for question in read_questions(file)]
     if not questions:
         raise UserError(f"{', '.join(map(str, inputs))}: no question")
-    count = len(questions[0].choices)
-    rendered: list[list[Piece]] = []
-    for number, question in enumerate(questions, 1):
-        if len(question.choices) != count:
-            raise UserError(
-                f"question {number} has {len(question.choices)} choices and the first one has "
-                f"{count}; make a prefix for each number of choices"
-            )
-        for choice in question.choices:
-            pieces = render(
-                [
-                    {"role": "user", "content": question.question},
-                    {"role": "assistant", "content": choice},
-                ]
-            )
-            if isinstance(pieces, Problem):
-                raise UserError(f"question {number}: {pieces.reason}")
-            rendered.append(pieces)
+    rendered = _render(questions, load_template(template, tokenizer))
     recipe = recipe_of(
         tool="preprocess_choices",
         questions=[asdict(question) for question in questions],
@@ -86,7 +68,7 @@ def preprocess_choices(
         "tokenizer_sha256": tokenizer.sha256,
         "vocab_size": tokenizer.vocab_size,
         "eod": tokenizer.eod,
-        "choices": count,
+        "choices": len(questions[0].choices),
         "made_by": {"program": f"fastmix-mega {__version__}", "recipe": recipe},
     }
     read = [*(file.path for file in files), *tokenizer_inputs(tokenizer_path), template]
@@ -99,6 +81,29 @@ def preprocess_choices(
             writer.add_document(ids, mask)
             tokens += len(ids)
     return len(questions), tokens
+
+
+def _render(questions: Sequence[Question], template: ChatTemplate) -> list[list[Piece]]:
+    """The pieces of text of every choice of every question, in order."""
+    count = len(questions[0].choices)
+    rendered: list[list[Piece]] = []
+    for number, question in enumerate(questions, 1):
+        if len(question.choices) != count:
+            raise UserError(
+                f"question {number} has {len(question.choices)} choices and the first one has "
+                f"{count}; make a prefix for each number of choices"
+            )
+        for choice in question.choices:
+            pieces = template.render(
+                [
+                    {"role": "user", "content": question.question},
+                    {"role": "assistant", "content": choice},
+                ]
+            )
+            if isinstance(pieces, Problem):
+                raise UserError(f"question {number}: {pieces.reason}")
+            rendered.append(pieces)
+    return rendered
 
 
 def read_questions(file: InputFile) -> Iterator[Question]:
