@@ -358,7 +358,7 @@ def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-bytes",
         type=int,
-        help="per document (default: 256 MiB; 4 MiB with a tokenizer.json, whose library takes "
+        help="per document (default: 256 MiB; 8 MiB with a tokenizer.json, whose library takes "
         "up to 225 times as much memory)",
     )
     parser.add_argument("--allow-copies", action="store_true", help="read files of the same bytes")

@@ -45,4 +45,4 @@ def test_longer_documents_are_asked_for(
     path.write_text(json.dumps({"text": "word " * (LARGEST_JSON // 5)}) + "\n")
     words = ["--tokenizer", str(tokenizer), "--output-prefix", str(tmp_path / "o")]
     assert preprocess.main([str(path), *words]) == 2
-    assert "a.jsonl:1: longer than 4,194,304 bytes" in capsys.readouterr().err
+    assert "a.jsonl:1: longer than 8,388,608 bytes" in capsys.readouterr().err
