@@ -39,6 +39,7 @@ from fastmix_mega.cli import evaluate as cli_evaluate
 from fastmix_mega.cli import launch
 from fastmix_mega.cli import mixtures as cli_mixture
 from fastmix_mega.cli import retrain as cli_retrain
+from fastmix_mega.cli import surface as cli_surface
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Nodes
 from fastmix_mega.cli.seeds import report_on, search_seeds
@@ -157,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_evaluate.add_verb(verbs, _positive, main)
     cli_doctor.add_verb(verbs, _positive, _nodes, main)
     cli_retrain.add_verb(verbs, _positive, main)
+    cli_surface.add_verb(verbs)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
     return parser
 
