@@ -57,6 +57,15 @@ def add_verbs(verbs: Any) -> None:
         required=True,
         help="the mixture.json to write; of a model, the configuration's keys as YAML",
     )
+    take.add_argument(
+        "--stage", metavar="NAME", help="take only this stage of a schedule (nanotron, levanter)"
+    )
+    take.add_argument(
+        "--sizes",
+        type=Path,
+        metavar="FILE",
+        help="tokens and rows by source, as YAML, for numbers that are epochs or shares of rows",
+    )
     take.set_defaults(verb=_import)
 
     compare = verbs.add_parser("compare", help="how two mixtures or runs differ")
@@ -228,8 +237,12 @@ def _import(options: argparse.Namespace) -> int:
 
         print("\n".join(import_huggingface(options.file, options.output)))
         return 0
-    from fastmix_mega.export.export import import_mixture
+    from fastmix_mega.export.take import import_mixture
+    from fastmix_mega.export.units import read_sizes
 
-    print("\n".join([*import_mixture(options.file, options.format, options.output)]))
-    print(options.output)
+    sizes = None if options.sizes is None else read_sizes(options.sizes)
+    lines = import_mixture(options.file, options.format, options.output, options.stage, sizes)
+    print("\n".join(lines))
+    if options.output.is_file():
+        print(options.output)
     return 0
