@@ -10,6 +10,8 @@
     fastmix import FILE --from FORMAT --output MIXTURE
     fastmix import FOLDER --from huggingface --output KEYS.yaml
     fastmix eval   RUN_DIR [--tasks A,B] [--nproc N] [key.path=value ...]
+    fastmix audit  BLEND --budget-tokens N [--sizes FILE]
+    fastmix watch  RUN_OR_LOG [--mixture MIXTURE]
     fastmix compare A B
     fastmix pool MIXTURE MIXTURE ... --output MIXTURE
     fastmix ngram CONFIG --output MIXTURE [--tokens N]
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastmix_mega import __version__
+from fastmix_mega.cli import audit as cli_audit
 from fastmix_mega.cli import evaluate as cli_evaluate
 from fastmix_mega.cli import launch
 from fastmix_mega.cli import mixtures as cli_mixture
@@ -118,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run_dir", type=Path)
     report.set_defaults(verb=_report)
     cli_mixture.add_verbs(verbs)
+    cli_audit.add_verb(verbs)
     cli_evaluate.add_verb(verbs, _positive, main)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
     return parser

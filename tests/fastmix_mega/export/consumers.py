@@ -135,6 +135,7 @@ def energon(file: str) -> list[dict[str, Any]]:
     client = Anything("multistorageclient")
     client.__path__ = []
     client.types = Anything("multistorageclient.types")  # type: ignore[attr-defined]
+    client.resolve_storage_client = lambda url: (None, url)  # type: ignore[attr-defined]
     sys.modules |= {"multistorageclient": client, "multistorageclient.types": client.types}
     from megatron.energon.dataset_config import load_config
     from megatron.energon.metadataset.metadataset import Metadataset
@@ -181,12 +182,12 @@ def llama_factory(file: str, rows: dict[str, int]) -> dict[str, int]:
     import yaml
 
     class Silent:
-        def warning_rank0_once(self, *words: str) -> None:
+        def warning_rank0_once(self, _: str) -> None:
             return None
 
     # Its own logging imports its constants, and those import peft.
     logging = types.ModuleType("llamafactory.extras.logging")
-    logging.get_logger = lambda name: Silent()  # type: ignore[attr-defined]
+    logging.get_logger = lambda _: Silent()  # type: ignore[attr-defined]
     extras = _package("llamafactory", "extras")
     extras.logging = logging  # type: ignore[attr-defined]
     sys.modules["llamafactory.extras.logging"] = logging
