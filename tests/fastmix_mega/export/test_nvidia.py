@@ -82,7 +82,8 @@ def read_nemotron(path: Path) -> list[str]:
     assert ("datasets" in content) != bool({"train", "valid", "test"} & set(content))
     words = []
     for entry in content["datasets"]:
-        assert isinstance(entry["name"], str) and isinstance(entry["path"], str)
+        assert isinstance(entry["name"], str)
+        assert isinstance(entry["path"], str)
         if (weight := float(entry.get("weight", 1.0))) > 0:
             words += [str(weight), entry["name"]]
     return words
