@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from fastmix_mega.config.schema import load_config
+from fastmix_mega.configuration import load_config
 from fastmix_mega.planning.describe import best_plan, planned_shape
 from fastmix_mega.planning.layouts import Machine
 from fastmix_mega.planning.rules import as_yaml

@@ -34,8 +34,9 @@ from torch import Tensor
 
 from benchmarks.plain_model import PlainModel, PlainTraining
 from benchmarks.timing import one_thread, parser
-from fastmix_mega.config.schema import Config, load_config
+from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import ModelSection, ScheduleSection
+from fastmix_mega.configuration import load_config
 from fastmix_mega.data.rows import Source
 from fastmix_mega.data.source import open_source
 from fastmix_mega.errors import UserError

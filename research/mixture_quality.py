@@ -7,11 +7,11 @@ from one-run searches, fits to a swarm of Dirichlet mixtures, token pairs, singl
 judged by fresh models trained on it *by sampling*, with seeds paired between mixtures, on text that
 no search has seen. One training is judged on all targets; a search serves one.
 
-`--chart docs/quality.svg` draws quality against cost.
+`--chart research/bigram_regime.svg` draws quality against cost.
 
 Every finished run is a small record below --results; started again it goes on where it stopped, in
 rounds, so that what is there is always a table (`quality/jobs.py`). Without --minutes it only
-prints the tables (docs/quality.md says how to read them) and how many runs are missing.
+prints the tables (research/bigram_regime.md says how to read them) and how many runs are missing.
 
 The corpora are made by `make quality-corpora`.
 """

@@ -2,7 +2,7 @@
 
     python -m data_tools.prepare configs/corpora_demo.yaml --output data/demo
     python -m research.transfer --minutes 20     # again and again until it is done
-    python -m research.transfer --table          # the tables of docs/transfer.md
+    python -m research.transfer --table          # the tables of research/transfer.md
 
 Proxies of three sizes search at two token budgets, with two seeds each, and the seeds are pooled
 (`fastmix pool`). The largest proxy at the larger budget stands for the large run. Two questions:
@@ -37,7 +37,8 @@ from typing import Any
 import numpy as np
 
 from fastmix_mega.config.constraints import Constraints
-from fastmix_mega.config.schema import Config, load_config, parse_config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import load_config, parse_config
 from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
 from fastmix_mega.files import read_jsonl, write_json
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources

@@ -41,9 +41,8 @@ def _audit(options: argparse.Namespace) -> int:
     from fastmix_mega.audit.case import Run
     from fastmix_mega.audit.report import audit, describe, harmful
     from fastmix_mega.errors import UserError
-    from fastmix_mega.export.export import mixture_path
     from fastmix_mega.export.units import read_sizes
-    from fastmix_mega.mixture.file import read_mixture
+    from fastmix_mega.mixture.file import mixture_path, read_mixture
 
     if options.seq_length < 1:
         raise UserError("--seq-length must be at least 1")

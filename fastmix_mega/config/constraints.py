@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from fastmix_mega.config.base import Name, PositiveFloat, Section, Share, TokenCount
+from fastmix_mega.config.base import Name, PathText, PositiveFloat, Section, Share, TokenCount
+from fastmix_mega.config.parse import read_yaml, validated
 from fastmix_mega.errors import UserError
 
 
@@ -49,7 +50,7 @@ class GroupLimits(Section):
 class Prior(Section):
     """A mixture to stay near to."""
 
-    mixture: str | dict[str, float]
+    mixture: PathText | dict[str, float]
     """`uniform`, `proportional`, a mixture.json, or weights by name."""
     strength: Share
     """0 ignores it, 1 takes it instead of the found mixture. Between, the two are blended as
@@ -103,8 +104,6 @@ def read_constraints(path: str | Path, budget_tokens: int | None = None) -> Cons
     Raises:
         UserError: naming the file and every mistake in it.
     """
-    from fastmix_mega.config.schema import explain_mistakes, read_yaml
-
     try:
         content = read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -114,7 +113,4 @@ def read_constraints(path: str | Path, budget_tokens: int | None = None) -> Cons
         raise UserError(f"{path} must hold `key: value` lines, for example max_epochs: 4")
     if budget_tokens is not None:
         content["budget_tokens"] = budget_tokens
-    try:
-        return Constraints.model_validate(content)
-    except ValidationError as error:
-        raise UserError(explain_mistakes(error, str(path), Constraints)) from None
+    return validated(content, Constraints, str(path))

@@ -1,47 +1,80 @@
-"""docs/reference.md from the schema itself, so that it cannot go stale (a test compares them).
-
-python -m fastmix_mega.config.reference > docs/reference.md
-"""
+"""The page of all configuration keys, made from the schema itself so that it cannot go stale."""
 
 from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Union
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from fastmix_mega.config.schema import Config
-
 HEAD = """# Reference: every configuration key
 
-Made from the schema by `python -m fastmix_mega.config.reference > docs/reference.md`; edit the
-docstrings in `fastmix_mega/config/` instead of this file. A key is overridden on
-the command line as `section.key=value`. An unknown key is an error.
+    fastmix check configs/demo.yaml train.steps=1000    # every key can be set on the command line
+
+Made from the schema by `python -m fastmix_mega.cli.reference > docs/reference.md`; edit the
+docstrings in `fastmix_mega/config/` and `fastmix_mega/methods/` instead of this file. An unknown
+key is an error. The first part holds what users set. The second part holds what changes how a
+search measures and moves: leave it alone unless you do research on mixtures.
 """
+RESEARCH_KEYS = {
+    "search": (
+        "exploration",
+        "target_step",
+        "target_scores",
+        "score_tokens",
+        "damping",
+        "precondition",
+        "prior_strength",
+        "decay",
+        "repetitions",
+        "reference_rate",
+    )
+}
+"""Keys of the second part, by section; the methods' own sections are there as well."""
 
 
-def reference() -> str:
-    """The whole page."""
-    parts = [HEAD]
-    for title, note, schema in _sections(Config, "", set()):
-        parts.append(f"\n## {title}\n\n{note}\n\n{_table(schema)}")
+def reference(schema: type[BaseModel], methods: Collection[str]) -> str:
+    """The whole page.
+
+    Args:
+        schema: of the configuration.
+        methods: what `method` may say; those with a section of their own have it under that name.
+    """
+    every = list(_sections(schema, "", set()))
+    parts = [HEAD, "\n# Keys that users set\n"]
+    for path, note, section in every:
+        if path not in methods:
+            hidden = RESEARCH_KEYS.get(path, ())
+            shown = [name for name in section.model_fields if name not in (*hidden, *methods)]
+            parts.append(f"\n## {_title(path)}\n\n{note}\n\n{_table(section, shown, methods)}")
     parts.append(
         "\n## A file for `fastmix export --constraints`\n\nIt holds the same keys as "
-        "`search.constraints` above.\n"
+        "`search.constraints` above.\n\n# Keys for research\n"
     )
+    for path, note, section in every:
+        if path in RESEARCH_KEYS:
+            table = _table(section, RESEARCH_KEYS[path], methods)
+            parts.append(f"\n## More of {_title(path)}\n\n{table}")
+        elif path in methods:
+            parts.append(
+                f"\n## {_title(path)}\n\n{note}\n\n{_table(section, section.model_fields, methods)}"
+            )
     return "".join(parts)
+
+
+def _title(path: str) -> str:
+    return f"`{path}`" if path else "Top level"
 
 
 def _sections(
     schema: type[BaseModel], path: str, seen: set[type[BaseModel]]
 ) -> Iterator[tuple[str, str, type[BaseModel]]]:
     seen.add(schema)
-    note = " ".join((schema.__doc__ or "").split())
-    yield (f"`{path}`" if path else "Top level", note, schema)
+    yield path, " ".join((schema.__doc__ or "").split()), schema
     for name, field in schema.model_fields.items():
         inner, suffix = _inner(field.annotation)
         if inner is not None and inner not in seen:
@@ -61,11 +94,13 @@ def _inner(annotation: Any) -> tuple[type[BaseModel] | None, str]:
     return None, ""
 
 
-def _table(schema: type[BaseModel]) -> str:
+def _table(schema: type[BaseModel], names: Collection[str], methods: Collection[str]) -> str:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for name, field in schema.model_fields.items():
+    for name in names:
+        field = schema.model_fields[name]
+        kind = " or ".join(f"`{each}`" for each in methods) if name == "method" else _type(field)
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-        rows.append(f"| `{name}` | {_type(field)} | {_default(field)} | {meaning} |")
+        rows.append(f"| `{name}` | {kind} | {_default(field)} | {meaning} |")
     return "\n".join(rows) + "\n"
 
 
@@ -109,7 +144,3 @@ def _default(field: FieldInfo) -> str:
     if isinstance(field.default, bool):
         return f"`{str(field.default).lower()}`"
     return f"`{field.default}`"
-
-
-if __name__ == "__main__":
-    print(reference(), end="")

@@ -1,4 +1,4 @@
-"""The one configuration schema: YAML plus dotted overrides, strict and typed.
+"""The one configuration schema, but for the methods' own sections, which come with the methods.
 
 An unknown key is an error with a suggestion, every field has its meaning beside it, and nothing is
 defaulted in silence: `config.yaml` in the run folder holds every value that the run used.
@@ -6,31 +6,16 @@ defaulted in silence: `config.yaml` in the run folder holds every value that the
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from fastmix_mega.config.base import Section
-from fastmix_mega.config.methods import (
-    AioliSection,
-    DoGESection,
-    DoReMiSection,
-    NgramSection,
-    ODMSection,
-    RegMixSection,
-)
+from fastmix_mega.config.base import PathText, Section, Seed
+from fastmix_mega.config.parse import read_settings, validated
 from fastmix_mega.config.sections import (
     CheckpointSection,
     EvaluationSection,
@@ -39,38 +24,26 @@ from fastmix_mega.config.sections import (
     LogSection,
     ModelSection,
     ParallelSection,
-    PathText,
     SearchSection,
     SourceConfig,
     StageConfig,
     TargetConfig,
     TrainSection,
 )
-from fastmix_mega.errors import UserError
 
 
 class Config(Section):
     """Everything that a run depends on."""
 
     run_dir: PathText
-    seed: int = Field(default=1, ge=0, lt=2**31)
+    seed: Seed = 1
     precision: Literal["fp32", "bf16"] = "fp32"
-    method: Literal[
-        "fastmix",
-        "reference",
-        "regmix",
-        "doremi",
-        "doge",
-        "odm",
-        "aioli",
-        "ngram",
-        "proportional",
-        "uniform",
-    ] = "fastmix"
+    method: str = "fastmix"
     """How the mixture is found. All but `fastmix` are there to compare: `reference` is the recipe
     of the authors' code; docs/baselines.md describes the others."""
-    mixture: str | dict[str, float] = "uniform"
-    """`fastmix train` only: `uniform`, `proportional`, a mixture.json, or weights by name."""
+    mixture: PathText | dict[str, float] = "uniform"
+    """`fastmix train` only: `uniform`, `proportional`, a mixture.json or the run folder that holds
+    it, or weights by name."""
     stages: list[StageConfig] = Field(default=[])
     """`fastmix train` only: mixtures that take over later in the run, in order. Every source goes
     on where it was, so that no sample is lost or repeated."""
@@ -86,12 +59,6 @@ class Config(Section):
     kernels: KernelsSection = KernelsSection()
     train: TrainSection
     search: SearchSection = SearchSection()
-    regmix: RegMixSection = RegMixSection()
-    ngram: NgramSection = NgramSection()
-    doremi: DoReMiSection = DoReMiSection()
-    doge: DoGESection = DoGESection()
-    odm: ODMSection = ODMSection()
-    aioli: AioliSection = AioliSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     guards: GuardsSection = GuardsSection()
@@ -116,8 +83,6 @@ class Config(Section):
                 f"parallel.timeout_minutes ({self.parallel.timeout_minutes:g}), or a stuck rank is "
                 "never named; 0 turns it off"
             )
-        if self.search.stop_when_converged and self.method != "fastmix":
-            raise ValueError("search.stop_when_converged needs method: fastmix; set it to 0")
         if self.parallel.interleave > 1 and self.parallel.pipeline == 1:
             raise ValueError("parallel.interleave needs parallel.pipeline > 1; set it to 1")
         return self
@@ -142,126 +107,12 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys in silence; a user meant one of them."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
-                line = node.value[position][0].start_mark.line + 1
-                raise UserError(f"the key {key!r} stands twice (line {line}); keep one of them")
-        return super().construct_mapping(node, deep=deep)
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Parse YAML that may be wrong; UserError names `where` and the line."""
-    try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{where} is not valid YAML: {reason}") from None
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a configuration file and apply `key.path=value` overrides.
+def load_common_config(path: str | Path) -> Config:
+    """What a recorded configuration says apart from the methods' own sections.
 
     Raises:
-        UserError: with every mistake found, one a line, and where it stands.
+        UserError: with every mistake found, one a line.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file; give a YAML configuration") from None
-    content = read_yaml(text, str(path))
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold `key: value` lines, for example those of configs/")
-    for override in overrides:
-        _apply_override(content, override)
-    return parse_config(content, where=str(path))
-
-
-def parse_config(content: dict[str, Any], where: str = "the configuration") -> Config:
-    """Validate plain data as a Config; UserError lists every mistake."""
-    try:
-        return Config.model_validate(content)
-    except ValidationError as error:
-        raise UserError(explain_mistakes(error, where, Config)) from None
-
-
-def explain_mistakes(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
-    """All of pydantic's errors about `schema`, one a line."""
-    lines = [_explain(item, schema) for item in error.errors()]
-    return "\n".join([f"{where}: {len(lines)} mistake(s)", *lines])
-
-
-def _apply_override(content: dict[str, Any], override: str) -> None:
-    path, equals, value = override.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise UserError(f"the override {override!r} must look like train.steps=100")
-    node: Any = content
-    for depth, key in enumerate(keys):
-        last = depth == len(keys) - 1
-        if isinstance(node, list):
-            if not key.isdigit() or int(key) >= len(node):
-                raise UserError(
-                    f"the override {override!r}: {'.'.join(keys[:depth])} is a list of "
-                    f"{len(node)}; name an entry by its number, from 0"
-                )
-            index: Any = int(key)
-        elif isinstance(node, dict):
-            index = key
-        else:
-            raise UserError(f"the override {override!r}: {'.'.join(keys[:depth])} has no parts")
-        if last:
-            node[index] = read_yaml(value, f"the override {override!r}")
-        else:
-            if isinstance(node, dict) and node.get(index) is None:
-                node[index] = {}
-            node = node[index]
-
-
-def _explain(item: Any, schema: type[BaseModel]) -> str:
-    """One line for one of pydantic's errors."""
-    location: tuple[int | str, ...] = item["loc"]
-    # The tags that pydantic adds for members of a union are no keys of the user's.
-    keys = [
-        part
-        for part in location
-        if not str(part).startswith(("dict[", "list[", "str", "function-"))
-    ]
-    where = ".".join(map(str, keys)) or "the whole"
-    if item["type"] == "extra_forbidden":
-        known = _known_keys(schema, location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        return f"  {where}: unknown key; {hint}"
-    if item["type"] == "missing":
-        return f"  {where}: missing; it has no default"
-    message = item["msg"].removeprefix("Value error, ")
-    given = item.get("input")
-    shown = "" if isinstance(given, dict | list | BaseModel) else f" (given: {given!r})"
-    return f"  {where}: {message}{shown}"
-
-
-def _known_keys(section: type[BaseModel], location: Iterable[int | str]) -> list[str]:
-    for key in location:
-        if isinstance(key, int) or key not in section.model_fields:
-            continue  # An entry of a list or of a mapping by name.
-        inner = _section_within(section.model_fields[key].annotation)
-        section = inner or section
-    return sorted(section.model_fields)
-
-
-def _section_within(annotation: Any) -> type[BaseModel] | None:
-    """The section in `Section`, `list[Section]`, `dict[str, Section]` or `Section | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_section_within(part) for part in getattr(annotation, "__args__", ()))
-    return next((section for section in found if section is not None), None)
+    content = read_settings(path)
+    known = {key: value for key, value in content.items() if key in Config.model_fields}
+    return validated(known, Config, str(path))

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from fastmix_mega.config.schema import Config, load_config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import load_config
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.evaluation import harness

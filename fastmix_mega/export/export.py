@@ -15,8 +15,9 @@ from fastmix_mega.export.formats import writer_of
 from fastmix_mega.export.plan import Plan
 from fastmix_mega.files import write_atomic
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources, epochs_at
-from fastmix_mega.mixture.file import MixtureFile, read_mixture
+from fastmix_mega.mixture.file import MixtureFile, mixture_path, read_mixture
 from fastmix_mega.mixture.simplex import effective_sources, entropy
+from fastmix_mega.outputs import require_output_file
 
 BEARABLE_EPOCHS = 4
 """Beyond it, repeated text is known to teach little (Muennighoff et al., 2023)."""
@@ -53,6 +54,7 @@ def export_mixture(
         UserError: if the constraints contradict each other, or the format cannot hold the mixture.
     """
     form = writer_of(to)
+    output = require_output_file(output, [mixture_path(path)])
     mixture = read_mixture(mixture_path(path))
     if constraints is not None and budget_tokens is not None:
         constraints = constraints.at_budget(budget_tokens)
@@ -61,13 +63,11 @@ def export_mixture(
     result = None if constraints is None else constrain(mixture, constraints, str(path))
     if result is not None:
         mixture = constrained_mixture(mixture, result, constraints)
+    mixture = at_budget(mixture, budget_tokens)
     plan = Plan(mixture, paths, budget_tokens, valid, _notes(mixture, to, str(path)))
     meaning = [form.sentence, *(form.notes(plan) if form.notes is not None else [])]
     plan = replace(plan, notes=[*plan.notes, *meaning])
     assert form.write is not None
-    output = Path(output)
-    if output.exists() and output.samefile(mixture_path(path)):
-        raise UserError(f"{output} is the mixture to export; name another --output")
     write_atomic(output, form.write(plan))
     lines = describe(mixture, budget_tokens, result)
     if not form.notes_inside and to != "fastmix":
@@ -78,12 +78,6 @@ def export_mixture(
     if dropped and to not in ("fastmix", "csv"):
         lines.append(f"left out, since their weight is 0: {', '.join(dropped)}")
     return Exported(output, [*lines, *meaning, f"use: {form.use}"])
-
-
-def mixture_path(given: str | Path) -> Path:
-    """The mixture.json itself, or that of a run folder."""
-    path = Path(given)
-    return path / "mixture.json" if path.is_dir() else path
 
 
 def constrain(mixture: MixtureFile, constraints: Constraints, where: str) -> Constrained:
@@ -112,6 +106,22 @@ def constrained_mixture(
         ),
     }
     return mixture.model_copy(update={"sources": sources, "search": search})
+
+
+def at_budget(mixture: MixtureFile, budget_tokens: int | None) -> MixtureFile:
+    """The mixture with its epochs at a budget, or at the search's own if none is given."""
+    own = mixture.search.get("train_tokens")
+    budget = budget_tokens or (own if isinstance(own, int) else None)
+    if budget is None:
+        return mixture
+    weights = [source.weight for source in mixture.sources]
+    epochs = epochs_at(weights, [source.tokens for source in mixture.sources], budget)
+    sources = [
+        source.model_copy(update={"epochs_at_budget": times})
+        for source, times in zip(mixture.sources, epochs, strict=True)
+    ]
+    given = {} if budget_tokens is None else {"budget_tokens": budget_tokens}
+    return mixture.model_copy(update={"sources": sources, "search": mixture.search | given})
 
 
 def describe(
@@ -152,7 +162,13 @@ def describe(
         )
     if result is not None:
         lines += _effect(mixture, result)
-    return lines
+    return [*lines, *(f"warning: {text}" for text in warnings_of(mixture))]
+
+
+def warnings_of(mixture: MixtureFile) -> list[str]:
+    """What its search warned of, in plain words."""
+    found = mixture.search.get("warnings")
+    return [str(text) for text in found] if isinstance(found, list) else []
 
 
 def _effect(mixture: MixtureFile, result: Constrained) -> list[str]:
@@ -182,4 +198,4 @@ def _notes(mixture: MixtureFile, to: str, origin: str) -> list[str]:
         notes.append(f"Search: configuration SHA-256 {search['config_sha256']}.")
     if search.get("constraints"):
         notes.append("Constraints were applied.")
-    return notes
+    return [*notes, *(f"Warning: {text}" for text in warnings_of(mixture))]

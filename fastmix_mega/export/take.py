@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ from fastmix_mega.export.blend import Blend, Given
 from fastmix_mega.export.formats import Format, reader_of
 from fastmix_mega.export.plan import Part
 from fastmix_mega.export.units import Size, to_token_shares
-from fastmix_mega.mixture.file import MixtureFile, MixtureSource
+from fastmix_mega.mixture.file import MixtureFile, MixtureSource, versions
+from fastmix_mega.outputs import require_output_file
 
 
 def import_mixture(
@@ -39,8 +39,8 @@ def import_mixture(
         UserError: if the file is broken or its weights are no mixture.
     """
     form = reader_of(source_format)
+    output = require_output_file(output, [path])
     blends = read_blends(path, source_format)
-    output = Path(output)
     if stage is not None:
         blends = [_of_stage(blends, stage, path)]
     if len(blends) == 1:
@@ -109,8 +109,7 @@ def _write(
     sizes: Mapping[str, Size],
 ) -> list[str]:
     """One mixture.json; returns what to tell."""
-    if output.exists() and output.samefile(origin):
-        raise UserError(f"{output} is the file to import; name another --output")
+    require_output_file(output, [origin])
     parts, unknown = to_token_shares(blend.parts, blend.unit, sizes)
     if unknown:
         needed = "tokens and rows" if blend.unit == "rows" else "tokens"
@@ -138,7 +137,7 @@ def _write(
             "normalised_from": total,
             "notes": list(blend.notes),
         },
-        versions={"fastmix-mega": version("fastmix-mega")},
+        versions=versions(),
     ).write(output)
     lines = list(blend.notes)
     if blend.unit != "tokens":

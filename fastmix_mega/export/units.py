@@ -10,7 +10,6 @@ A mixture's weight w is a share of the tokens. With T tokens in R rows, and B to
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from fastmix_mega.data.indexed import IndexedTokens
 from fastmix_mega.errors import UserError
 from fastmix_mega.export.blend import Unit
 from fastmix_mega.export.plan import Part
+from fastmix_mega.quantities import parse_quantity
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,13 @@ def _quantity(value: object, where: str) -> int | None:
     """1500, 1.5k, 2T."""
     if value is None:
         return None
-    match = re.fullmatch(r"([0-9][0-9_.,]*(?:e[+-]?[0-9]+)?)([kmbt]?)", str(value).strip().lower())
     try:
-        number = float(match[1].replace(",", "").replace("_", "")) if match else -1.0
+        number = parse_quantity(str(value))
     except ValueError:
-        number = -1.0
-    if not match or number <= 0:
+        number = 0
+    if number <= 0:
         raise UserError(f"{where}: {value!r} is no number of tokens or rows, such as 1.5B")
-    return round(number * {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}[match[2]])
+    return number
 
 
 def _tokens(part: Part, reader: str) -> int:

@@ -1,68 +1,49 @@
-"""What a search costs beyond the training it contains, in floating-point operations."""
+"""What a search costs beyond the training it contains, in floating-point operations.
+
+Multiply-adds in matrix products count as 2, a backward pass as twice its forward. Attention's
+products are left out: they are the same share of training and of the target's forward.
+"""
 
 from __future__ import annotations
 
-from fastmix_mega.config.schema import Config
-from fastmix_mega.methods.choice import as_method
+from dataclasses import dataclass
+
+from fastmix_mega.config.sections import TrainSection
 from fastmix_mega.model.presets import ModelShape
 
 
-def cost_in_proxy_runs(
-    config: Config,
-    shape: ModelShape,
-    outer_steps: int,
-    steps: int | None = None,
-    conversations: bool = False,
-) -> float:
-    """The search's operations over those of `fastmix train` with all of `train.steps`.
+@dataclass(frozen=True)
+class ProxyOperations:
+    """Operations of one proxy run. A sequence counts as its tokens' number does."""
 
-    Counts multiply-adds in matrix products as 2, a backward pass as twice its forward, and leaves
-    out attention's products (the same share of training and of the target's forward).
+    body: float
+    """Of one token's forward pass through the layers."""
+    head: float
+    """Of one token's forward pass through the language-model head."""
+    training: float
+    """Of `fastmix train` with all of `train.steps`, per token of a sequence."""
 
-    Args:
-        config: of the search.
-        shape: of its model.
-        outer_steps: made.
-        steps: made; by default all of them.
-        conversations: whether the sources hold any.
-    """
-    body, head = _per_token(shape)
-    train = config.train
-    training = 3.0 * (body + head) * train.steps * train.global_batch
-    forward = body + head
-    if config.method == "odm":
-        return 1.0
-    if config.method == "doremi":
-        # The reference's run, and its forward passes on what the proxy trains on.
-        scored = outer_steps * train.global_batch
-        return 2.0 + scored * forward / training
-    if config.method == "aioli":
-        return 1.0 + (outer_steps + 1) * config.search.target_batch * forward / training
-    search = as_method(config).search
-    target_sequences = outer_steps * search.target_batch
-    scored = outer_steps * search.every * train.global_batch
-    if config.method == "reference":
-        scored = outer_steps * train.micro_batch
-    by_target = search.target_scores if config.separate_targets else 0.0
-    if search.scores == "head":
-        extra = target_sequences * (body + 2 * head)
+    @classmethod
+    def of(cls, train: TrainSection, shape: ModelShape) -> ProxyOperations:
+        body, head = 2.0 * shape.body_parameters, 2.0 * shape.vocab_size * shape.hidden_size
+        return cls(body, head, 3.0 * (body + head) * train.steps * train.global_batch)
+
+    def forward_passes(self, sequences: float) -> float:
+        """Of so many sequences, in proxy runs."""
+        return sequences * (self.body + self.head) / self.training
+
+    def backward_passes(self, sequences: float) -> float:
+        """Forward and backward passes of so many sequences, in proxy runs."""
+        return sequences * 3.0 * (self.body + self.head) / self.training
+
+    def head_scores(self, target_sequences: float, scored_sequences: float) -> float:
+        """Closed-form scores at the head, in proxy runs.
+
+        Args:
+            target_sequences: whose gradient at the head is taken in a forward pass.
+            scored_sequences: training sequences that are compared with it; a share of a
+                sequence's tokens counts as that share of a sequence.
+        """
+        extra = target_sequences * (self.body + 2 * self.head)
         # Each sequence's gradient is formed once more, for all targets together.
-        extra += scored * head * search.scored_share(conversations) * (1 + by_target)
-    else:
-        passes = 2 if by_target else 1
-        extra = passes * target_sequences * 3.0 * (body + head)
-    trained = 1.0 if steps is None else steps / train.steps
-    return trained + extra / training
-
-
-def evaluation_in_proxy_runs(config: Config, shape: ModelShape, sequences: int) -> float:
-    """The operations of forward passes of that many sequences, over those of a training run."""
-    body, head = _per_token(shape)
-    train = config.train
-    training = 3.0 * (body + head) * train.steps * train.global_batch
-    return sequences * (body + head) / training
-
-
-def _per_token(shape: ModelShape) -> tuple[float, float]:
-    """Operations of one token's forward pass: of the layers, and of the head."""
-    return 2.0 * shape.body_parameters, 2.0 * shape.vocab_size * shape.hidden_size
+        return (extra + scored_sequences * self.head) / self.training

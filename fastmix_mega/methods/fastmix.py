@@ -1,387 +1,456 @@
-"""The rank-0 controllers: from score sums to the next mixture, and at the end to the result.
+"""`method: fastmix`: one proxy run, and the mixture that its evidence supports.
 
-A controller is plain float64 arithmetic on vectors of S numbers; it knows nothing of processes.
-`state()` and `load()` round-trip everything that the next update depends on.
+FastMix (arXiv 2606.14971). By default the run trains on one broad mixture, and the answer is the
+best mixture of a loss surface (`evidence.py`). As a trajectory, scores move the mixture that the
+run trains on, by a rule of lower noise than the paper's (`mixture/exponentiated_gradient.py`), with
+limits and ratios that stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastmix_mega.arrays import FloatArray
-from fastmix_mega.config.sections import SearchSection
-from fastmix_mega.mixture.evidence import Evidence, drift
-from fastmix_mega.mixture.simplex import (
-    DecayedSums,
-    ScoreEstimate,
-    effective_count,
-    exponentiated_gradient,
-    geometric_mean,
-    mixture_standard_error,
-    most_readings,
-    softmax,
-    worth_of_epochs,
+from fastmix_mega.config.schema import Config
+from fastmix_mega.config.sections import BIGRAM
+from fastmix_mega.data.inputs import Inputs
+from fastmix_mega.data.rows import Source, any_masked
+from fastmix_mega.errors import UserError
+from fastmix_mega.methods.base import (
+    FEW_OUTER_STEPS,
+    OpenedData,
+    Preview,
+    given_initial,
+    target_weights,
 )
-from fastmix_mega.mixture.tied_sources import TiedSources
+from fastmix_mega.methods.evidence import (
+    evidence_record,
+    surface_controller,
+    write_surface,
+)
+from fastmix_mega.methods.gradients import GradientMethod, too_short, window_rate
+from fastmix_mega.methods.result import Answer
+from fastmix_mega.mixture.bigram import first_mixture
+from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources
+from fastmix_mega.mixture.constraints.tied_limits import TiedConstraintSet
+from fastmix_mega.mixture.controller import MixtureEstimate
+from fastmix_mega.mixture.evidence import CONFIDENT, FEW_OUTER_STEPS, few_outer_steps
+from fastmix_mega.mixture.exponentiated_gradient import (
+    ExponentiatedGradient,
+    Repetition,
+    RuleSettings,
+)
+from fastmix_mega.mixture.file import MixtureFile
+from fastmix_mega.mixture.reuse import Reuse, resolve_reuse
+from fastmix_mega.mixture.sampling import MixturePolicy
+from fastmix_mega.mixture.schedule import Schedule
+from fastmix_mega.mixture.surface_controller import SurfaceController
+from fastmix_mega.training.engine.observation import Observation, scores_of
+from fastmix_mega.training.run import Run
+
+if TYPE_CHECKING:
+    from fastmix_mega.parallel.layout import Layout
+    from fastmix_mega.training.observers import TargetGradients
+    from fastmix_mega.training.outer_loop import OuterLoop
+
+LIMITS = "search.constraints"
+STEP = 0.2
+"""Of the logarithms of the weights, from a first mixture that knows nothing of the targets."""
+STEP_FROM_BIGRAMS = 0.02
+"""From the bigram mixture, which knows most of what the scores know."""
 
 
 @dataclass(frozen=True)
-class MixtureEstimate:
-    """The search's answer, [S] each. Weights sum to 1."""
-
-    weights: FloatArray
-    standard_errors: FloatArray
-    free: FloatArray | None = None
-    """Where the same scores would have led without constraints; None if there are none."""
-    better: float | None = None
-    """Probability that the mixture is better than the initial one, as far as the scores can tell;
-    None if the method does not tell, or nothing moved."""
-
-
-class Controller(Protocol):
-    outer_step: int
-    """Updates made so far."""
-
-    @property
-    def mixture(self) -> FloatArray: ...
-
-    def update(self, sums: FloatArray) -> ScoreEstimate:
-        """One outer step from a window's [4, S] sums (see `SourceSums`)."""
-
-    @property
-    def standard_errors(self) -> FloatArray:
-        """[S] of the present mixture."""
-
-    def result(self) -> MixtureEstimate: ...
-
-    def state(self) -> dict[str, Any]: ...
-
-    def load(self, state: dict[str, Any]) -> None: ...
-
-
-class Trajectory:
-    """A growing [K, S] array: one row per outer step, without an object for each."""
-
-    def __init__(self, width: int) -> None:
-        self._rows: FloatArray = np.empty((16, width))
-        self._count = 0
-
-    def append(self, row: FloatArray) -> None:
-        if self._count == len(self._rows):
-            self._rows = np.concatenate((self._rows, np.empty_like(self._rows)))
-        self._rows[self._count] = row
-        self._count += 1
-
-    @property
-    def rows(self) -> FloatArray:
-        """[K, S], a view."""
-        return self._rows[: self._count]
-
-    @rows.setter
-    def rows(self, rows: FloatArray) -> None:
-        self._count = len(rows)
-        if self._count:
-            self._rows = np.array(rows)
-
-
-STEP = 0.2
-"""Of the logarithms of the weights, from a first mixture that knows nothing of the targets."""
-STEP_FROM_PAIRS = 0.02
-"""From token pairs, which know most of what the scores know: with more, the noise and the short
-sight of the scores cost more than what they add (docs/quality.md)."""
-
-QUICK_START_ZEROS = 4
-"""Scores of 0 that the first outer steps are averaged with, so that one window's noise moves a
-mixture by a fifth of the way only."""
-
-
-@dataclass
-class FastMixController:
-    """Exponentiated gradient on decayed mean scores ("The rule" of the shared notes).
-
-    The result is the geometric mean of the mixture over the last half of the outer steps. Its
-    standard errors carry the scores' measured sampling noise through the updates; they do not
-    hold what another seed of the model would change.
-    """
+class SearchStart:
+    """Where a search begins; equal on every process."""
 
     initial: FloatArray
-    step: float
-    decay: float
-    prior_strength: float = 0.0
-    project: Callable[[FloatArray], FloatArray] | None = None
-    """To the nearest mixture within the constraints, after every update (mirror descent)."""
-    tied: TiedSources | None = None
-    """Sources that keep their ratios; `initial` has them, and `project` keeps them."""
-    quick_start: bool = False
-    """Larger steps and pulls at first, in the same ratio; see `_rate_at`."""
-    epochs: FloatArray | None = None
-    """[S] how often each source would be read at the budget if it were the only one; None where
-    repetition plays no part."""
-    repetitions: float = 15.0
-    """See `rule.worth_of_epochs`."""
-    scale_decay: float = 0.9
-    outer_step: int = 0
-    _home: FloatArray = field(init=False)
-    _logits: FloatArray = field(init=False)
-    _sums: DecayedSums = field(init=False)
-    _scale: float = 0.0
-    _log_mixtures: Trajectory = field(init=False)
-    _noise: Trajectory = field(init=False)
-    _present_noise: FloatArray = field(init=False)
-    """[S] variance of the logits: what the pull to the first mixture has left of all noise."""
-    _free_logits: FloatArray = field(init=False)
-    _free_log_mixtures: Trajectory = field(init=False)
-    _evidence: Evidence = field(default_factory=Evidence)
+    """[S] within the constraints."""
+    constraints: ConstraintSet | TiedConstraintSet | None
+    limited: Constrained | None
+    """What the constraints made of the first mixture; None without any."""
+    reuse: Reuse | None
+    from_bigrams: bool
+    """Whether bigram statistics chose the first mixture."""
 
-    def __post_init__(self) -> None:
-        self._home = np.log(self.initial) - np.log(self.initial).mean()
-        self._logits = self._free_logits = self._home
-        self._sums = DecayedSums.zeros(len(self.initial))
-        self._log_mixtures = Trajectory(len(self.initial))
-        self._noise = Trajectory(len(self.initial))
-        self._present_noise = np.zeros_like(self.initial)
-        self._free_log_mixtures = Trajectory(len(self.initial))
 
-    @property
-    def mixture(self) -> FloatArray:
-        # With a step of 0 the mixture stays the initial one to the last bit.
-        return self.initial if self.step == 0 else self._restored(softmax(self._logits))
+class FastMix(GradientMethod):
+    """See the module's docstring."""
 
-    def update(self, sums: FloatArray) -> ScoreEstimate:
-        self.outer_step += 1
-        self._sums = self._sums.add(sums, self.decay)
-        estimate = self._sums.estimate()
-        seen = self._sums.weight > 0
-        mixture = self.mixture
-        self._evidence.add(mixture, self.initial, sums)
-        # A source that was never seen moves with the average.
-        average = (mixture[seen] @ estimate.mean[seen]) / max(mixture[seen].sum(), 1e-300)
-        scores = self._worn(np.where(seen, estimate.mean, average))
-        spread = float(np.abs(scores - scores.mean()).max())
-        self._scale = self.scale_decay * self._scale + (1 - self.scale_decay) * spread
-        scale = self._scale / (1 - self.scale_decay**self.outer_step)
-        if self.tied is not None:
-            # The scale stays that of all sources, so that a step is as long as without ties.
-            scores = self.tied.average(scores)
-        if scale > 0:
-            self._logits = self._moved(self._logits, scores, scale)
-            if self.project is not None:
-                self._free_logits = self._moved(self._free_logits, scores, scale)
-                self._logits = np.log(self.project(softmax(self._logits)))
-        self._free_log_mixtures.append(np.log(softmax(self._free_logits)))
-        self._log_mixtures.append(np.log(self.mixture))
-        # Every window's noise reaches the logits once in full, spread by the decay.
-        per_window = self._sums.observation_variance() / np.maximum(effective_count(sums), 1)
-        # A single source, or equal scores, move nothing.
-        step = self.step * self._rate
-        self._keep_noise(per_window * ((step / scale) ** 2 if scale > 0 else 0.0))
-        return estimate
+    name = "fastmix"
+    start: SearchStart
+    """Known once `mixer` was called."""
 
-    def _worn(self, scores: FloatArray) -> FloatArray:
-        """A source that would be read again and again teaches less than its scores say, and nothing
-        where it is read as often as reasonable; that fades in from half as often on, so that
-        steps do not carry it far beyond."""
-        if self.epochs is None:
-            return scores
-        readings = self.epochs * self.mixture
-        worth = worth_of_epochs(readings, self.repetitions)
-        worth *= np.clip(2 - 2 * readings / most_readings(self.epochs), 0, 1)
-        return np.where(scores > 0, scores * worth, scores)
+    @classmethod
+    def objections(cls, config: Config) -> Iterator[str]:
+        del config
+        return iter(())
 
-    def _restored(self, mixture: FloatArray) -> FloatArray:
-        return mixture if self.tied is None else self.tied.restore(mixture)
+    @classmethod
+    def fix(cls, config: Config) -> Config:
+        """A surface looks at one target at a time, and at the body's gradients."""
+        search = config.search
+        surface = search.wants_surface
+        update: dict[str, Any] = {"scores": search.scores or ("body" if surface else "head")}
+        if surface:
+            update["target_scores"] = 0.0
+        return config.model_copy(update={"search": search.model_copy(update=update)})
 
-    def _moved(self, logits: FloatArray, scores: FloatArray, scale: float) -> FloatArray:
-        pulled = logits + self.prior_strength * self._rate * (self._home - logits)
-        return exponentiated_gradient(pulled, scores, scale, self.step * self._rate)
+    def takes_surface(self, sources: Sequence[Source], targets: Sequence[Source]) -> bool:
+        """Whether the answer comes from a loss surface."""
+        search = self.config.search
+        text = not any_masked([*sources, *targets])
+        return search.wants_surface and (text or search.answer == "surface")
 
-    @property
-    def _rate(self) -> float:
-        return self._rate_at(self.outer_step)
+    def observes(self, layout: Layout, inputs: Inputs) -> Observation | None:
+        # Conversations of a search that says nothing else are scored at the head.
+        if self.given.search.scores is None and not self.takes_surface(
+            inputs.sources, inputs.targets
+        ):
+            return scores_of("head")
+        return super().observes(layout, inputs)
 
-    def _rate_at(self, outer_step: int) -> float:
-        """By what an outer step's move and pull are multiplied.
+    # Before a run.
 
-        With a pull of 1 / (k + n) at outer step k the logits are step / prior_strength times the
-        plain mean of all normalised scores, with n scores of 0 added (dual averaging; Nesterov,
-        2009), instead of a running mean that starts at 0 and needs 1 / prior_strength outer steps
-        to forget it. From there on the pull is `prior_strength`.
-        """
-        if not self.quick_start or self.prior_strength == 0:
-            return 1.0
-        pull = max(self.prior_strength, 1 / (outer_step + QUICK_START_ZEROS))
-        return pull / self.prior_strength
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if not self._warmup_waits_for_data():
+            yield from self.room(self.schedule(self.config.search.warmup_steps()))
 
-    @property
-    def standard_errors(self) -> FloatArray:
-        """[S] of the present mixture."""
-        return self._errors(self.mixture, self._present_noise)
+    def preview(self, data: OpenedData) -> Preview:
+        """All but the bigram statistics: reading them is left to the search, and uniform stands
+        for their mixture."""
+        config, search = self.config, self.config.search
+        if self.takes_surface(data.sources, data.targets):
+            return self._preview_surface(data)
+        bigrams = None
+        if begins_with_bigrams(config, data.sources, data.targets):
+            bigrams = np.full(len(data.sources), 1 / len(data.sources))
+        start = search_start(config, data, bigrams)
+        found = Preview(start.initial)
+        if start.from_bigrams:
+            found.when = "at uniform, before it has read bigram statistics"
+            found.facts.append(
+                "the search begins with the mixture that bigram statistics suggest (search.initial)"
+            )
+        if start.reuse is not None:
+            found.facts += start.reuse.lines(search, config.train.steps)
+            found.warnings += [f"search.reuse: {note}" for note in start.reuse.notes]
+        limits = search.constraints
+        if limits is not None and limits.budget_tokens is not None and start.limited is not None:
+            found.facts.append(
+                f"epochs at {limits.budget_tokens:,} tokens, at the initial mixture: "
+                + epochs_by_source(config.source_names, start.limited.epochs)
+            )
 
-    def _keep_noise(self, variance: FloatArray) -> None:
-        self._noise.append(variance)
-        left = 1 - self.prior_strength * self._rate
-        self._present_noise = left**2 * self._present_noise + variance
+        schedule = self.schedule(self._warmup(start))
+        if self._warmup_waits_for_data():
+            found.mistakes += self.room(schedule)
+        found.facts.append(
+            f"{schedule.outer_steps:,} outer steps, the first after step "
+            f"{schedule.warmup:,} of {config.train.steps:,}"
+        )
+        if 0 < schedule.outer_steps < FEW_OUTER_STEPS:
+            found.warnings.append(few_outer_steps(schedule.outer_steps, "will be"))
+        return found
 
-    def _errors(self, weights: FloatArray, logit_variance: FloatArray) -> FloatArray:
-        if self.tied is not None:
-            return self.tied.standard_errors(weights, logit_variance)
-        return mixture_standard_error(weights, logit_variance)
+    def _preview_surface(self, data: OpenedData) -> Preview:
+        config = self.config
+        found = Preview(given_initial(config, data), "while it trains")
+        self._limits(data)
+        schedule = self.schedule(self._surface_warmup())
+        found.mistakes += super().room(schedule)
+        found.facts.append(
+            f"the answer comes from a loss surface: {schedule.outer_steps:,} windows of scores "
+            f"({self.scores}), the first after step {schedule.warmup:,} of "
+            f"{config.train.steps:,}, and n-gram statistics"
+        )
+        if 0 < schedule.outer_steps < FEW_OUTER_STEPS * len(config.targets):
+            found.warnings.append(
+                f"only {schedule.outer_steps} windows of scores for {len(config.targets)} "
+                "target(s): search for more steps, or set search.every lower"
+            )
+        return found
 
-    def result(self) -> MixtureEstimate:
-        trajectory = self._log_mixtures.rows  # [K, S]
-        if not len(trajectory):
-            return MixtureEstimate(self.mixture, np.zeros_like(self.initial))
-        first = len(trajectory) // 2
-        weights = geometric_mean(trajectory[first:]) if self.step > 0 else self.initial
-        weights = self._restored(weights)
-        free = None
-        if self.project is not None:
-            # The mean of mixtures within the limits may leave them by a little.
-            weights = self.project(weights)
-            free = self._restored(geometric_mean(self._free_log_mixtures.rows[first:]))
-        reach = self._reach(len(trajectory), first)
-        variance = (reach[:, None] ** 2 * self._noise.rows).sum(axis=0)
-        errors = self._errors(weights, variance)
-        return MixtureEstimate(weights, errors, free, self._evidence.probability)
+    def _surface_warmup(self) -> int:
+        return self.config.search.warmup_steps(self.config.train.steps)
 
-    def _reach(self, count: int, first: int) -> FloatArray:
-        """[K] how much of every window's move is in the mean of the points from `first` on."""
-        averaged = count - first
-        # The noise of window k is in all averaged points from k on.
-        reach = np.minimum(np.arange(count, 0, -1), averaged) / averaged
-        if self.quick_start:
-            # The pull of later windows shrinks it: early moves are large, and mostly gone.
-            later = 0.0
-            for number in range(count - 1, -1, -1):
-                later = (number >= first) / averaged + later
-                reach[number] = later
-                later *= 1 - self.prior_strength * self._rate_at(number + 1)
-        return reach
+    def _limits(self, data: OpenedData) -> ConstraintSet | None:
+        """Raises: UserError if no mixture keeps to them."""
+        limits = self.config.search.constraints
+        if limits is None:
+            return None
+        found = ConstraintSet(limits, Sources(self.config.source_names, data.tokens), LIMITS)
+        found.apply(np.full(len(data.sources), 1 / len(data.sources)))
+        return found
 
-    @property
-    def drift(self) -> float:
-        """The share of the tokens that still moves; see `evidence.drift`."""
-        return drift(self._log_mixtures.rows)
+    def room(self, schedule: Schedule) -> Iterator[str]:
+        if schedule.outer_steps == 0 and self._warmup_waits_for_data():
+            # Half of a longer run is a longer warm-up, too.
+            yield too_short(self.config.train.steps, schedule.warmup, 2 * schedule.window)
+        else:
+            yield from super().room(schedule)
 
-    def state(self) -> dict[str, Any]:
+    def _warmup_waits_for_data(self) -> bool:
+        """Whether the length of the warm-up is known only once the sources are open."""
+        search = self.config.search
+        return search.warmup is None and (
+            search.wants_surface or may_begin_with_bigrams(self.config)
+        )
+
+    def _warmup(self, start: SearchStart) -> int:
+        steps = self.config.train.steps if start.from_bigrams else None
+        return self.config.search.warmup_steps(steps)
+
+    # The run.
+
+    def mixer(self, run: Run) -> OuterLoop[TargetGradients]:
+        from fastmix_mega.training.outer_loop import OuterLoop
+
+        config, search = run.config, run.config.search
+        data = OpenedData(run.inputs.sources, run.inputs.targets, run.inputs.tokenizer.sha256)
+        if self.takes_surface(data.sources, data.targets):
+            return self._surface_mixer(run, data)
+        self.start = start = search_start(config, data, _bigram_mixture_together(run))
+        schedule = self.schedule(self._warmup(start))
+        tied = None if start.reuse is None else start.reuse.tied
+        controller = None
+        if run.layout.is_main:
+            step = STEP_FROM_BIGRAMS if start.from_bigrams else STEP
+            controller = ExponentiatedGradient(
+                start.initial,
+                RuleSettings(
+                    step=step if search.step is None else search.step,
+                    decay=search.decay,
+                    prior_strength=search.prior_strength,
+                    settles_at=search.stop_when_converged,
+                ),
+                project=None if start.constraints is None else start.constraints.project,
+                tied=tied,
+                repetition=Repetition(
+                    budget_tokens(config) / np.array(data.tokens, np.float64), search.repetitions
+                ),
+            )
+        explored = None if tied is None else tied.even_distribution
+        policy = MixturePolicy(start.initial, search.exploration, explored)
+        observer = self.observer(run, schedule)
+        return OuterLoop(run.layout, schedule, observer, controller, policy)
+
+    def _surface_mixer(self, run: Run, data: OpenedData) -> OuterLoop[TargetGradients]:
+        from fastmix_mega.training.outer_loop import OuterLoop
+
+        config = run.config
+        reference, constraints = given_initial(config, data), self._limits(data)
+        self.start = SearchStart(reference, constraints, None, None, from_bigrams=False)
+        schedule = self.schedule(self._surface_warmup())
+        observer = self.observer(run, schedule, in_turn=True)
+        controller = None
+        if run.layout.is_main:
+            controller = surface_controller(
+                config,
+                run.inputs,
+                reference,
+                budget_tokens(config),
+                lambda number: window_rate(config, schedule.warmup + number * schedule.every),
+                observer,
+                project=None if constraints is None else constraints.project,
+            )
+        policy = MixturePolicy(reference, config.search.exploration)
+        return OuterLoop(run.layout, schedule, observer, controller, policy)
+
+    # After a run.
+
+    def conclude(self, run: Run, mixer: Any, steps: int) -> tuple[MixtureFile, list[str]]:
+        from fastmix_mega.export.export import describe
+
+        mixture, (*_, path) = super().conclude(run, mixer, steps)
+        if isinstance(mixer.controller, SurfaceController):
+            write_surface(run.config.run_dir, run.config, mixer.controller)
+            return mixture, [*describe(mixture, None), *_surface_lines(mixture), path]
+        limits = self.config.search.constraints
+        lines = describe(mixture, None if limits is None else limits.budget_tokens)
+        if limits is not None:
+            cost = mixture.search["predicted_cost_of_constraints"]
+            lines.append(f"predicted cost of the constraints: {cost:+.4f} nats per token")
+        return mixture, [*lines, path]
+
+    def answer(self, run: Run, mixer: OuterLoop[TargetGradients], steps: int) -> Answer:
+        found = super().answer(run, mixer, steps)
+        if isinstance(mixer.controller, SurfaceController):
+            record = evidence_record(self.config, mixer.controller, found.estimate.weights)
+            return replace(found, gains=None, more=record)
+        names, start = self.config.source_names, self.start
+        if start.from_bigrams:
+            begun = dict(zip(names, start.initial.tolist(), strict=True))
+            found.more["first_mixture"] = begun
+        found.more.update(self._constrained(found))
+        reuse = self.config.search.reuse
+        if start.reuse is not None and reuse is not None:
+            tokens = run.tokens(steps)
+            found.more["reuse"] = start.reuse.record(reuse.mixture, tokens, found.cost)
+        return found
+
+    def _constrained(self, answer: Answer) -> dict[str, Any]:
+        """What the limits of the search did: empty without any."""
+        constraints, estimate = self.start.constraints, answer.estimate
+        if constraints is None or estimate.free is None:
+            return {}
+        names = self.config.source_names
+        found = constraints.apply(estimate.weights / estimate.weights.sum())
+        effect = Constrained(estimate.free, found.weights, found.holding, found.epochs)
+        assert answer.gains is not None
         return {
-            "outer_step": self.outer_step,
-            "logits": self._logits,
-            "sums": np.stack(
-                (
-                    self._sums.total,
-                    self._sums.square,
-                    self._sums.weight,
-                    self._sums.weight_squared,
-                )
-            ),
-            "scale": self._scale,
-            "log_mixtures": self._log_mixtures.rows,
-            "noise": self._noise.rows,
-            "present_noise": self._present_noise,
-            "free_logits": self._free_logits,
-            "free_log_mixtures": self._free_log_mixtures.rows,
-            "advantages": np.array(self._evidence.advantages),
+            "constraints": constraints.constraints.model_dump(mode="json"),
+            "unconstrained": dict(zip(names, estimate.free.tolist(), strict=True)),
+            "limits_reached": effect.holding,
+            "epochs_at_large_budget": dict(zip(names, effect.epochs, strict=True)),
+            "predicted_cost_of_constraints": effect.predicted_cost(answer.gains.tolist()),
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        self.outer_step = state["outer_step"]
-        self._logits = state["logits"]
-        self._sums = DecayedSums(*state["sums"])
-        self._scale = state["scale"]
-        self._log_mixtures.rows = state["log_mixtures"]
-        self._noise.rows = state["noise"]
-        self._present_noise = state["present_noise"]
-        self._free_logits = state["free_logits"]
-        self._free_log_mixtures.rows = state["free_log_mixtures"]
-        self._evidence = Evidence(state["advantages"].tolist())
+    def warnings(self, estimate: MixtureEstimate, outer_steps: int) -> list[str]:
+        found = super().warnings(estimate, outer_steps)
+        uniform = 1 / len(estimate.weights)
+        far = np.abs(estimate.weights - uniform) > 2 * estimate.standard_errors
+        if self.config.search.step != 0 and not far.any():
+            found.append(
+                "No source's weight differs from uniform by more than two standard errors: the "
+                "search was too short or too noisy to tell the sources apart."
+            )
+        # Near a good mixture all sources are worth the same next, so that scores cannot tell it
+        # from its neighbours, nor from uniform: no evidence is asked of the small moves.
+        unsure = estimate.better is not None and estimate.better < CONFIDENT
+        if unsure and not self.start.from_bigrams:
+            found.append(
+                "The search was too short or too noisy to show that its mixture is better than the "
+                f"one it began with: the probability is {estimate.better:.0%}, and "
+                f"{CONFIDENT:.0%} is wanted. Search for more steps, or raise search.target_batch."
+            )
+        return found
 
 
-@dataclass
-class ReferenceController:
-    """The authors' public code, for comparison: Adam on z from one micro-batch's raw scores.
-
-    Sources absent from the micro-batch score 0, and the last mixture is the result.
-    """
-
-    initial: FloatArray
-    rate: float
-    beta1: float = 0.9
-    beta2: float = 0.95
-    outer_step: int = 0
-    _logits: FloatArray = field(init=False)
-    _first: FloatArray = field(init=False)
-    _second: FloatArray = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._logits = np.log(self.initial) - np.log(self.initial).mean()
-        self._first, self._second = np.zeros((2, len(self.initial)))
-
-    @property
-    def mixture(self) -> FloatArray:
-        return softmax(self._logits)
-
-    def update(self, sums: FloatArray) -> ScoreEstimate:
-        self.outer_step += 1
-        estimate = DecayedSums.zeros(len(self.initial)).add(sums, 0.0).estimate()
-        mixture = self.mixture
-        gradient = -mixture * (estimate.mean - mixture @ estimate.mean)
-        self._first = self.beta1 * self._first + (1 - self.beta1) * gradient
-        self._second = self.beta2 * self._second + (1 - self.beta2) * gradient**2
-        first = self._first / (1 - self.beta1**self.outer_step)
-        second = self._second / (1 - self.beta2**self.outer_step)
-        self._logits = self._logits - self.rate * first / (np.sqrt(second) + 1e-8)
-        return estimate
-
-    @property
-    def standard_errors(self) -> FloatArray:
-        """None are known."""
-        return np.zeros_like(self.initial)
-
-    def result(self) -> MixtureEstimate:
-        return MixtureEstimate(self.mixture, np.zeros_like(self.initial))
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "outer_step": self.outer_step,
-            "logits": self._logits,
-            "first": self._first,
-            "second": self._second,
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.outer_step = state["outer_step"]
-        self._logits = state["logits"]
-        self._first, self._second = state["first"], state["second"]
+def _surface_lines(mixture: MixtureFile) -> list[str]:
+    """What is predicted, and where the evidence disagrees."""
+    search = mixture.search
+    predicted = search["predictions"]
+    lines = [
+        f"predicted loss on {target}: {found['loss']:.3f} +- {found['deviation']:.3f}, at uniform "
+        f"{predicted['uniform'][target]['loss']:.3f} +- "
+        f"{predicted['uniform'][target]['deviation']:.3f}"
+        for target, found in predicted["answer"].items()
+    ]
+    return lines + [f"warning: the evidence disagrees: {each}" for each in search["disagreements"]]
 
 
-def build_controller(
-    method: str,
-    search: SearchSection,
-    initial: FloatArray,
-    project: Callable[[FloatArray], FloatArray] | None = None,
-    tied: TiedSources | None = None,
-    step: float = STEP,
-    epochs: FloatArray | None = None,
-) -> Controller:
-    """The controller of a method that compares gradients; see `FastMixController`."""
-    if method == "reference":
-        assert tied is None
-        assert project is None
-        return ReferenceController(initial, search.reference_rate)
-    assert method == "fastmix"
-    return FastMixController(
-        initial,
-        step,
-        search.decay,
-        search.prior_strength,
-        project,
-        tied,
-        search.quick_start,
-        epochs,
-        search.repetitions,
+def epochs_by_source(names: Sequence[str], epochs: Sequence[float | None]) -> str:
+    """In words, without sources whose epochs are not known."""
+    return ", ".join(
+        f"{name} {times:.3g}"
+        for name, times in zip(names, epochs, strict=True)
+        if times is not None
     )
+
+
+def may_begin_with_bigrams(config: Config) -> bool:
+    """As far as the configuration says: what sources and targets hold decides the rest."""
+    search = config.search
+    return search.reuse is None and search.initial in ("auto", BIGRAM)
+
+
+def begins_with_bigrams(
+    config: Config, sources: Sequence[Source], targets: Sequence[Source]
+) -> bool:
+    """Whether the first mixture is that of bigram statistics.
+
+    Raises:
+        UserError: if that is asked for where it cannot be.
+    """
+    search = config.search
+    text = not any_masked([*sources, *targets])
+    if search.initial == "auto":
+        return may_begin_with_bigrams(config) and text and bool(targets)
+    if search.initial != BIGRAM:
+        return False
+    if not text:
+        raise UserError(
+            f"search.initial: {BIGRAM} compares text, where every token counts; sources or "
+            "targets here hold conversations: give `uniform` or a mixture"
+        )
+    return True
+
+
+def bigram_mixture(config: Config, inputs: Inputs) -> FloatArray:
+    """[S] what bigram statistics suggest, before constraints.
+
+    Reads a sample of every source and target.
+
+    Raises:
+        UserError: if one holds no sequence at all.
+    """
+    return first_mixture(
+        inputs.sources,
+        inputs.targets,
+        target_weights(config),
+        inputs.tokenizer.vocab_size,
+        budget_tokens(config),
+        config.search.repetitions,
+    )
+
+
+def _bigram_mixture_together(run: Run) -> FloatArray | None:
+    """[S] what the search begins with if bigram statistics decide. Collective: rank 0 reads for
+    all, and its sums are everyone's."""
+    inputs, layout = run.inputs, run.layout
+    if not begins_with_bigrams(run.config, inputs.sources, inputs.targets):
+        return None
+    import torch
+
+    received = torch.zeros(len(inputs.sources), dtype=torch.float64)
+    if layout.is_main:
+        received = torch.from_numpy(bigram_mixture(run.config, inputs))
+    mixture: FloatArray = layout.broadcast_from_main(received.to(layout.device)).cpu().numpy()
+    return mixture
+
+
+def search_start(config: Config, data: OpenedData, bigrams: FloatArray | None) -> SearchStart:
+    """Resolve `search.initial`, `search.reuse` and `search.constraints`.
+
+    Args:
+        config: of a search.
+        data: opened.
+        bigrams: [S] the bigram mixture, if the search begins with it.
+
+    Raises:
+        UserError: if a file is wrong, or no mixture keeps to the constraints.
+    """
+    names, search = config.source_names, config.search
+    reuse = None
+    if search.reuse is not None:
+        reuse = resolve_reuse(search.reuse, data.sources, data.tokenizer_sha256)
+        initial = reuse.initial
+    elif bigrams is not None:
+        initial = bigrams
+    else:
+        initial = given_initial(config, data)
+    from_bigrams = bigrams is not None
+    if search.constraints is None:
+        return SearchStart(initial, None, None, reuse, from_bigrams)
+    of = Sources(names, data.tokens)
+    constraints = (
+        ConstraintSet(search.constraints, of, LIMITS)
+        if reuse is None
+        else TiedConstraintSet(search.constraints, of, LIMITS, reuse.tied)
+    )
+    limited = constraints.apply(initial)
+    return SearchStart(limited.weights, constraints, limited, reuse, from_bigrams)
+
+
+def budget_tokens(config: Config) -> float:
+    """The large run's where it is known, else the search's own."""
+    limits = config.search.constraints
+    if limits is not None and limits.budget_tokens is not None:
+        return float(limits.budget_tokens)
+    return float(config.train.tokens)

@@ -1,8 +1,8 @@
-"""`method: ngram`, or `fastmix ngram`: the mixture whose token pairs look most like the target's.
+"""`method: ngram`, or `fastmix ngram`: the mixture whose bigrams look most like the target's.
 
 The control that every search must beat: no model is trained. Each source is a distribution over
-pairs of neighbouring tokens, a mixture of sources is the mixture of these, and the target's
-log-likelihood under it is concave in the shares: the best one is found exactly.
+bigrams, a mixture of sources is the mixture of these, and the target's log-likelihood under it is
+concave in the shares: the best one is found exactly.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastmix_mega.arrays import FloatArray
-from fastmix_mega.config.schema import Config
+from fastmix_mega.config.base import Section, TokenCount
 from fastmix_mega.data.inputs import Inputs
+from fastmix_mega.methods.base import target_weights
+from fastmix_mega.methods.untrained import UntrainedMethod
 from fastmix_mega.mixture.bigram import (
     Tokens,
     pair_keys,
@@ -24,32 +26,55 @@ from fastmix_mega.mixture.bigram import (
 MOST_ITERATIONS = 20_000
 
 
+class NgramSection(Section):
+    """`method: ngram` only: a mixture from pairs of tokens."""
+
+    tokens: TokenCount = 4_000_000
+    """Tokens that are read of each source, at most."""
+
+
+class Ngram(UntrainedMethod):
+    """See the module's docstring."""
+
+    name = "ngram"
+    Settings = NgramSection
+    needs_targets = True
+    free_sections = ("ngram",)
+
+    def weights(self, inputs: Inputs) -> tuple[FloatArray, list[str]]:
+        fit = self.fit(inputs)
+        warnings = []
+        if fit.gap > 1e-4:
+            warnings.append(f"The fit ended {fit.gap:.2g} nats per pair from the best one at most.")
+        return fit.shares, warnings
+
+    def fit(self, inputs: Inputs) -> Fit:
+        """The mixture of the sources, from at most `ngram.tokens` tokens of each.
+
+        Raises:
+            UserError: if a source or a target is too short for two sequences.
+        """
+        vocab_size, tokens = inputs.tokenizer.vocab_size, self.settings.tokens
+        targets = [
+            pair_keys(read_sequences(each, tokens, 2), vocab_size) for each in inputs.targets
+        ]
+        keys, weights = weighted_pairs(targets, target_weights(self.given))
+        likelihoods = np.stack(
+            [
+                source_likelihoods(read_sequences(source, tokens, 2), keys, vocab_size)
+                for source in inputs.sources
+            ],
+            axis=1,
+        )  # [P, S]
+        return fit_mixture(likelihoods, weights)
+
+
 @dataclass(frozen=True)
 class Fit:
     shares: FloatArray
     """[S], on the simplex."""
     gap: float
     """Nats per pair by which the best mixture can be better at most."""
-
-
-def ngram_fit(config: Config, inputs: Inputs) -> Fit:
-    """The mixture of the configuration's sources, from at most `ngram.tokens` tokens of each.
-
-    Raises:
-        UserError: if a source or a target is too short for two sequences.
-    """
-    vocab_size, tokens = inputs.tokenizer.vocab_size, config.ngram.tokens
-    targets = [pair_keys(read_sequences(each, tokens, 2), vocab_size) for each in inputs.targets]
-    given = np.array([target.weight for target in config.targets], np.float64)
-    keys, weights = weighted_pairs(targets, given)
-    likelihoods = np.stack(
-        [
-            source_likelihoods(read_sequences(source, tokens, 2), keys, vocab_size)
-            for source in inputs.sources
-        ],
-        axis=1,
-    )  # [P, S]
-    return fit_mixture(likelihoods, weights)
 
 
 def fit_mixture(likelihoods: FloatArray, weights: FloatArray, tolerance: float = 1e-6) -> Fit:

@@ -24,7 +24,7 @@ from fastmix_mega.arrays import FloatArray
 from fastmix_mega.data.rows import Source
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.constraints.solve import Node, project
-from fastmix_mega.mixture.simplex import fresh_epochs, most_readings, softmax, worth_of_epochs
+from fastmix_mega.mixture.simplex import fresh_epochs, most_epochs, softmax, worth_of_epochs
 
 MOST_SOURCE_TOKENS = 4_000_000
 """Read of one source."""
@@ -35,7 +35,7 @@ MOST_TARGET_TOKENS = 1_000_000
 SMOOTHING = 300.0
 """a: as many tokens of the mixture at large as each token's followers are mixed with. From 80 to
 1,000 the losses of a swarm of small proxies were predicted alike; with 300 the law's own loss is
-nearest to theirs, and less of the mixture is junk than with 100 (docs/decisions.md)."""
+nearest to theirs, and less of the mixture is junk than with 100 (research/decisions.md)."""
 FLOOR = 0.02
 """Share of the uniform mixture in the answer: a source that pairs rule out can still win."""
 LEAST_GAIN = 1e-9
@@ -169,14 +169,14 @@ def least_loss(counts: PairCounts, budget: float, repetitions: float) -> FloatAr
 
 
 def read_within_reason(mixture: FloatArray, tokens: FloatArray, budget: float) -> FloatArray:
-    """[S] the nearest mixture that reads no source more than `most_readings`.
+    """[S] the nearest mixture that reads no source more than `most_epochs`.
 
     Args:
         mixture: [S], sum 1.
         tokens: [S] of the sources.
         budget: in tokens.
     """
-    most = np.minimum(most_readings(budget / tokens) * tokens / budget, 1.0)
+    most = np.minimum(most_epochs(budget / tokens) * tokens / budget, 1.0)
     every = Node(sources=range(len(tokens)))
     return project(every, np.maximum(mixture, 1e-300), np.zeros_like(most), most)
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from fastmix_mega.arrays import FloatArray
 
-MOST_READINGS = 8.0
+MOST_EPOCHS = 8.0
 """Of a source. Pairs that are read again count as known better, and scores of the next steps see no
 further than these; a model also learns the text by heart, and a small source at 24 readings cost
-1.4 nats (docs/quality.md)."""
+1.4 nats (research/bigram_regime.md)."""
 
 
 def softmax(logits: FloatArray) -> FloatArray:
@@ -30,7 +30,7 @@ def effective_sources(mixture: FloatArray) -> float:
     return float(np.exp(entropy(mixture)))
 
 
-def sampling_law(
+def sampling_distribution(
     mixture: FloatArray, exploration: float, explored: FloatArray | None = None
 ) -> FloatArray:
     """q = (1 - e) * mixture + e * explored; exactly the mixture for e = 0.
@@ -47,12 +47,12 @@ def sampling_law(
     return (1 - exploration) * mixture + exploration * explored
 
 
-def loss_weights(mixture: FloatArray, law: FloatArray) -> FloatArray:
+def loss_weights(mixture: FloatArray, distribution: FloatArray) -> FloatArray:
     """mixture / q: what makes sampling from q have the mixture's expected gradient.
 
     A source that is never drawn has no weight to give.
     """
-    return np.divide(mixture, law, out=np.zeros_like(mixture), where=law > 0)
+    return np.divide(mixture, distribution, out=np.zeros_like(mixture), where=distribution > 0)
 
 
 def worth_of_epochs(epochs: FloatArray, repetitions: float) -> FloatArray:
@@ -71,14 +71,14 @@ def fresh_epochs(epochs: FloatArray, repetitions: float) -> FloatArray:
     return np.minimum(epochs, 1.0) + repetitions * (1 - worth_of_epochs(epochs, repetitions))
 
 
-def most_readings(epochs: FloatArray) -> float:
-    """Of any source at the budget: `MOST_READINGS`, or twice as many as the budget must read where
+def most_epochs(epochs: FloatArray) -> float:
+    """Of any source at the budget: `MOST_EPOCHS`, or twice as many as the budget must read where
     all sources together are too small for that.
 
     Args:
         epochs: [S] how often each source would be read if it were the only one.
     """
-    return max(MOST_READINGS, 2 / float((1 / epochs).sum()))
+    return max(MOST_EPOCHS, 2 / float((1 / epochs).sum()))
 
 
 def exponentiated_gradient(
@@ -117,8 +117,13 @@ class DecayedSums:
     weight_squared: FloatArray
 
     @classmethod
-    def zeros(cls, source_count: int) -> DecayedSums:
-        return cls(*np.zeros((4, source_count)))
+    def zeros(cls, *shape: int) -> DecayedSums:
+        return cls(*np.zeros((4, *shape)))
+
+    @property
+    def stacked(self) -> FloatArray:
+        """[4, S], from which `DecayedSums(*stacked)` is made again."""
+        return np.stack((self.total, self.square, self.weight, self.weight_squared))
 
     def add(self, sums: FloatArray, decay: float) -> DecayedSums:
         """Fade and add one window's [4, S]: sums of w x, w x^2, w and w^2 over observations x of

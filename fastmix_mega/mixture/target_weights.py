@@ -13,10 +13,11 @@ import numpy as np
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.mixture.simplex import DecayedSums, ScoreEstimate, softmax
+from fastmix_mega.resumable import Resumable
 
 
 @dataclass
-class TargetWeights:
+class TargetWeights(Resumable):
     """[K] weights of the targets' losses.
 
     With `step` 0 they stay the given ones. Otherwise they follow exponentiated-gradient ascent on
@@ -24,6 +25,8 @@ class TargetWeights:
     the mixture is searched for the target that is worst off (Sagawa et al., 2020, arXiv 1911.08731,
     algorithm 1, with excess losses as in DoReMi, arXiv 2305.10429).
     """
+
+    resumes = ("_log", "reference")
 
     given: FloatArray
     """Where they start; any positive numbers."""
@@ -48,12 +51,6 @@ class TargetWeights:
         excess = losses - self.reference
         moved = self._log + self.step * (excess - softmax(self._log) @ excess)
         self._log = moved - moved.max()
-
-    def state(self) -> dict[str, Any]:
-        return {"log": self._log, "reference": self.reference}
-
-    def load(self, state: dict[str, Any]) -> None:
-        self._log, self.reference = state["log"], state["reference"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class TargetResult:
         return found
 
 
-class TargetScores:
+class TargetScores(Resumable):
     """Every source's score for every target by itself, over the outer steps of a search.
 
     Args:
@@ -92,12 +89,14 @@ class TargetScores:
         outer_steps: of the whole search; the result is over their last half.
     """
 
+    resumes = ("_steps", "_stacked_sums", "_late", "_late_shares", "_gains")
+
     def __init__(self, target_count: int, source_count: int, decay: float, outer_steps: int):
         shape = (target_count, source_count)
         self._decay = decay
         self._first = outer_steps // 2
         self._steps = 0
-        self._sums = DecayedSums(*np.zeros((4, *shape)))
+        self._sums = DecayedSums.zeros(*shape)
         self._late: FloatArray | None = None
         self._late_shares = np.zeros(target_count)
         self._gains = np.zeros(shape)
@@ -135,24 +134,16 @@ class TargetScores:
         shares = self._late_shares / self._late_shares.sum()
         if self._late is None:
             return TargetResult(shares, None, None)
-        late = DecayedSums(*np.zeros((4, *self._gains.shape))).add(self._late, 0.0)
+        late = DecayedSums.zeros(*self._gains.shape).add(self._late, 0.0)
         return TargetResult(shares, late.estimate(), self._gains)
 
-    def state(self) -> dict[str, Any]:
-        sums = self._sums
-        return {
-            "steps": self._steps,
-            "sums": np.stack((sums.total, sums.square, sums.weight, sums.weight_squared)),
-            "late": self._late,
-            "late_shares": self._late_shares,
-            "gains": self._gains,
-        }
+    @property
+    def _stacked_sums(self) -> FloatArray:
+        return self._sums.stacked
 
-    def load(self, state: dict[str, Any]) -> None:
-        self._steps = state["steps"]
-        self._sums = DecayedSums(*state["sums"])
-        self._late, self._late_shares = state["late"], state["late_shares"]
-        self._gains = state["gains"]
+    @_stacked_sums.setter
+    def _stacked_sums(self, stacked: FloatArray) -> None:
+        self._sums = DecayedSums(*stacked)
 
 
 def pool_targets(files: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -56,11 +56,11 @@ class TiedSources:
         return mixture
 
     @property
-    def even_law(self) -> FloatArray:
+    def even_distribution(self) -> FloatArray:
         """[S] what an explored sample is drawn from: even over the free shares.
 
         The group counts as one. With many untouched sources the free ones are seen much oftener
-        than under a uniform law, which is what makes their search cheap.
+        than under a uniform distribution, which is what makes their search cheap.
         """
         count = 1 + len(self.free)
         return self.expand(np.full(count, 1.0 / count))

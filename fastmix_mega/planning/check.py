@@ -7,40 +7,30 @@ so that the check takes seconds whatever the size of the corpora.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from fastmix_mega.config.methods import SWARMS, UNTRAINED
 from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import SourceConfig
 from fastmix_mega.data.choices import ChoiceSource
 from fastmix_mega.data.conversations import ConversationSource
-from fastmix_mega.data.overlap import document_hashes, shared_documents
 from fastmix_mega.data.rows import Source
 from fastmix_mega.data.source import open_source
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
-from fastmix_mega.methods.choice import TARGETLESS, as_method
-from fastmix_mega.methods.online import schedule_of
-from fastmix_mega.methods.start import (
-    SearchStart,
-    begins_with_token_pairs,
-    may_begin_with_token_pairs,
-    search_start,
-)
+from fastmix_mega.methods.base import Method, OpenedData
+from fastmix_mega.methods.fastmix import epochs_by_source
+from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture.constraints.apply import epochs_at
-from fastmix_mega.mixture.file import resolve_mixture
-from fastmix_mega.mixture.stages import average_mixture, resolve_stages
 from fastmix_mega.model import kernels
 from fastmix_mega.model.presets import ModelShape, resolve_shape
+from fastmix_mega.planning.data_checks import overlaps, run_folder_and_data, same_files
+from fastmix_mega.planning.folder_checks import changed_schedule, clash, unknown_names
 from fastmix_mega.planning.rules import as_yaml, nearest_layout, problems
 from fastmix_mega.training.identity import differences
-
-PRIOR = "regmix.prior"
+from fastmix_mega.training.run import Verb
 
 
 @dataclass
@@ -59,7 +49,7 @@ def require_no_mistakes(findings: Findings) -> None:
 
 
 def check(
-    config: Config, processes: int, mode: str = "search", allowed: Collection[str] = ()
+    config: Config, processes: int, mode: Verb = "search", allowed: Collection[str] = ()
 ) -> Findings:
     """Look for everything that could go wrong.
 
@@ -70,30 +60,44 @@ def check(
         allowed: names of differences to the run in the folder that the user has said yes to.
     """
     found = Findings()
-    untrained = mode == "search" and config.method in UNTRAINED
-    trains_as = "train" if config.method in SWARMS else mode
+    method = method_of(config, mode)
+    # Runs in folders below the search's own are trainings.
+    trains_as = mode if method.own_run else "train"
     steps = [
-        iter(()) if untrained else _warm_up(config),
-        _run_folder(config, mode, allowed, found),
-        _inputs(config, mode, found),
+        _run_folder(method, allowed, found),
+        _inputs(method, found),
         _start(config, found),
-        _search(config) if mode == "search" else iter(()),
-        iter(()) if untrained else _layout(config, processes, trains_as, found),
-        iter(()) if untrained else _kernels(config, trains_as, found),
+        _search(method, found),
     ]
+    if method.trains:
+        steps += [
+            _warm_up(config),
+            _layout(method.config, processes, trains_as, found),
+            _kernels(method.config, trains_as, found),
+        ]
     for step in steps:
         found.mistakes.extend(f"  {message}" for message in step)
     return found
 
 
-def describe(config: Config, findings: Findings) -> str:
+def mode_of(config: Config) -> str:
+    """`search` or `train`, whichever a configuration is made for.
+
+    One that names targets is a search's, whatever else it holds; without any, one that gives a
+    mixture or stages is a training run's.
+    """
+    trains = bool(config.model_fields_set & {"mixture", "stages"})
+    return "train" if trains and not config.targets else "search"
+
+
+def describe(config: Config, findings: Findings, mode: str = "search") -> str:
     """What `fastmix check` prints."""
     lines = list(findings.facts)
     lines += [f"warning: {warning}" for warning in findings.warnings]
     if findings.mistakes:
         lines += [f"{len(findings.mistakes)} mistake(s):", *findings.mistakes]
     else:
-        lines.append(f"ready: fastmix search, run folder {config.run_dir}")
+        lines.append(f"ready: fastmix {mode}, run folder {config.run_dir}")
     return "\n".join(lines)
 
 
@@ -106,9 +110,8 @@ def _warm_up(config: Config) -> Iterator[str]:
         )
 
 
-def _run_folder(
-    config: Config, mode: str, allowed: Collection[str], found: Findings
-) -> Iterator[str]:
+def _run_folder(method: Method, allowed: Collection[str], found: Findings) -> Iterator[str]:
+    config = method.given
     directory = Path(config.run_dir)
     try:
         above = (directory, *directory.parents, Path("."))
@@ -122,21 +125,21 @@ def _run_folder(
         yield f"run_dir: cannot write to {existing}"
     else:
         try:
-            changed = differences(config, mode)
+            changed = differences(config, method.verb, method.own_run, method.free_sections)
         except OSError as error:
             yield f"run_dir: {error.filename}: {error.strerror}"
             return
-        for difference in changed:
-            if difference.can_be_allowed and difference.name in allowed:
-                found.warnings.append(f"allowed: {difference.text}")
-                continue
-            yield (
-                f"run_dir: {directory} holds another run: {difference}; name another run_dir, or "
-                "move that one away"
-            )
+        yield from unknown_names(type(config), allowed, changed)
+        refused = [each for each in changed if not (each.can_be_allowed and each.name in allowed)]
+        found.warnings += [f"allowed: {each.text}" for each in changed if each not in refused]
+        if refused:
+            yield clash(directory, refused)
+        elif changed:
+            yield from changed_schedule(config, found.warnings)
 
 
-def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
+def _inputs(method: Method, found: Findings) -> Iterator[str]:
+    config = method.given
     tokenizer: Tokenizer | None = None
     try:
         tokenizer = Tokenizer(config.tokenizer)
@@ -146,7 +149,7 @@ def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
         yield str(error)
     opened: dict[str, Source] = {}
     groups: list[tuple[str, list[SourceConfig]]] = [("sources", list(config.sources))]
-    if mode == "search":
+    if method.verb == "search":
         groups.append(("targets", list(config.targets)))
     groups.append(("evaluation.sets", list(config.evaluation.sets)))
     for group, entries in groups:
@@ -176,10 +179,13 @@ def _inputs(config: Config, mode: str, found: Findings) -> Iterator[str]:
                 )
             if tokenizer is not None:
                 yield from _same_tokenizer(where, source, tokenizer)
-    yield from _mixtures(config, mode, opened, tokenizer, found)
+    yield from _mixtures(method, opened, tokenizer, found)
     _conversations(opened, found)
     yield from _enough(config, opened, found)
-    yield from _overlaps(config, opened)
+    yield from same_files(config.sources)
+    entries = [entry for _, group in groups for entry in group]
+    yield from run_folder_and_data(config.run_dir, entries, found.warnings)
+    yield from overlaps(opened, found.warnings)
 
 
 def _start(config: Config, found: Findings) -> Iterator[str]:
@@ -241,89 +247,33 @@ def _same_tokenizer(where: str, source: Source, tokenizer: Tokenizer) -> Iterato
 
 
 def _mixtures(
-    config: Config,
-    mode: str,
-    opened: dict[str, Source],
-    tokenizer: Tokenizer | None,
-    found: Findings,
+    method: Method, opened: dict[str, Source], tokenizer: Tokenizer | None, found: Findings
 ) -> Iterator[str]:
+    config = method.given
     given = [opened.get(f"sources: {name}") for name in config.source_names]
     sources = [source for source in given if source is not None]
     if len(sources) < len(given) or tokenizer is None:
-        return  # Their mistakes are told already.
-    tokens = [source.num_tokens for source in sources]
-    at = "at the mixture it begins with"
+        return  # Their mistakes are reported already.
+    targets = [opened.get(f"targets: {target.name}") for target in config.targets]
+    known = [target for target in targets if target is not None]
+    data = OpenedData(sources, known, tokenizer.sha256)
     try:
-        if mode == "search" and config.method in SWARMS:
-            prior = resolve_mixture(config.regmix.prior, config.source_names, tokens, PRIOR)
-            if (prior <= 0).any():
-                yield f"{PRIOR}: a source with a weight of 0 would never be drawn; drop the source"
-            found.facts.append(f"swarm: {config.regmix.runs} proxy runs")
-        if mode == "train":
-            stages = resolve_stages(config, tokens)
-            weights = average_mixture(stages, config.train.steps)
-        else:
-            targets = [opened.get(f"targets: {target.name}") for target in config.targets]
-            known = [target for target in targets if target is not None]
-            start = _search_start(config, sources, known, tokenizer, found)
-            weights = start.initial
-            if _waits_for_pairs(config):
-                yield from _room(config, start.from_pairs)
-            if config.method == "fastmix":
-                schedule = schedule_of(config, start.from_pairs)
-                found.facts.append(
-                    f"{schedule.outer_steps:,} outer steps, the first after step "
-                    f"{schedule.warmup:,} of {config.train.steps:,}"
-                )
-            if start.from_pairs:
-                at = "at uniform, before it has read token pairs"
+        preview = method.preview(data)
     except UserError as error:
         yield str(error)
         return
-    if mode == "search" and (weights <= 0).any():
+    found.facts += preview.facts
+    found.warnings += preview.warnings
+    yield from preview.mistakes
+    if method.verb == "search" and (preview.weights <= 0).any():
         yield (
             "the first mixture of the search (search.initial or search.reuse, within the "
             "constraints) has a weight of 0, which could never recover; give it a small one, or "
             "drop the source"
         )
-    shown = _epochs(config.source_names, epochs_at(weights, tokens, config.train.tokens))
-    found.facts.append(f"epochs in this run, {at}: {shown}")
-
-
-def _search_start(
-    config: Config,
-    sources: Sequence[Source],
-    targets: Sequence[Source],
-    tokenizer: Tokenizer,
-    found: Findings,
-) -> SearchStart:
-    """What the search begins with, but for token pairs: reading them is left to the search, and
-    uniform stands for them."""
-    pairs = None
-    if begins_with_token_pairs(config, sources, targets):
-        pairs = np.full(len(sources), 1 / len(sources))
-        found.facts.append(
-            "the search begins with the mixture that token pairs suggest (search.initial)"
-        )
-    start = search_start(config, sources, tokenizer.sha256, pairs)
-    if start.reuse is not None:
-        found.facts += start.reuse.lines(config.search, config.train.steps)
-        found.warnings += [f"search.reuse: {note}" for note in start.reuse.notes]
-    limits = config.search.constraints
-    if limits is not None and limits.budget_tokens is not None and start.limited is not None:
-        shown = _epochs(config.source_names, start.limited.epochs)
-        found.facts.append(
-            f"epochs at {limits.budget_tokens:,} tokens, at the initial mixture: {shown}"
-        )
-    return start
-
-
-def _epochs(names: list[str], epochs: Sequence[float | None]) -> str:
-    return ", ".join(
-        f"{name} {times:.3g}"
-        for name, times in zip(names, epochs, strict=True)
-        if times is not None
-    )
+    epochs = epochs_at(preview.weights, data.tokens, config.train.tokens)
+    shown = epochs_by_source(config.source_names, epochs)
+    found.facts.append(f"epochs in this run, {preview.when}: {shown}")
 
 
 def _enough(config: Config, opened: dict[str, Source], found: Findings) -> Iterator[str]:
@@ -352,77 +302,21 @@ def _enough(config: Config, opened: dict[str, Source], found: Findings) -> Itera
     )
 
 
-def _overlaps(config: Config, opened: dict[str, Source]) -> Iterator[str]:
-    """A target inside a source would make the source look good for the wrong reason."""
-    hashes = {
-        where: document_hashes(each.files)
-        for where, each in opened.items()
-        if not where.startswith("sources")
-    }
-    for name in config.source_names:
-        source = opened.get(f"sources: {name}")
-        if source is None or not hashes:
-            continue
-        known = document_hashes(source.files)
-        for where, wanted in hashes.items():
-            count = shared_documents(known, wanted)
-            if count:
-                yield (
-                    f"{where}: {count} of its documents are also in source {name}; remove "
-                    "them from one side"
-                )
+def _unused(config: Config, found: Findings) -> None:
+    """Keys of a training run, which a search does not look at."""
+    for key in ("mixture", "stages"):
+        if key in config.model_fields_set:
+            found.warnings.append(f"{key}: is for fastmix train; a search does not look at it")
 
 
-def _search(config: Config) -> Iterator[str]:
-    search = config.search
-    if not config.targets and config.method not in TARGETLESS:
+def _search(method: Method, found: Findings) -> Iterator[str]:
+    config = method.given
+    if method.verb == "search":
+        _unused(config, found)
+    if method.verb == "search" and method.needs_targets and not config.targets:
         yield f"targets: a search needs at least one (method: {config.method})"
-        return
-    if config.method in (*SWARMS, *UNTRAINED):
-        return
-    if config.method == "doremi" and config.parallel.pipeline > 1:
-        yield "method: doremi runs two models at once; it needs parallel.pipeline: 1"
-    config = as_method(config)
-    search = config.search
-    if config.method not in ("odm", "doremi") and search.target_batch < len(config.targets):
-        yield (
-            f"search.target_batch ({search.target_batch}) must be at least the number of targets "
-            f"({len(config.targets)})"
-        )
-    yield from _objective(config)
-    if not _waits_for_pairs(config):
-        yield from _room(config, from_pairs=False)
-
-
-def _waits_for_pairs(config: Config) -> bool:
-    """Whether the length of the warm-up is known only once the sources are open."""
-    return config.search.warmup is None and may_begin_with_token_pairs(config)
-
-
-def _room(config: Config, from_pairs: bool) -> Iterator[str]:
-    schedule = schedule_of(config, from_pairs)
-    if schedule.outer_steps == 0:
-        # Half of a longer run is a longer warm-up, too.
-        least = schedule.window + (schedule.window if from_pairs else schedule.warmup)
-        yield (
-            f"search: {config.train.steps} steps leave no room for an update after "
-            f"{schedule.warmup} steps of warm-up; train at least {least} steps"
-        )
-
-
-def _objective(config: Config) -> Iterator[str]:
-    search, names = config.search, {target.name for target in config.targets}
-    if search.objective == "minimax" and len(names) < 2:
-        yield "search.objective: minimax needs at least two targets; use mean"
-    if search.target_reference == "warmup":
-        return
-    if search.objective != "minimax":
-        yield "search.target_reference is of search.objective: minimax; leave it out"
-    given = set(search.target_reference)
-    for name in sorted(names - given):
-        yield f"search.target_reference: no loss for the target {name}"
-    for name in sorted(given - names):
-        yield f"search.target_reference: {name} is no target"
+    else:
+        yield from method.problems()
 
 
 def _layout(config: Config, processes: int, mode: str, found: Findings) -> Iterator[str]:

@@ -30,7 +30,6 @@ def problems(
         *_processes(parallel, config, processes),
         *_sequence(parallel, config),
         *_zero(parallel, mode),
-        *_experts(config),
     ]
     if shape is not None:
         found += [*_tensor(parallel, shape), *_pipeline(parallel, config, shape, processes)]
@@ -124,14 +123,6 @@ def _zero(parallel: ParallelSection, mode: str) -> Iterator[str]:
         yield (
             "parallel.zero: stage 3 shards the head away from the scores; a search runs with "
             "ZeRO stage 1 or 2"
-        )
-
-
-def _experts(config: Config) -> Iterator[str]:
-    if config.model.experts > 1:
-        yield (
-            "model.experts: mixture-of-experts proxies are not supported; megatron-core's router "
-            "needs TransformerEngine, and its token dispatcher CUDA streams; set it to 1"
         )
 
 

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastmix_mega.config.methods import SWARMS, UNTRAINED
-from fastmix_mega.config.schema import Config, load_config
+from fastmix_mega.config.parse import read_settings, validated
+from fastmix_mega.config.schema import Config
 from fastmix_mega.data.indexed import read_manifest
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic, write_json
-from fastmix_mega.mixture.reuse import old_mixture_path
+from fastmix_mega.mixture.file import mixture_path
+from fastmix_mega.training.seed_folders import seed_folders
 
 FIXED = ("run", "verb", "model")
 """Differences that no `--allow-changed` lets pass: the checkpoint would not fit."""
@@ -41,8 +42,6 @@ class Difference:
         return self.text + (hint if self.can_be_allowed else "")
 
 
-FREE_IF_LOOPLESS = ("regmix", "ngram")
-"""What may differ where a search has no training loop of its own."""
 FREE_SECTIONS = ("run_dir", "log", "checkpoint", "guards", "parallel", "kernels")
 """A continued run may log, save, be laid out over processes and computed otherwise than before."""
 
@@ -72,33 +71,43 @@ def starting_point(config: Config) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def differences(config: Config, mode: str) -> list[Difference]:
+def differences(
+    config: Config, verb: str, own_run: bool = True, free_sections: Collection[str] = ()
+) -> list[Difference]:
     """How the run in the configuration's folder differs from this one; empty if it may go on.
 
     Only a folder that holds results is compared: checkpoints, or a finished run's mixture.json.
+
+    Args:
+        config: the run.
+        verb: `search` or `train`.
+        own_run: whether the folder itself holds the checkpoints of a run. Other methods have
+            their runs, if any, in folders below, which are compared one by one.
+        free_sections: sections that may differ.
     """
     directory = Path(config.run_dir)
     checkpoints = any(directory.glob("checkpoints/step_*"))
     finished = (directory / "mixture.json").exists()
-    # Methods without a training loop of their own have their runs, if any, in folders below.
-    loopless = mode == "search" and config.method in (*SWARMS, *UNTRAINED)
-    begun = loopless and (directory / "run.json").exists()
+    begun = not own_run and (directory / "run.json").exists()
+    seeds = seed_folders(directory)
+    if seeds and not (directory / "run.json").exists():
+        names = ", ".join(path.name for path in seeds[:3])
+        return [Difference("run", f"it holds the runs of several seeds ({names})")]
     if not checkpoints and not finished and not begun:
         return []
     if not checkpoints and not begun:
         return [Difference("run", "it holds a finished run without a checkpoint to go on from")]
     try:
         there = json.loads((directory / "run.json").read_bytes())
-        before = load_config(directory / "config.yaml")
+        path = directory / "config.yaml"
+        before = validated(read_settings(path), type(config), str(path))
     except (OSError, ValueError, UserError):
         return [Difference("run", "it holds checkpoints, but no readable run.json and config.yaml")]
     found = list(_compare("", before.model_dump(mode="json"), config.model_dump(mode="json")))
-    if loopless:
-        # A swarm may grow, and be fitted anew; its runs are compared one by one.
-        found = [each for each in found if each.name.split(".")[0] not in FREE_IF_LOOPLESS]
-    here = _identity(config, mode)
+    found = [each for each in found if each.name.split(".")[0] not in free_sections]
+    here = _identity(config, verb)
     if there.get("verb") != here["verb"]:
-        found.append(Difference("verb", f"fastmix {there.get('verb')} there, fastmix {mode} here"))
+        found.append(Difference("verb", f"fastmix {there.get('verb')} there, fastmix {verb} here"))
     for prefix, digest in here["data"].items():
         if there.get("data", {}).get(prefix, digest) != digest:
             found.append(Difference(f"data:{prefix}", f"the data of {prefix} has changed"))
@@ -127,7 +136,7 @@ def _identity(config: Config, mode: str) -> dict[str, Any]:
     }
     if mode == "search" and config.search.reuse is not None:
         with suppress(OSError):  # A missing file is told where the mixture is read.
-            content = old_mixture_path(config.search.reuse).read_bytes()
+            content = mixture_path(config.search.reuse.mixture).read_bytes()
             identity["data"][config.search.reuse.mixture] = hashlib.sha256(content).hexdigest()
     return identity
 

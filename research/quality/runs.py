@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import one_thread
-from fastmix_mega.config.schema import Config, load_config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import load_config
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.files import read_jsonl
-from fastmix_mega.methods.search import search as search_mixture
+from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture.file import MixtureFile, read_mixture
 
 Overrides = Sequence[str]
@@ -156,12 +157,7 @@ def _child(words: list[str], mode: str, log: Path) -> None:
         os.dup2(descriptor, 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         config = load_config(words[0], words[1:])
-        if mode == "search":
-            search_mixture(config)
-        else:
-            from fastmix_mega.training.trainer import run
-
-            run(config, "train")
+        method_of(config, "train" if mode == "train" else "search").search()
         code = 0
     except BaseException:
         traceback.print_exc()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.plain_model import PlainModel, PlainTraining
-from fastmix_mega.config.schema import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.training.engine.head_scores import VocabularyShard, preconditioner

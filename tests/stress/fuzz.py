@@ -27,7 +27,8 @@ from typing import Any
 
 import yaml
 
-from fastmix_mega.config.schema import Config, load_config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import load_config
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.presets import resolve_shape

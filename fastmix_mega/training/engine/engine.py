@@ -25,8 +25,9 @@ from fastmix_mega.training.engine.batches import MicroBatch
 from fastmix_mega.training.engine.choice_loss import ChoiceLoss, weigh_choices
 from fastmix_mega.training.engine.head_meter import HeadMeter
 from fastmix_mega.training.engine.hook_meter import HookMeter
-from fastmix_mega.training.engine.loss_meters import EXCESS_LOSSES, LOSSES, LossMeter
+from fastmix_mega.training.engine.loss_meters import LossMeter
 from fastmix_mega.training.engine.meters import GradientAccess, ScoreMeter
+from fastmix_mega.training.engine.observation import HeadScores, Observation, SequenceLosses
 from fastmix_mega.training.engine.optimizer_access import OptimizerAccess
 from fastmix_mega.training.engine.passes import Forward, Passes, build_passes
 from fastmix_mega.training.engine.schedule import learning_rate
@@ -60,11 +61,9 @@ class TrainingEngine:
         shape: of the model.
         layout: this process's place.
         source_count: S.
-        scores: `search.scores`; or LOSSES or EXCESS_LOSSES, which are measured by `loss_meter`; or
-            None to measure nothing (training with a fixed mixture).
+        observes: what a search observes of the training; None for nothing.
         weights: to start from; None draws them from the seed.
         conversations: whether micro-batches may hold them.
-        reference: the weights of the model that EXCESS_LOSSES are measured against.
     """
 
     def __init__(
@@ -73,15 +72,14 @@ class TrainingEngine:
         shape: ModelShape,
         layout: Layout,
         source_count: int,
-        scores: str | None = None,
+        observes: Observation | None = None,
         weights: Weights | None = None,
         conversations: bool = False,
-        reference: Weights | None = None,
     ) -> None:
         self.config = config
         self.layout = layout
         self.kernels: Kernels = choose(
-            config, "train" if scores is None else "search", conversations=conversations
+            config, "train" if observes is None else "search", conversations=conversations
         )
         model = build_model(config, shape, layout, self.kernels, weights)
         self.deepspeed = initialize_deepspeed(config, model, layout)
@@ -96,28 +94,33 @@ class TrainingEngine:
         """Losses of the last step's sequences, [b] per micro-batch; on the replica's reporter."""
         self.meter: ScoreMeter | None = None
         self.loss_meter: LossMeter | None = None
-        if scores == LOSSES:
-            self.loss_meter = LossMeter(source_count, layout, self._sequence_losses)
-        elif scores == EXCESS_LOSSES:
-            assert reference is not None
-            other = build_model(config, shape, layout, self.kernels, reference).eval()
-            self.loss_meter = LossMeter(
-                source_count,
-                layout,
-                self._sequence_losses,
-                lambda batch: self._token_losses(other, batch),
-            )
-        elif scores is not None:
+        if isinstance(observes, SequenceLosses):
+            self.loss_meter = self._build_loss_meter(observes, shape, source_count)
+        elif observes is not None:
             access = GradientAccess(model, optimizer, self.passes, config, layout)
-            if scores == "head":
+            if isinstance(observes, HeadScores):
                 self.meter = HeadMeter(access, source_count)
             else:
-                self.meter = HookMeter(access, source_count, scores)
+                self.meter = HookMeter(access, source_count, observes.parameters)
         positions = positions_of_rank(
             config.train.seq_length, layout.context.rank, layout.context.size
         )
         self._positions = positions.to(layout.device)
         self._dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+
+    def _build_loss_meter(
+        self, observes: SequenceLosses, shape: ModelShape, source_count: int
+    ) -> LossMeter:
+        reference_losses = None
+        if observes.reference is not None:
+            other = build_model(
+                self.config, shape, self.layout, self.kernels, observes.reference
+            ).eval()
+
+            def reference_losses(batch: MicroBatch) -> Tensor:
+                return self._token_losses(other, batch)
+
+        return LossMeter(source_count, self.layout, self._sequence_losses, reference_losses)
 
     @property
     def micro_batches_per_step(self) -> int:

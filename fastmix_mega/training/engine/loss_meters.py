@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,10 +11,6 @@ from torch import Tensor
 from fastmix_mega.parallel.layout import Layout
 from fastmix_mega.training.engine.batches import MicroBatch
 from fastmix_mega.training.engine.sums import SourceSums
-
-LOSSES = "<losses>"
-EXCESS_LOSSES = "<excess losses>"
-"""What an engine is asked to measure in place of scores; no parameter's name has such letters."""
 
 TokenLosses = Callable[[MicroBatch], Tensor]
 """A model's [b, s] losses of a micro-batch's tokens, those that this process holds."""
@@ -61,3 +58,11 @@ class LossMeter:
             values = context.sum(values / context.size)
         if self._layout.is_reporter:
             self.sums.add(batch.sources, values)
+
+    def state(self) -> dict[str, Any]:
+        """What a run that is resumed within a window needs of this process."""
+        return {"sums": self.sums.state(), "enabled": self.enabled}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.sums.load(state["sums"])
+        self.enabled = state["enabled"]

@@ -20,7 +20,6 @@ from fastmix_mega.parallel.layout import Layout
 from fastmix_mega.training.engine import head_scores
 from fastmix_mega.training.engine.batches import MicroBatch
 from fastmix_mega.training.engine.head_scores import VocabularyShard
-from fastmix_mega.training.engine.loss_meters import EXCESS_LOSSES, LOSSES
 from fastmix_mega.training.engine.optimizer_access import OptimizerAccess
 from fastmix_mega.training.engine.passes import Forward, Passes
 from fastmix_mega.training.engine.sums import SourceSums
@@ -129,11 +128,6 @@ class ScoreMeter(Protocol):
         """What a resumed run needs of this process: directions by parameter, sums and counters."""
 
     def load(self, state: dict[str, Any]) -> None: ...
-
-
-def needs_single_source(scores: str) -> bool:
-    """Whether every micro-batch must hold one source for these scores."""
-    return scores not in ("head", LOSSES, EXCESS_LOSSES)
 
 
 class Meter:

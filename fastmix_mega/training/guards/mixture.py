@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fastmix_mega.resumable import Resumable
 
-class MixtureGuard:
+
+class MixtureGuard(Resumable):
     """Watches the lines of history.jsonl. On rank 0 only.
 
     Args:
@@ -18,6 +20,8 @@ class MixtureGuard:
             error is told of; 1 watches for none.
         names: of the sources.
     """
+
+    resumes = ("_collapsed", "_doubtful")
 
     def __init__(self, min_effective: float, max_doubtful: float, names: Sequence[str]) -> None:
         self._min_effective = min_effective
@@ -59,12 +63,6 @@ class MixtureGuard:
             "source": name,
             "weight": weight,
         }
-
-    def state(self) -> dict[str, bool]:
-        return {"collapsed": self._collapsed, "doubtful": self._doubtful}
-
-    def load(self, state: dict[str, bool]) -> None:
-        self._collapsed, self._doubtful = state["collapsed"], state["doubtful"]
 
 
 def is_collapsed(effective_sources: float, least: float, source_count: int) -> bool:

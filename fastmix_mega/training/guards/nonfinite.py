@@ -12,9 +12,10 @@ from torch import Tensor
 
 from fastmix_mega.data.sampler import Draw
 from fastmix_mega.parallel.layout import Layout
+from fastmix_mega.resumable import Resumable
 
 
-class NonFiniteGuard:
+class NonFiniteGuard(Resumable):
     """Counts skipped steps.
 
     Args:
@@ -22,6 +23,8 @@ class NonFiniteGuard:
         names: of the sources.
         layout: this process's place.
     """
+
+    resumes = ("count",)
 
     def __init__(self, limit: int, names: Sequence[str], layout: Layout) -> None:
         self.count = 0

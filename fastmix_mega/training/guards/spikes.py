@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from fastmix_mega.resumable import Resumable
+
 LINES_BEFORE = 10
 """Lines that are only learned from; fewer give no useful deviation."""
 
@@ -13,13 +15,15 @@ WINDOW = 10
 """The mean and the variance forget exponentially, over about this many lines."""
 
 
-class LossSpikes:
+class LossSpikes(Resumable):
     """Watches the loss of each line of metrics.jsonl. On rank 0 only.
 
     Args:
         limit: standard deviations above the mean that are a spike; 0 watches nothing.
         names: of the sources.
     """
+
+    resumes = ("_count", "_mean", "_variance")
 
     def __init__(self, limit: float, names: Sequence[str]) -> None:
         self._limit = limit
@@ -63,13 +67,6 @@ class LossSpikes:
         change = loss - self._mean
         self._mean += share * change
         self._variance = (1 - share) * (self._variance + share * change**2)
-
-    def state(self) -> dict[str, float]:
-        return {"count": self._count, "mean": self._mean, "variance": self._variance}
-
-    def load(self, state: dict[str, float]) -> None:
-        self._count = int(state["count"])
-        self._mean, self._variance = state["mean"], state["variance"]
 
 
 def describe_spike(event: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from fastmix_mega.config.schema import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data import remote
 from fastmix_mega.data.indexed import IndexedTokens
 from fastmix_mega.data.source import TokenSource

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from fastmix_mega.cli import main as cli
-from fastmix_mega.config.schema import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.evaluation.generate import greedy

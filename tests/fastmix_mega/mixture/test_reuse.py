@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmix_mega.config.schema import parse_config
 from fastmix_mega.config.sections import ReuseSection
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.data.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ from fastmix_mega.mixture.simplex import (
     geometric_mean,
     loss_weights,
     mixture_standard_error,
-    sampling_law,
+    sampling_distribution,
     softmax,
 )
 
@@ -25,17 +25,19 @@ logit_vectors = arrays(np.float64, 5, elements=some.floats(-6, 6))
 def test_weighted_law_is_the_mixture(logits: np.ndarray, exploration: float) -> None:
     """q * (mixture / q) = mixture: what makes reweighting and sampling agree in expectation."""
     mixture = softmax(logits)
-    law = sampling_law(mixture, exploration)
+    law = sampling_distribution(mixture, exploration)
     assert law.sum() == pytest.approx(1)
     np.testing.assert_allclose(law * loss_weights(mixture, law), mixture, rtol=1e-12)
 
 
 def test_extreme_laws() -> None:
     mixture = np.array([0.7, 0.2, 0.1])
-    assert sampling_law(mixture, 0) is mixture
+    assert sampling_distribution(mixture, 0) is mixture
     assert loss_weights(mixture, mixture).tolist() == [1, 1, 1]
-    np.testing.assert_allclose(sampling_law(mixture, 1), 1 / 3)
-    np.testing.assert_allclose(loss_weights(mixture, sampling_law(mixture, 1)), 3 * mixture)
+    np.testing.assert_allclose(sampling_distribution(mixture, 1), 1 / 3)
+    np.testing.assert_allclose(
+        loss_weights(mixture, sampling_distribution(mixture, 1)), 3 * mixture
+    )
 
 
 @given(logit_vectors, arrays(np.float64, 5, elements=some.floats(-3, 3)), some.floats(-5, 5))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmix_mega.config.schema import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.errors import UserError

@@ -13,8 +13,8 @@ from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinea
 from packaging.version import Version
 from torch import nn
 
-from fastmix_mega.config.schema import parse_config
 from fastmix_mega.config.sections import ParallelSection
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.gpt import build_model
 from fastmix_mega.model.initialize import initialize_weights

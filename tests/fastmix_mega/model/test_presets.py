@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from fastmix_mega.config.schema import parse_config
 from fastmix_mega.config.sections import ModelSection, ParallelSection
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.model.gpt import build_model
 from fastmix_mega.model.kernels import choose
 from fastmix_mega.model.presets import PRESETS, resolve_shape

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from fastmix_mega.config.schema import parse_config
 from fastmix_mega.config.sections import ParallelSection
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.planning.check import check
 from fastmix_mega.planning.rules import as_yaml, nearest_layout, problems, valid_layouts

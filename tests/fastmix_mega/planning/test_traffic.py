@@ -2,8 +2,8 @@
 
 import pytest
 
-from fastmix_mega.config.schema import load_config
 from fastmix_mega.config.sections import ParallelSection
+from fastmix_mega.configuration import load_config
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.planning.traffic import outer_traffic, step_traffic
 

@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from fastmix_mega.config.schema import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.files import append_jsonl, read_jsonl
 from fastmix_mega.training.telemetry import RunLog
 from tests.full_disk import files_of_at_most

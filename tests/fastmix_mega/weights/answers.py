@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastmix_mega.config.schema import Config, load_config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import load_config
 from fastmix_mega.evaluation.model import AnsweringModel
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastmix_mega.config.schema import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture.file import read_mixture

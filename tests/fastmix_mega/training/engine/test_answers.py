@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fastmix_mega.config.schema import Config, parse_config
+from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import ParallelSection
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.data.sampler import Draw

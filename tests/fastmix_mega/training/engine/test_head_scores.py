@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fastmix_mega.config.schema import Config, parse_config
+from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import ParallelSection
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.model.gpt import ProxyModel, build_model
 from fastmix_mega.model.kernels import choose
 from fastmix_mega.model.presets import resolve_shape
