@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from fastmix_mega.config.constraints import Constraints
-from fastmix_mega.errors import UserError
 from fastmix_mega.export.formats import writer_of
 from fastmix_mega.export.plan import Plan
 from fastmix_mega.files import write_atomic
