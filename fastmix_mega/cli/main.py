@@ -40,6 +40,7 @@ from fastmix_mega.cli import evaluate as cli_evaluate
 from fastmix_mega.cli import launch
 from fastmix_mega.cli import mixtures as cli_mixture
 from fastmix_mega.cli import retrain as cli_retrain
+from fastmix_mega.cli import watch as cli_watch
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Nodes
 from fastmix_mega.cli.seeds import report_on, search_seeds
@@ -152,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(verb=_report)
     cli_mixture.add_verbs(verbs)
     cli_audit.add_verb(verbs)
+    cli_watch.add_verb(verbs)
     cli_evaluate.add_verb(verbs, _positive, main)
     cli_retrain.add_verb(verbs, _positive, main)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)

@@ -15,6 +15,8 @@ from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.data.order import SampleOrder, subset_size
 from fastmix_mega.data.repetition import proxy_share, repetition_notes
 from fastmix_mega.errors import UserError
+from fastmix_mega.files import read_jsonl
+from tests.launch import run_config
 
 SAMPLES = 318
 """Of each tiny source: 5,100 tokens in sequences of 16."""
@@ -93,21 +95,12 @@ def test_it_needs_a_budget(settings: dict[str, Any]) -> None:
         parse_config(settings | {"search": search})
 
 
-def test_a_search_draws_only_the_subset(
-    settings: dict[str, Any], corpora: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Through the real search: the trainer's sources are cut, and the run ends."""
-    from fastmix_mega.training import trainer
-    from tests.launch import run_config
-
-    opened: list[Any] = []
-    real = trainer.open_inputs
-
-    def watch(*given: Any) -> Any:
-        opened.append(real(*given))
-        return opened[-1]
-
-    monkeypatch.setattr(trainer, "open_inputs", watch)
-    config = matched(settings, 4 * parse_config(settings).train.tokens)
-    run_config(config.model_dump(mode="json"), "search")
-    assert [source.num_samples for source in opened[0].sources] == [round(SAMPLES / 4)] * 4
+def test_a_search_reads_only_the_subset(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Through the real search: with one sequence of each source left, they are learned by heart."""
+    tokens = parse_config(settings).train.tokens
+    losses = {}
+    for name, budget in (("whole", tokens), ("cut", 1000 * tokens)):
+        config = matched(settings, budget).model_dump(mode="json")
+        run = run_config("search", config, tmp_path / name)
+        losses[name] = read_jsonl(run / "metrics.jsonl")[-1]["loss"]
+    assert losses["cut"] < losses["whole"] - 0.1
