@@ -13,6 +13,8 @@ from fastmix_mega.quantities import parse_quantity
 
 HUGGING_FACE = "huggingface"
 """The one format of models; all others are of mixtures."""
+OLMIX = "olmix"
+"""The one format of evidence: many runs with their mixtures and losses."""
 
 
 def add_verbs(verbs: Any) -> None:
@@ -66,6 +68,9 @@ def add_verbs(verbs: Any) -> None:
         type=Path,
         metavar="FILE",
         help="tokens and rows by source, as YAML, for numbers that are epochs or shares of rows",
+    )
+    take.add_argument(
+        "--metrics", type=Path, metavar="FILE", help="olmix: the metrics.csv beside ratios.csv"
     )
     take.set_defaults(verb=_import)
 
@@ -177,6 +182,13 @@ def _import(options: argparse.Namespace) -> int:
         from fastmix_mega.weights.hf_export import import_huggingface
 
         print("\n".join(import_huggingface(options.file, options.output)))
+        return 0
+    if options.format == OLMIX:
+        from fastmix_mega.export.evidence import import_olmix
+
+        if options.metrics is None:
+            raise UserError("--from olmix takes two tables: give --metrics metrics.csv as well")
+        print("\n".join(import_olmix(options.file, options.metrics, options.output)))
         return 0
     from fastmix_mega.export.take import import_mixture
     from fastmix_mega.export.units import read_sizes

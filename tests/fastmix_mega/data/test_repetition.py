@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastmix_mega.config.schema import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.data.order import SampleOrder, subset_size
 from fastmix_mega.data.repetition import proxy_share, repetition_notes
