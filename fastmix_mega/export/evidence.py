@@ -1,7 +1,7 @@
 """Runs that others made with many mixtures, as evidence: what each mixture was, and its losses.
 
-olmix writes a swarm as two tables: ratios.csv (a row a run: its mixture) and metrics.csv (a row a run:
-its losses), joined by `run` or `run_id`. They become one JSON file, `fastmix-evidence/1`.
+olmix writes a swarm as two tables: ratios.csv (a row a run: its mixture) and metrics.csv (a row a
+run: its losses), joined by `run` or `run_id`. They become one JSON file, `fastmix-evidence/1`.
 """
 
 from __future__ import annotations
