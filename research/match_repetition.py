@@ -103,7 +103,7 @@ def _settings(
             "seq_length": 128,
             "schedule": {"kind": "cosine", "peak": 6e-3, "warmup": 20},
         },
-        "search": {"match_repetition": matched, "constraints": {"budget_tokens": budget}},
+        "search": {"every": 8, "match_repetition": matched, "constraints": {"budget_tokens": budget}},
         "checkpoint": {"final": False},
         "log": {"wandb": "disabled"},
     }
