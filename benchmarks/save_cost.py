@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fastmix_mega.checkpoint import store
 from fastmix_mega.configuration import load_config
-from fastmix_mega.training.checkpoint import store
 
 
 def timed(owner: Any, name: str, seconds: dict[str, float], label: str) -> None:

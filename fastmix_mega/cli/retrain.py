@@ -119,8 +119,8 @@ def run_study(main: Main, study: Study, processes: int) -> int:
     with run_lock(study.folder, "fastmix retrain"):
         jobs = [(each, seed) for seed in study.seeds for each in study.candidates]
         left = [job for job in jobs if not finished_before(study.config(*job))]
-        for candidate in {candidate.name: (candidate, seed) for candidate, seed in left}.values():
-            require_no_mistakes(check(study.config(*candidate), processes, "train"))
+        for first in {candidate.name: (candidate, seed) for candidate, seed in left}.values():
+            require_no_mistakes(check(study.config(*first), processes, "train"))
         for number, (candidate, seed) in enumerate(left, 1):
             print(f"run {number} of {len(left)}: {candidate.name}, seed {seed}", flush=True)
             words = ["train", str(study.config_path), *study.words(candidate, seed)]

@@ -6,7 +6,6 @@ two kinds of evidence about the loss of every other mixture; the answer is the b
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,9 @@ from fastmix_mega.data.rows import any_masked
 from fastmix_mega.files import write_json
 from fastmix_mega.methods.base import target_weights
 from fastmix_mega.mixture.bigram import read_within_reason
+from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
-from fastmix_mega.mixture.surface import LossSurface
+from fastmix_mega.mixture.surface import LossSurface, fit
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
 
 if TYPE_CHECKING:
@@ -46,6 +46,31 @@ def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel
     model = NgramLossModel(counts, budget, config.search.repetitions)
     count = len(inputs.sources)
     return model.fitted(np.full(count, 1 / count), target_weights(config))
+
+
+def ngram_answer(config: Config, inputs: Inputs) -> FloatArray:
+    """[S] what n-gram statistics alone suggest, without any training.
+
+    Raises:
+        UserError: if a file holds no sequence, or no mixture keeps to the limits.
+    """
+    names = config.source_names
+    tokens = [source.num_tokens for source in inputs.sources]
+    limits = config.search.constraints
+    budget = float(config.train.tokens)
+    project = None
+    if limits is not None:
+        budget = float(limits.budget_tokens or budget)
+        project = ConstraintSet(limits, Sources(names, tokens), "search.constraints").project
+    model, even = ngram_model(config, inputs, budget), np.full(len(names), 1 / len(names))
+    found = fit(even, model, [(0.0, None, None)] * len(inputs.targets))
+
+    def allowed(mixture: FloatArray) -> FloatArray:
+        sizes = np.array(tokens, np.float64)
+        mixture = read_within_reason(mixture, sizes, budget)
+        return mixture if project is None else project(mixture)
+
+    return found.best(target_weights(config), allowed)
 
 
 def surface_controller(
@@ -168,13 +193,3 @@ def write_surface(run_dir: str, config: Config, controller: SurfaceController) -
         ],
     }
     write_json(Path(run_dir) / SURFACE_FILE, content)
-
-
-def without_scores(found: LossSurface) -> LossSurface:
-    """The same surface as n-grams alone would have it."""
-    plain = []
-    for each in found.targets:
-        mean = np.zeros_like(each.mean)
-        mean[:2] = each.mean[0], found.constants.beta
-        plain.append(replace(each, mean=mean))
-    return LossSurface(found.reference, found.ngrams, plain, found.constants)

@@ -21,7 +21,6 @@ from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import Source, any_masked
 from fastmix_mega.errors import UserError
 from fastmix_mega.methods.base import (
-    FEW_OUTER_STEPS,
     OpenedData,
     Preview,
     given_initial,

@@ -14,7 +14,7 @@ from fastmix_mega.weights.names import parameter_names
 
 def scored_parameter_problems(config: Config) -> Iterator[str]:
     """A regular expression that is none, or that matches nothing."""
-    scores = config.search.scores
+    scores = config.search.scores or "head"
     if scores == "head":
         return
     from fastmix_mega.training.engine.hook_scores import no_such_parameters, select_parameters

@@ -81,7 +81,7 @@ def check(
     return found
 
 
-def mode_of(config: Config) -> str:
+def mode_of(config: Config) -> Verb:
     """`search` or `train`, whichever a configuration is made for.
 
     One that names targets is a search's, whatever else it holds; without any, one that gives a
@@ -193,7 +193,7 @@ def _start(config: Config, found: Findings) -> Iterator[str]:
     """What the run starts from; nothing where it goes on from its own checkpoint."""
     if config.init_from is None:
         return
-    from fastmix_mega.training.checkpoint.store import checkpoint_steps
+    from fastmix_mega.checkpoint.store import checkpoint_steps
     from fastmix_mega.weights.init_from import mismatches, open_start
 
     if checkpoint_steps(Path(config.run_dir) / "checkpoints"):

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.config.mistakes import known_paths
 from fastmix_mega.config.parse import read_settings, validated
 from fastmix_mega.config.schema import Config
 from fastmix_mega.errors import UserError
-from fastmix_mega.training.checkpoint.store import checkpoint_steps
 from fastmix_mega.training.engine.schedule import learning_rate
 from fastmix_mega.training.identity import Difference
 

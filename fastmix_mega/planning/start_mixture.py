@@ -6,6 +6,7 @@ from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.methods.base import OpenedData
+from fastmix_mega.methods.evidence import ngram_answer
 from fastmix_mega.methods.fastmix import (
     FastMix,
     begins_with_bigrams,
@@ -19,9 +20,9 @@ from fastmix_mega.training.run import Verb
 
 
 def starting_mixture(config: Config, verb: Verb, inputs: Inputs) -> FloatArray:
-    """[S] what a search or a training begins with, limits included.
+    """[S] what a search knows before it trains, or what a training begins with, limits included.
 
-    Reads a sample of every source and target where bigram statistics decide.
+    Reads a sample of every source and target where n-gram statistics decide.
 
     Raises:
         UserError: if it is not possible.
@@ -30,6 +31,8 @@ def starting_mixture(config: Config, verb: Verb, inputs: Inputs) -> FloatArray:
     method = method_of(config, verb)
     if not isinstance(method, FastMix):
         return method.preview(data).weights
+    if method.takes_surface(data.sources, data.targets):
+        return ngram_answer(method.config, inputs)
     bigrams = None
     if begins_with_bigrams(config, data.sources, data.targets):
         bigrams = bigram_mixture(config, inputs)
@@ -47,7 +50,11 @@ def describe_start(config: Config, verb: Verb) -> str:
         columns[f"at {budget:,} tokens"] = budget
     epochs = [epochs_at(weights, tokens, at) for at in columns.values()]
     wide = max(6, *map(len, config.source_names))
-    lines = ["the mixture at the start:", f"{'source':<{wide}}   share  {'  '.join(columns)}"]
+    title = "the mixture at the start:"
+    method = method_of(config, verb)
+    if isinstance(method, FastMix) and method.takes_surface(inputs.sources, inputs.targets):
+        title = "the mixture that n-gram statistics alone suggest, before any training:"
+    lines = [title, f"{'source':<{wide}}   share  {'  '.join(columns)}"]
     for index, name in enumerate(config.source_names):
         shown = "  ".join(
             f"{epoch[index]:>{len(title)}.3g}" for title, epoch in zip(columns, epochs, strict=True)

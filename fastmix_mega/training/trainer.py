@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastmix_mega.checkpoint import Checkpoints
+from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.data.repetition import proxy_share
@@ -29,8 +31,6 @@ from fastmix_mega.training.callbacks import (
     SpikeWatch,
     StepReport,
 )
-from fastmix_mega.training.checkpoint import Checkpoints
-from fastmix_mega.training.checkpoint.store import checkpoint_steps
 from fastmix_mega.training.engine.batches import (
     even_micro_batches,
     load_micro_batch,

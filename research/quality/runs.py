@@ -26,6 +26,7 @@ from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture.file import MixtureFile, read_mixture
+from research.quality.records import Records
 
 Overrides = Sequence[str]
 
@@ -71,6 +72,14 @@ class Family:
             "train": config.train.model_dump(mode="json", include=_TRAIN_KEYS, exclude_unset=True),
             "sequences": config.evaluation.sequences,
         }
+
+    def records(self, results: Path) -> Records:
+        """What was run of it; `results` is the folder of all families.
+
+        Raises:
+            UserError: if they are of other corpora or settings.
+        """
+        return Records(results / f"{self.name}.jsonl", self.identity())
 
 
 _TRAIN_KEYS = {"steps", "global_batch", "seq_length", "schedule"}

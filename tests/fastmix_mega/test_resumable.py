@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastmix_mega.checkpoint.io import load_tensors, write_tensors
 from fastmix_mega.resumable import Resumable
-from fastmix_mega.training.checkpoint.io import load_tensors, write_tensors
 
 
 class Inner(Resumable):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.sampler import Draw
@@ -26,7 +27,6 @@ from fastmix_mega.training.callbacks import (
     SpikeWatch,
     StepReport,
 )
-from fastmix_mega.training.checkpoint.store import checkpoint_steps
 from fastmix_mega.training.guards.mixture import MixtureGuard
 from fastmix_mega.training.guards.nonfinite import NonFiniteGuard
 from fastmix_mega.training.guards.spikes import LossSpikes

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.files import read_jsonl
-from fastmix_mega.training.checkpoint.store import checkpoint_steps
 from tests.launch import forked
 
 pytestmark = pytest.mark.distributed
