@@ -11,6 +11,8 @@
     fastmix import FILE --from FORMAT --output MIXTURE
     fastmix import FOLDER --from huggingface --output KEYS.yaml
     fastmix eval   RUN_DIR [--tasks A,B] [--nproc N] [key.path=value ...]
+    fastmix audit  BLEND --budget-tokens N [--sizes FILE]
+    fastmix watch  RUN_OR_LOG [--mixture MIXTURE]
     fastmix retrain RUN_DIR [--mixture MIXTURE] [--seeds N] [key.path=value ...]
     fastmix compare A B
     fastmix pool MIXTURE MIXTURE ... --output MIXTURE
@@ -34,12 +36,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastmix_mega import __version__
+from fastmix_mega.cli import audit as cli_audit
 from fastmix_mega.cli import doctor as cli_doctor
 from fastmix_mega.cli import evaluate as cli_evaluate
 from fastmix_mega.cli import launch
 from fastmix_mega.cli import mixtures as cli_mixture
 from fastmix_mega.cli import retrain as cli_retrain
 from fastmix_mega.cli import surface as cli_surface
+from fastmix_mega.cli import watch as cli_watch
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Nodes
 from fastmix_mega.cli.seeds import report_on, search_seeds
@@ -155,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run_dir", type=Path)
     report.set_defaults(verb=_report)
     cli_mixture.add_verbs(verbs)
+    cli_audit.add_verb(verbs)
+    cli_watch.add_verb(verbs)
     cli_evaluate.add_verb(verbs, _positive, main)
     cli_doctor.add_verb(verbs, _positive, _nodes, main)
     cli_retrain.add_verb(verbs, _positive, main)

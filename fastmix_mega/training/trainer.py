@@ -16,6 +16,7 @@ from fastmix_mega.checkpoint import Checkpoints
 from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.repetition import proxy_share
 from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.errors import RunFailed, Stopped, UserError
 from fastmix_mega.model.gpt import chunks_of
@@ -90,7 +91,7 @@ class Trainer:
         self.method = method
         self.layout = layout
         self.config = config = method.config
-        inputs = open_inputs(config)
+        inputs = open_inputs(config, proxy_share(config, method.verb))
         shape = resolve_shape(config.model, inputs.tokenizer.vocab_size)
         start = self._starting_point()
         observes = method.observes(layout, inputs)
