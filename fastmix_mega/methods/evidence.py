@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from fastmix_mega.training.observers import TargetGradients
 
-LONGEST_CONTEXT = 3
+LONGEST_CONTEXT = 2
 """Tokens before each token that the n-gram loss model knows."""
 SURFACE_FILE = "surface.json"
 """In the run folder: the posterior, from which `fastmix surface` predicts."""

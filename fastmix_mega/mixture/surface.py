@@ -43,17 +43,18 @@ class SurfaceConstants:
     beta: float = 1.0
     """Prior mean of what a nat of the n-gram loss model is worth."""
     beta_spread: float = 0.3
-    slope_bias: float = 0.1
-    """SD of a slope's lasting error, as a share of the root mean square of the slopes."""
+    slope_bias: float = 1.0
+    """SD of a slope's lasting error, as a share of the root mean square of the slopes: the bias of
+    a short horizon does not fall with more sequences."""
     scale: float = 0.3
     """Of the prior of d, in nats per unit of share."""
     freedom: float = 2.0
     """Degrees of freedom of that prior."""
-    bend: float = 0.05
+    bend: float = 0.02
     """c, a share."""
     level_noise: float = 0.02
     """SD of a training's loss over seeds, in nats."""
-    misfit: float = 0.05
+    misfit: float = 0.18
     """SD of the surface's own error, in nats per unit of total variation from u."""
 
 
@@ -325,7 +326,8 @@ def _student_posterior(
         prior: [P] means.
         constants: of the prior.
     """
-    variances = np.full(len(prior) - 2, constants.scale**2)
+    # From the wide side: from the narrow one a source that lies by a lot is never set free.
+    variances = np.full(len(prior) - 2, 100 * constants.scale**2 + 1)
     mean: FloatArray = prior
     covariance: FloatArray = np.eye(len(prior))
     for _ in range(EM_ITERATIONS):
