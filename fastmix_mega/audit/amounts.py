@@ -160,7 +160,11 @@ def against_the_intended(case: Case) -> Iterator[Finding]:
                     "give --intended MIXTURE to have it compared with what was meant",
                 )
         return
-    given = {leaf.name: leaf.share or 0.0 for leaf in case.leaves}
+    given: dict[str, float] = {}
+    for leaf in case.leaves:
+        # A source of several files is one.
+        name = leaf.part.source or leaf.name
+        given[name] = given.get(name, 0.0) + (leaf.share or 0.0)
     moved = sum(abs(given.get(n, 0) - meant.get(n, 0)) for n in set(given) | set(meant)) / 2
     if moved > 0.02:
         worst = max(set(given) | set(meant), key=lambda n: abs(given.get(n, 0) - meant.get(n, 0)))

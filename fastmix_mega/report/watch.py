@@ -1,7 +1,8 @@
 """`fastmix watch`: a training run's shares and losses beside what was asked and predicted.
 
-Of our own runs metrics.jsonl tells sequences and loss by source. Logs of Megatron and torchtitan tell
-one loss, and Megatron's the losses of its validation sets: what they do not tell is said, not guessed.
+Of our own runs metrics.jsonl tells sequences and loss by source. Logs of Megatron and torchtitan
+tell one loss, and Megatron's the losses of its validation sets: what they do not tell is said, and
+not guessed.
 """
 
 from __future__ import annotations
