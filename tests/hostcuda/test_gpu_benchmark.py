@@ -1,5 +1,7 @@
-"""benchmarks/gpu.py ends well on hostcuda: two of its parts here, all by the command in its docstring
-with `--tiny --program "-m tests.hostcuda.program"`."""
+"""benchmarks/gpu.py ends well on hostcuda: two of its parts; all of them with
+
+python -m benchmarks.gpu --tiny --program="-m tests.hostcuda.program"
+"""
 
 from __future__ import annotations
 
