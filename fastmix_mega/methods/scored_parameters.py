@@ -12,9 +12,13 @@ from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.weights.names import parameter_names
 
 
-def scored_parameter_problems(config: Config) -> Iterator[str]:
-    """A regular expression that is none, or that matches nothing."""
-    scores = config.search.scores or "head"
+def scored_parameter_problems(config: Config, scores: str) -> Iterator[str]:
+    """A regular expression that is none, or that matches nothing.
+
+    Args:
+        config: for the model.
+        scores: what `search.scores` means for the method.
+    """
     if scores == "head":
         return
     from fastmix_mega.training.engine.hook_scores import no_such_parameters, select_parameters
