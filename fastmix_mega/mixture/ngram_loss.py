@@ -32,8 +32,8 @@ MOST_SOURCE_TOKENS = 4_000_000
 """Read of one source."""
 MOST_TOKENS = 32_000_000
 """Read of all sources together."""
-MOST_TARGET_TOKENS = 1_000_000
-"""Read of all targets together."""
+MOST_TARGET_TOKENS = 400_000
+"""Read of all targets together: the loss is a sum over their distinct n-grams."""
 SMOOTHING = (30.0, 10.0, 5.0, 3.0)
 """a_n of contexts of 1, 2, ... tokens, where they are not fitted."""
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -169,15 +169,15 @@ class NgramLossModel:
 
         best = list(model.smoothing)
         least = loss(best)
-        for factor in (4.0, 2.0, 2.0):
+        moved = True
+        while moved:
+            moved = False
             for place in range(len(best)):
-                for step in (factor, 1 / factor):
-                    while True:
-                        tried = [*best[:place], best[place] * step, *best[place + 1 :]]
-                        value = loss(tried)
-                        if value >= least - 1e-6 or not 0.01 < tried[place] < 1e6:
-                            break
-                        best, least = tried, value
+                for factor in (2.0, 0.5):
+                    tried = [*best[:place], best[place] * factor, *best[place + 1 :]]
+                    value = loss(tried)
+                    if value < least - 1e-6 and 0.01 < tried[place] < 1e6:
+                        best, least, moved = tried, value, True
         return replace(model, smoothing=tuple(best))
 
 

@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastmix_mega.checkpoint import Checkpoints
+from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.repetition import proxy_share
 from fastmix_mega.data.sampler import MixtureSampler
-from fastmix_mega.errors import RunFailed, UserError
+from fastmix_mega.errors import RunFailed, Stopped, UserError
 from fastmix_mega.model.gpt import chunks_of
 from fastmix_mega.model.presets import resolve_shape
+from fastmix_mega.parallel import devices
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
 from fastmix_mega.training.callbacks import (
@@ -28,8 +32,6 @@ from fastmix_mega.training.callbacks import (
     SpikeWatch,
     StepReport,
 )
-from fastmix_mega.training.checkpoint import Checkpoints
-from fastmix_mega.training.checkpoint.store import checkpoint_steps
 from fastmix_mega.training.engine.batches import (
     even_micro_batches,
     load_micro_batch,
@@ -44,7 +46,7 @@ from fastmix_mega.training.guards.spikes import LossSpikes
 from fastmix_mega.training.guards.watchdog import Member, Watchdog
 from fastmix_mega.training.identity import record_run
 from fastmix_mega.training.run import Mixer, Run, RunMethod
-from fastmix_mega.training.stop import Stopped, StopRequest
+from fastmix_mega.training.stop import StopRequest
 from fastmix_mega.training.telemetry import RunLog
 from fastmix_mega.weights.init_from import StartingPoint, open_start_together
 
@@ -89,10 +91,10 @@ class Trainer:
         self.method = method
         self.layout = layout
         self.config = config = method.config
-        inputs = open_inputs(config)
+        inputs = open_inputs(config, proxy_share(config, method.verb))
         shape = resolve_shape(config.model, inputs.tokenizer.vocab_size)
         start = self._starting_point()
-        observes = method.observes(layout)
+        observes = method.observes(layout, inputs)
         self.engine = TrainingEngine(
             config,
             shape,
@@ -164,6 +166,7 @@ class Trainer:
 
     def _open_log(self) -> RunLog:
         log = RunLog(self.config, self.start_step)
+        log.say(devices.describe(self.layout.device.type))
         log.say(f"kernels: {self.engine.kernels}")
         for source in (*self.run.inputs.sources, *self.run.inputs.targets):
             if isinstance(source, ConversationSource):
@@ -281,7 +284,7 @@ class Trainer:
         if not self.agreement.stop(done, self.mixer.policy.mixture, request.wanted):
             return
         if saved != done and not self.checkpoints.save(done, self._state()):
-            raise RuntimeError("asked to stop, but the checkpoint could not be written (see above)")
+            raise RunFailed("asked to stop, but the checkpoint could not be written (see above)")
         if self.layout.is_main:
             request.obeyed()
         raise Stopped(f"stopped after step {done}; start again to go on")
@@ -308,12 +311,13 @@ class Trainer:
         )
 
     def _state(self) -> dict[str, Any]:
-        meter = self.engine.meter
+        meter, loss_meter = self.engine.meter, self.engine.loss_meter
         return {
             "drawn": self.sampler.drawn,
             "losses": self.engine.losses.state(),
             "objective": self.engine.objective.state(),
             "meter": None if meter is None else meter.state(),
+            "loss_meter": None if loss_meter is None else loss_meter.state(),
             "mixer": self.mixer.state(),
             "callbacks": {type(each).__name__: each.state() for each in self.callbacks},
             "held_out": self.checkpoints.held_out(),
@@ -335,6 +339,8 @@ class Trainer:
         self.engine.objective.load(state["objective"])
         if self.engine.meter is not None:
             self.engine.meter.load(state["meter"])
+        if self.engine.loss_meter is not None:
+            self.engine.loss_meter.load(state["loss_meter"])
         self.mixer.load(state["mixer"])
         for callback in self.callbacks:
             callback.load(state["callbacks"][type(callback).__name__])
