@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from data_tools.fast_encoding import FastEncoder
 from data_tools.inputs import InputFile, Unit
 from data_tools.parts import Marker, PartFile
 from data_tools.readers import Problem, ReadOptions, read_unit
+from data_tools.special_text import SpecialText
 from data_tools.workers import Report
 from fastmix_mega.data.indexed import token_dtype
 from fastmix_mega.data.tokenizer import Tokenizer
@@ -41,6 +43,8 @@ class EncodeJob:
     """`library` (the tokenizer's own) or `gigatoken`."""
     chat: ChatOptions | None = None
     """None for text."""
+    special_text: str = "keep"
+    """What becomes of special tokens that text spells; see `data_tools.special_text`."""
 
 
 def make_encoder(job: EncodeJob) -> Callable[[int, Report], Marker]:
@@ -55,8 +59,17 @@ def make_encoder(job: EncodeJob) -> Callable[[int, Report], Marker]:
     return work
 
 
-Encoded = tuple[NDArray[Any], NDArray[np.int32], NDArray[np.uint8] | None]
-"""Tokens end to end, the tokens of each document, and the loss mask of conversations."""
+class Encoded(NamedTuple):
+    """A batch of documents as tokens."""
+
+    tokens: NDArray[Any]
+    """End to end."""
+    lengths: NDArray[np.int32]
+    """[documents] tokens of each that is not `lost`."""
+    mask: NDArray[np.uint8] | None
+    """[tokens], of conversations."""
+    lost: dict[int, str]
+    """Why documents have no tokens, by their place."""
 
 
 class _TextEncoder:
@@ -64,8 +77,11 @@ class _TextEncoder:
 
     def __init__(self, job: EncodeJob, tokenizer: Tokenizer) -> None:
         self._job, self._tokenizer = job, tokenizer
-        self._fast = FastEncoder(tokenizer) if job.backend == "gigatoken" else None
-        self._encode_texts = tokenizer.encode if self._fast is None else self._fast.encode
+        self.notes: Counter[str] = Counter()
+        self._special = SpecialText(tokenizer, job.special_text, self.notes)
+        right = self._special.encode
+        self._fast = FastEncoder(tokenizer, right) if job.backend == "gigatoken" else None
+        self._encode_texts = right if self._fast is None else self._fast.encode
         dtype = token_dtype(tokenizer.vocab_size)
         self._start = np.array([tokenizer.bos] if job.bos else [], dtype)
         self._end = np.array([tokenizer.eod], dtype)
@@ -73,7 +89,9 @@ class _TextEncoder:
     def read(self, unit: Unit) -> Iterator[Any | Problem]:
         if self._fast is not None and unit.start == 0:
             self._fast.begin_file()
-        return read_unit(self._job.files[unit.file], unit, self._job.read)
+        for text in read_unit(self._job.files[unit.file], unit, self._job.read):
+            problem = None if isinstance(text, Problem) else self._special.check((text,))
+            yield text if problem is None else problem
 
     def size(self, document: Any) -> int:
         return len(document)
@@ -86,7 +104,7 @@ class _TextEncoder:
         for place, ids in enumerate(self._encode_texts(documents)):
             arrays += (start, ids, end) if bos else (ids, end)
             lengths[place] = len(ids) + around
-        return np.concatenate(arrays), lengths, None
+        return Encoded(np.concatenate(arrays), lengths, None, {})
 
 
 class _ChatEncoder:
@@ -96,6 +114,7 @@ class _ChatEncoder:
         assert job.chat is not None
         self._job = job
         self._encoder = ChatEncoder(tokenizer, job.chat, job.bos)
+        self.notes = self._encoder.notes
 
     def read(self, unit: Unit) -> Iterator[Any | Problem]:
         return self._encoder.read(self._job.files[unit.file], unit.file, unit, self._job.read)
@@ -104,10 +123,17 @@ class _ChatEncoder:
         return text_size(document)
 
     def encode(self, documents: list[Any]) -> Encoded:
-        encoded = self._encoder.encode(documents)
-        lengths = np.array([len(ids) for ids, _ in encoded], np.int32)
-        tokens = np.concatenate([ids for ids, _ in encoded])
-        return tokens, lengths, np.concatenate([mask for _, mask in encoded])
+        lost: dict[int, str] = {}
+        ids: list[NDArray[Any]] = [np.empty(0, np.int32)]
+        masks = [np.empty(0, np.uint8)]
+        for place, found in enumerate(self._encoder.encode(documents)):
+            if isinstance(found, Problem):
+                lost[place] = found.reason
+            else:
+                ids.append(found[0])
+                masks.append(found[1])
+        lengths = np.array([len(each) for each in ids[1:]], np.int32)
+        return Encoded(np.concatenate(ids), lengths, np.concatenate(masks), lost)
 
 
 def _encode_unit(
@@ -122,10 +148,12 @@ def _encode_unit(
     problems: list[tuple[int, str]] = []
     documents: list[Any] = []
     lines = characters = text_bytes = reported = 0
+    encoder.notes.clear()
 
     def add_documents() -> None:
-        tokens, lengths, masks = encoder.encode(documents)
-        if tokens.min() < 0 or tokens.max() >= job.vocab_size:
+        tokens, lengths, masks, lost = encoder.encode([document for _, document in documents])
+        problems.extend((documents[place][0], reason) for place, reason in lost.items())
+        if len(tokens) and (tokens.min() < 0 or tokens.max() >= job.vocab_size):
             raise UserError(f"tokenizer {job.tokenizer} gives ids outside its own vocabulary")
         part.add(tokens.astype(dtype, copy=False), lengths, masks)
 
@@ -138,7 +166,7 @@ def _encode_unit(
                     part.discard()
                     return Marker(number, 0, 0, lines, 0, 0, problems)
                 continue
-            documents.append(document)
+            documents.append((lines, document))
             characters += encoder.size(document)
             if len(documents) == BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
                 add_documents()
@@ -150,8 +178,11 @@ def _encode_unit(
         if documents:
             add_documents()
             text_bytes += characters
+        if len(problems) > job.max_bad:
+            part.discard()
+            return Marker(number, 0, 0, lines, 0, 0, sorted(problems))
         report(unit.weight - reported)
-        return part.finish(lines, text_bytes, problems)
+        return part.finish(lines, text_bytes, sorted(problems), dict(encoder.notes))
     except BaseException:
         part.discard()
         raise

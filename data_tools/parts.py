@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,6 +44,8 @@ class Marker:
     """CRC-32 of the part's file."""
     problems: list[tuple[int, str]]
     """Line within the unit, from 1, and reason."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What else the user should know, and how often that was so."""
 
 
 class PartFile:
@@ -96,7 +98,13 @@ class PartFile:
             raise
         self._checksum = zlib.crc32(content, self._checksum)
 
-    def finish(self, lines: int, text_bytes: int, problems: list[tuple[int, str]]) -> Marker:
+    def finish(
+        self,
+        lines: int,
+        text_bytes: int,
+        problems: list[tuple[int, str]],
+        notes: dict[str, int] | None = None,
+    ) -> Marker:
         """Give the part its final name, then write its marker."""
         lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, np.int32)
         if self._masks is not None:
@@ -112,7 +120,14 @@ class PartFile:
             raise
         os.replace(self._partial, self._folder / f"{self._unit:08}.part")
         marker = Marker(
-            self._unit, len(lengths), self._tokens, lines, text_bytes, self._checksum, problems
+            self._unit,
+            len(lengths),
+            self._tokens,
+            lines,
+            text_bytes,
+            self._checksum,
+            problems,
+            notes or {},
         )
         unfinished = self._folder / f"{self._unit:08}.{os.getpid()}.marker"
         unfinished.write_bytes(orjson.dumps(asdict(marker)))

@@ -27,6 +27,7 @@ too; a difference ends the run.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,15 +36,18 @@ from typing import Any
 import orjson
 
 from data_tools.chat_encoding import ChatOptions
+from data_tools.columns import ColumnMap, parse_mapping
 from data_tools.commands import run_command, tool_parser
 from data_tools.encoding import EncodeJob, make_encoder
 from data_tools.fast_encoding import BACKENDS
 from data_tools.inputs import InputFile, Unit, cut_into_units, describe_inputs, list_inputs
 from data_tools.joining import join
+from data_tools.notes import add_notes, print_notes
 from data_tools.parts import Marker, PartsFolder
 from data_tools.progress import Progress
 from data_tools.readers import ReadOptions, lines_before
-from data_tools.records import SHAPES, shape_of
+from data_tools.records import FIELDS, SHAPES, TRAIN_ON, shape_of
+from data_tools.special_text import TREATMENTS
 from data_tools.templates import load_template
 from data_tools.workers import run_units
 from fastmix_mega import __version__
@@ -74,6 +78,12 @@ class Options:
     """Of conversations: `plain`, `raw`, `hf`, or a file."""
     record: str = "auto"
     """The shape of conversations, where a file's first row shall not decide."""
+    mapping: ColumnMap = ()
+    """Which columns of conversations are taken for which fields."""
+    train_on: str = "all"
+    """Which turns of conversations count: `all`, or the `last`."""
+    special_text: str = "keep"
+    """What becomes of special tokens that text spells: `keep`, `forbid` or `encode`."""
     workers: int = 1
     fresh: bool = False
     """Throw away what an earlier run left."""
@@ -111,7 +121,9 @@ def preprocess(
     dtype = token_dtype(tokenizer.vocab_size)
     files = list_inputs(inputs, list_file)
     chat = _chat_options(files, options)
-    template = None if chat is None else load_template(chat.template, tokenizer).name
+    template = (
+        None if chat is None else load_template(chat.template, tokenizer, chat.special_text).name
+    )
     masked = chat is not None
     units = cut_into_units(files, options.read.text_unit)
     wanted = _share(len(units), options.task)
@@ -131,11 +143,15 @@ def preprocess(
         tokenizer.vocab_size,
         options.backend,
         chat,
+        options.special_text,
     )
     markers = parts.finished(len(units), dtype, masked)
     _run(job, wanted, markers, options)
     _report_bad_lines(job, [markers[number] for number in wanted], output_prefix)
     ordered = [markers[number] for number in wanted]
+    notes = add_notes(marker.notes for marker in ordered)
+    if not options.quiet:
+        print_notes(notes)
     manifest = {
         "tokenizer_sha256": tokenizer.sha256,
         "vocab_size": tokenizer.vocab_size,
@@ -151,6 +167,7 @@ def preprocess(
             "backend": options.backend,
             "text_bytes": sum(marker.text_bytes for marker in ordered),
             "bad_lines": sum(len(marker.problems) for marker in ordered),
+            **({"notes": notes} if notes else {}),
         },
     }
     pieces = parts.pieces(ordered, dtype, masked)
@@ -171,13 +188,15 @@ def _chat_options(files: Sequence[InputFile], options: Options) -> ChatOptions |
     if options.backend != "library":
         raise UserError(f"--backend {options.backend} is for text; leave it out with --mode sft")
     if options.record == "auto":
-        shapes = [shape_of(file, options.read) for file in files]
+        shapes = [shape_of(file, options.read, options.mapping) for file in files]
     else:
         text = next((file.path for file in files if file.kind == "text"), None)
         if text is not None:
             raise UserError(f"{text} is plain text; conversations come as JSONL or Parquet")
         shapes = [options.record for _ in files]
-    return ChatOptions(options.template, tuple(shapes))
+    return ChatOptions(
+        options.template, tuple(shapes), options.mapping, options.train_on, options.special_text
+    )
 
 
 def _plan(
@@ -187,7 +206,14 @@ def _plan(
     chat: ChatOptions | None,
     template: str | None,
 ) -> dict[str, Any]:
-    conversations = {} if chat is None else {"template": template, "records": list(chat.shapes)}
+    conversations: dict[str, Any] = {}
+    if chat is not None:
+        conversations = {
+            "template": template,
+            "records": list(chat.shapes),
+            "mapping": [list(pair) for pair in chat.mapping],
+            "train_on": chat.train_on,
+        }
     return {
         "format": 1,
         "inputs": describe_inputs(files),
@@ -196,6 +222,7 @@ def _plan(
         "eod": tokenizer.eod,
         "bos": options.bos,
         "backend": options.backend,
+        "special_text": options.special_text,
         "task": list(options.task),
         **conversations,
     }
@@ -284,6 +311,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="auto",
         help="shape of conversations; by default each file's first row decides",
     )
+    parser.add_argument(
+        "--map",
+        type=functools.partial(parse_mapping, FIELDS),
+        default=(),
+        metavar="FIELD=COLUMN,...",
+        help="columns of conversations with other names; FIELD= leaves a column out",
+    )
+    parser.add_argument(
+        "--train-on",
+        choices=TRAIN_ON,
+        default="all",
+        help="of conversations: all answers, or those after the user's last message",
+    )
+    parser.add_argument(
+        "--special-tokens-in-text",
+        choices=TREATMENTS,
+        default="keep",
+        help="such as <|endoftext|> in text: text (the default), a bad line, or the token",
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize")
     parser.add_argument("--max-bad", type=int, default=0, help="bad lines to tolerate")
     parser.add_argument(
@@ -296,6 +342,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError("--workers and --max-bytes must be at least 1")
         if options.mode == "text" and (options.template, options.record) != ("plain", "auto"):
             raise UserError("--template and --record belong to --mode sft")
+        if options.mode == "text" and (options.map or options.train_on != "all"):
+            raise UserError("--map and --train-on belong to --mode sft")
         read = ReadOptions(options.text_key, options.text_unit, options.max_bytes)
         documents, tokens = preprocess(
             options.inputs,
@@ -311,6 +359,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.mode,
                 options.template,
                 options.record,
+                options.map,
+                options.train_on,
+                options.special_tokens_in_text,
                 options.workers,
                 options.fresh,
                 quiet=False,

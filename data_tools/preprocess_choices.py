@@ -12,20 +12,24 @@ be a target or an evaluation set.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from data_tools.chat_encoding import ChatEncoder, ChatOptions
 from data_tools.commands import run_command, tool_parser
+from data_tools.messages import Conversation
+from data_tools.pieces import Piece
 from data_tools.readers import Problem
 from data_tools.templates import load_template
 from fastmix_mega.data.indexed import IndexedWriter, token_dtype
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -65,21 +69,30 @@ def preprocess_choices(
                     f"question {number} has {len(question.choices)} choices and the first one has "
                     f"{count}; make a prefix for each number of choices"
                 )
-            rendered = []
-            for choice in question.choices:
-                pieces = render(
-                    [
-                        {"role": "user", "content": question.question},
-                        {"role": "assistant", "content": choice},
-                    ]
-                )
-                if isinstance(pieces, Problem):
-                    raise UserError(f"question {number}: {pieces.reason}")
-                rendered.append(pieces)
-            for ids, mask in encoder.encode(rendered):
+            rendered = [_sound(pieces, number) for pieces in _rendered(question, render)]
+            for found in encoder.encode(rendered):
+                ids, mask = _sound(found, number)
                 writer.add_document(ids, mask)
                 tokens += len(ids)
     return len(questions), tokens
+
+
+def _rendered(
+    question: Question, render: Callable[[Conversation], list[Piece] | Problem]
+) -> Iterator[list[Piece] | Problem]:
+    for choice in question.choices:
+        yield render(
+            [
+                {"role": "user", "content": question.question},
+                {"role": "assistant", "content": choice},
+            ]
+        )
+
+
+def _sound(found: Found | Problem, number: int) -> Found:
+    if isinstance(found, Problem):
+        raise UserError(f"question {number}: {found.reason}")
+    return found
 
 
 def read_questions(path: Path) -> Iterator[Question]:

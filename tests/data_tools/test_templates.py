@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from data_tools.chat_encoding import ChatEncoder, ChatOptions
+from data_tools.messages import Conversation
+from data_tools.pieces import Piece
 from data_tools.readers import Problem
-from data_tools.records import Conversation
-from data_tools.templates import HEADINGS, Piece, PlainTemplate, load_template, parse_plain
+from data_tools.templates import HEADINGS, PlainTemplate, load_template, parse_plain
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from tests.data_tools.chats import CHATML, byte_tokenizer, sentencepiece_model
