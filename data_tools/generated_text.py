@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
-from data_tools.jinja_sandbox import END, START
+from data_tools.jinja_sandbox import END, STANDS_FOR, START
 from data_tools.pieces import Piece
 from data_tools.readers import Problem
 
+_NAME = re.compile(f"{STANDS_FOR}([0-9]+){STANDS_FOR}")
+
 
 def marked_pieces(
-    text: str, messages: Sequence[dict[str, Any]], counts: Sequence[bool]
+    text: str, roles: Sequence[str], counts: Sequence[bool], skeleton: Callable[[], str]
 ) -> list[Piece] | Problem:
     """The text in pieces, of which the marked ones count if their answer does.
 
     Args:
         text: rendered, with START and END around what is marked.
-        messages: what was rendered.
+        roles: of the messages.
         counts: for each message of the assistant's, whether it does.
+        skeleton: renders the same conversation with `name_of(number)` as each message's text, so
+            that it can be seen where a message stands whatever the texts are.
     """
     segments = list(_segments(text))
     if counts and not any(marked for _, marked in segments):
         return Problem("the chat template marked nothing for an answer")
     if all(counts):
         return [Piece(part, marked) for part, marked in segments]
-    if sum(marked for _, marked in segments) == len(counts):
-        answers = iter(counts)
-        return [Piece(part, marked and next(answers)) for part, marked in segments]
-    return _attributed(segments, messages, counts)
+    marks = sum(marked for _, marked in segments)
+    counted = _by_owner(list(_segments(skeleton())), roles, counts)
+    if marks == len(counts) != len(counted):
+        counted = list(counts)
+    if marks != len(counted):
+        return Problem("the chat template marks pieces that cannot be told to belong to an answer")
+    answers = iter(counted)
+    return [Piece(part, marked and next(answers)) for part, marked in segments]
+
+
+def name_of(number: int) -> str:
+    """What stands for the text of a message in a skeleton."""
+    return f"{STANDS_FOR}{number}{STANDS_FOR}"
 
 
 def _segments(text: str) -> Iterator[tuple[str, bool]]:
@@ -50,40 +62,24 @@ def _segments(text: str) -> Iterator[tuple[str, bool]]:
         yield pending, depth > 0
 
 
-def _attributed(
-    segments: Sequence[tuple[str, bool]],
-    messages: Sequence[dict[str, Any]],
-    counts: Sequence[bool],
-) -> list[Piece] | Problem:
-    """By where the messages stand: a block is of the answer in it, else of the one before it."""
-    whole = "".join(part for part, _ in segments)
-    owners: list[tuple[int, int | None]] = []  # Where a message stands, and which answer it is.
-    cursor = answer = 0
-    for turn in messages:
-        assistant = turn["role"] == "assistant"
-        wanted = turn["content"].strip()
-        if not wanted and turn.get("tool_calls"):
-            wanted = turn["tool_calls"][0]["function"]["name"]
-        place = whole.find(wanted, cursor)
-        if place < 0:
-            return Problem("the chat template writes a message so that it is not found again")
-        owners.append((place, answer if assistant else None))
-        cursor, answer = place + len(wanted), answer + assistant
-    pieces, start = [], 0
+def _by_owner(
+    segments: Sequence[tuple[str, bool]], roles: Sequence[str], counts: Sequence[bool]
+) -> list[bool]:
+    """For each marked segment, whether its answer counts: the one in it, or the one before it, or
+    after a question the next one."""
+    answers = iter(counts)
+    weights = [role == "assistant" and next(answers) for role in roles]
+    found: list[bool] = []
+    last = -1
     for part, marked in segments:
-        end = start + len(part)
-        counted = False
+        numbers = [int(number) for number in _NAME.findall(part)]
         if marked:
-            inside = [
-                owner for place, owner in owners if start <= place < end and owner is not None
-            ]
-            before = [owner for place, owner in owners if place < start]
-            nearest = before[-1] if before else None
-            if nearest is None:
-                # After a question: the next answer's.
-                later = (o for place, o in owners if place >= start and o is not None)
-                nearest = next(later, len(counts) - 1)
-            counted = any(counts[n] for n in inside) if inside else counts[nearest]
-        pieces.append(Piece(part, counted))
-        start = end
-    return pieces
+            owners = [number for number in numbers if roles[number] == "assistant"]
+            if not owners and last >= 0 and roles[last] == "assistant":
+                owners = [last]
+            elif not owners:
+                later = range(last + 1, len(roles))
+                owners = [number for number in later if roles[number] == "assistant"][:1]
+            found.append(any(weights[number] for number in owners))
+        last = max([last, *numbers])
+    return found

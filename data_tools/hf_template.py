@@ -20,8 +20,8 @@ from typing import Any
 
 import jinja2
 
-from data_tools.generated_text import marked_pieces
-from data_tools.jinja_sandbox import TooLongError, limits, make_environment
+from data_tools.generated_text import marked_pieces, name_of
+from data_tools.jinja_sandbox import STANDS_FOR, TooLongError, limits, make_environment
 from data_tools.messages import REASONING, Conversation, strings_in
 from data_tools.pieces import Piece
 from data_tools.readers import Problem
@@ -31,8 +31,6 @@ from fastmix_mega.errors import UserError
 
 INSIDE = "\ufdd2"
 """Within the name of a special token that a message spells."""
-STANDS_FOR = "\ufdd5"
-"""In place of an answer, to see where it begins."""
 _RESERVED = re.compile("[\ufdd0-\ufdd5]")
 _ESCAPE = "\\ufdd2"
 _SPELLED = re.compile(r"<\|[^|<>\s]{1,40}\|>")
@@ -88,7 +86,12 @@ class HuggingFaceTemplate:
             with limits():
                 if self._marks:
                     text = self._text(messages, offered)
-                    found = marked_pieces(text, messages, counts)
+                    found = marked_pieces(
+                        text,
+                        [turn["role"] for turn in messages],
+                        counts,
+                        lambda: self._text(_named(messages), offered),
+                    )
                 else:
                     found = self._by_difference(messages, offered, counts)
         except (jinja2.TemplateError, TooLongError, MemoryError) as error:
@@ -218,6 +221,14 @@ class HuggingFaceTemplate:
         if place < 0 or not after.startswith(other[:place]):
             return common
         return min(common, place)
+
+
+def _named(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With names in place of the messages' texts."""
+    return [
+        turn | {"content": name_of(number)} if turn["content"] else turn
+        for number, turn in enumerate(messages)
+    ]
 
 
 def find_template(tokenizer: Tokenizer) -> Path:

@@ -23,6 +23,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 START, END = "\ufdd0", "\ufdd1"
 """Around generated text while it is rendered: two code points that no text may hold."""
+STANDS_FOR = "\ufdd5"
+"""In place of a message, to see where it stands."""
 TODAY = datetime.datetime(2024, 7, 26)
 """What templates are told that it is, so that a run that goes on tomorrow is the same. Llama 3's
 templates have this date where they are told none."""

@@ -44,7 +44,7 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 KNOWN = frozenset(
     {"role", "from", "content", "value", "name", "tool_calls", "tool_call_id", "function_call"}
-    | {*MARKS, *REASONING, *MEDIA}
+    | {"train_detail", *MARKS, *REASONING, *MEDIA}
 )
 """The fields of a message that are used, or refused if they cannot be."""
 
@@ -56,6 +56,7 @@ def read_messages(turns: Any, field: str) -> Conversation | Problem:
         turns: what the row holds.
         field: where, for what is said of it.
     """
+    turns = _parsed(turns)
     if not isinstance(turns, list) or not turns:
         return Problem(f"{field!r} is not a list of messages")
     found: Conversation = []
@@ -78,6 +79,8 @@ def _message(turn: Any) -> Message | str:
     for field in MEDIA:
         if turn.get(field):
             return f"has {field!r}, and only text can be trained on"
+    if turn.get("train_detail"):
+        return "has 'train_detail', but a message counts as a whole or not at all"
     calls = _calls(turn, name)
     if isinstance(calls, str):
         return calls

@@ -148,7 +148,9 @@ SHAPES = {
 }
 """By name; the first one that fits is taken."""
 _SYSTEM = ("system", "system_prompt")
-_COMMON = (*_SYSTEM, "tools", "functions", *MARKS, *MEDIA)
+_UNSUPPORTED = ("documents", "chat_template_kwargs")
+"""What templates of transformers can be given, which nobody has asked for yet."""
+_COMMON = (*_SYSTEM, "tools", "functions", *MARKS, *MEDIA, *_UNSUPPORTED)
 FIELDS = tuple(
     dict.fromkeys(
         name for shape in SHAPES.values() for name in (*shape.needs, *shape.uses, *_COMMON)
@@ -202,6 +204,9 @@ def _refused(row: dict[str, Any]) -> str | None:
     for name in MEDIA:
         if row.get(name):
             return f"the row has {name!r}, and only text can be trained on"
+    for name in _UNSUPPORTED:
+        if row.get(name):
+            return f"the row has {name!r}, which are not supported; --map {name}= leaves them out"
     marked = counted(row)
     if isinstance(marked, str):
         return f"the row {marked}; --map leaves a column out that means something else (label=)"

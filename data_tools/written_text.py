@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data_tools.messages import REASONING, Conversation, Message, strings_in, tool_name
 from data_tools.readers import Problem
 
+_OPENING = re.compile(r"^\s*<[^<>\s]+>")
 _THOUGHT_ENDS = "</think>"
 
 
@@ -33,6 +35,9 @@ def left_out(
         begin = learnt_so_far if counts else 0
         for what, wanted in _parts(turn, counts):
             end = _end_of(wanted, place, begin)
+            if end is None and counts and _end_of(wanted, text) is not None:
+                # A prompt may open the thought that an answer begins with.
+                end = _end_of(_OPENING.sub("", wanted), place, begin)
             if end is None:
                 return Problem(
                     f"the chat template leaves {what} of message {number} ({turn['role']}) out of "
