@@ -25,10 +25,10 @@ DRAWN = 256
 
 
 def step_rows(folder: Path, budget: float) -> list[Row]:
-    from fastmix_mega.data.batches import MicroBatch, load_micro_batch
-    from fastmix_mega.loop import TrainingLoop
+    from fastmix_mega.config.sections import ParallelSection
     from fastmix_mega.parallel import layout as parallel_layout
-    from fastmix_mega.sections import ParallelSection
+    from fastmix_mega.training.engine.batches import MicroBatch, load_micro_batch
+    from fastmix_mega.training.trainer import TrainingLoop
 
     with parallel_layout.start(ParallelSection()) as layout:
         loop = TrainingLoop(config_of(folder, "demo"), "train", layout)

@@ -83,10 +83,10 @@ def start_up(folder: Path, count: int) -> dict[str, float]:
 
 
 def print_start_up(folder: Path, count: int) -> None:
-    from fastmix_mega.check import check, require_no_mistakes
-    from fastmix_mega.config import parse_config
+    from fastmix_mega.cli.imports import import_libraries
+    from fastmix_mega.configuration import parse_config
     from fastmix_mega.data.inputs import open_inputs
-    from fastmix_mega.imports import import_libraries
+    from fastmix_mega.planning.check import check, require_no_mistakes
 
     config = parse_config(settings_of(folder, count))
     require_no_mistakes(check(config, 1))
@@ -107,8 +107,8 @@ def resident() -> float:
 
 def controller_seconds(count: int) -> list[float]:
     """Of updates late in a search, in processor time."""
-    from fastmix_mega.mixture.controller import build_controller
-    from fastmix_mega.sections import SearchSection
+    from fastmix_mega.config.sections import SearchSection
+    from fastmix_mega.methods.fastmix import build_controller
 
     random = np.random.default_rng(0)
     controller = build_controller("fastmix", SearchSection(), np.full(count, 1 / count))
@@ -135,10 +135,10 @@ def report_row(folder: Path, count: int) -> Row:
 
 
 def measure(count: int, budget: float) -> list[Row]:
-    from fastmix_mega.config import parse_config
-    from fastmix_mega.loop import TrainingLoop
+    from fastmix_mega.config.sections import ParallelSection
+    from fastmix_mega.configuration import parse_config
     from fastmix_mega.parallel import layout as parallel_layout
-    from fastmix_mega.sections import ParallelSection
+    from fastmix_mega.training.trainer import TrainingLoop
 
     rows = []
     with tempfile.TemporaryDirectory() as name:

@@ -26,12 +26,12 @@ def measure(config_path: str, mode: str, overrides: list[str]) -> dict[str, Any]
     """Run three steps in this process (of several, under torchrun); returns peak and prediction."""
     import torch
 
-    from fastmix_mega.config import load_config
+    from fastmix_mega.configuration import load_config
     from fastmix_mega.data.tokenizer import Tokenizer
-    from fastmix_mega.loop import TrainingLoop
     from fastmix_mega.model.presets import resolve_shape
     from fastmix_mega.parallel import layout as layouts
     from fastmix_mega.planning.memory import peak_memory, savings_of
+    from fastmix_mega.training.trainer import TrainingLoop
 
     config = load_config(config_path, overrides)
     shape = resolve_shape(config.model, Tokenizer(config.tokenizer).vocab_size)

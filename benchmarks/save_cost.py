@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fastmix_mega.checkpoint import store
-from fastmix_mega.config import load_config
+from fastmix_mega.configuration import load_config
+from fastmix_mega.training.checkpoint import store
 
 
 def timed(owner: Any, name: str, seconds: dict[str, float], label: str) -> None:
@@ -43,8 +43,8 @@ def main() -> None:
     parser.add_argument("--saves", type=int, default=3)
     options = parser.parse_args()
 
-    from fastmix_mega.loop import TrainingLoop
     from fastmix_mega.parallel import layout as layouts
+    from fastmix_mega.training.trainer import TrainingLoop
 
     config = load_config(options.config, options.overrides)
     # Beside the run folder, whose disk is the one that counts.

@@ -21,7 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.timing import Row, Spread, alternate, one_thread, parser, ratio_row, tell, timed
-from fastmix_mega.engine import head_scores
+from fastmix_mega.training.engine import head_scores
 
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {
@@ -40,8 +40,8 @@ MOST = {"demo": 1.05, "100M": 1.02}
 
 def build_loop(folder: Path, size: str, layout: Any, overrides: dict[str, Any]) -> Any:
     """A search's TrainingLoop over small corpora; `overrides` by section."""
-    from fastmix_mega.config import parse_config
-    from fastmix_mega.loop import TrainingLoop
+    from fastmix_mega.configuration import parse_config
+    from fastmix_mega.training.trainer import TrainingLoop
     from tests.tiny import tiny_settings
 
     settings = tiny_settings(folder, folder / f"run-{size}-{len(overrides)}")
@@ -119,8 +119,8 @@ class Windows:
 
 
 def measure(size: str, budget: float) -> list[Row]:
+    from fastmix_mega.config.sections import ParallelSection
     from fastmix_mega.parallel import layout as parallel_layout
-    from fastmix_mega.sections import ParallelSection
     from tests.tiny import write_corpora
 
     rows = []
@@ -157,8 +157,8 @@ def profile(size: str) -> None:
     """Where processor time goes, plain steps and scored ones."""
     import torch
 
+    from fastmix_mega.config.sections import ParallelSection
     from fastmix_mega.parallel import layout as parallel_layout
-    from fastmix_mega.sections import ParallelSection
     from tests.tiny import write_corpora
 
     with (

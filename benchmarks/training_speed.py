@@ -55,7 +55,7 @@ WEIGHTS = "weights.pt"
 
 
 def config_of(folder: Path, size: str, overrides: dict[str, Any] | None = None) -> Any:
-    from fastmix_mega.config import parse_config
+    from fastmix_mega.configuration import parse_config
     from tests.tiny import tiny_settings
 
     settings = tiny_settings(folder, folder / f"run-{size}")
@@ -138,9 +138,9 @@ def bare(size: str, folder: Path) -> None:
 
 
 def measure_ours(size: str, folder: Path, layout: Any, budget: float) -> list[Row]:
-    from fastmix_mega.data.batches import MicroBatch
-    from fastmix_mega.loop import TrainingLoop
     from fastmix_mega.model.gpt import named_parts
+    from fastmix_mega.training.engine.batches import MicroBatch
+    from fastmix_mega.training.trainer import TrainingLoop
 
     config = config_of(folder, size)
     loop = TrainingLoop(config, "train", layout)
@@ -282,8 +282,8 @@ def measure_hugging_face(size: str, folder: Path, budget: float) -> list[Row]:
 
 def data_parallel(folder: Path, steps: int) -> None:
     """Under torchrun: processor time per step of this many processes; rank 0 prints the sum."""
-    from fastmix_mega.loop import TrainingLoop
     from fastmix_mega.parallel import layout as parallel_layout
+    from fastmix_mega.training.trainer import TrainingLoop
 
     config = config_of(folder, "demo")
     with parallel_layout.start(config.parallel) as layout:
@@ -319,8 +319,8 @@ def measure_data_parallel(folder: Path) -> list[Row]:
 
 
 def measure(size: str, budget: float) -> Iterator[Row]:
+    from fastmix_mega.config.sections import ParallelSection
     from fastmix_mega.parallel import layout as parallel_layout
-    from fastmix_mega.sections import ParallelSection
     from tests.tiny import write_corpora
 
     with tempfile.TemporaryDirectory() as name:

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastmix_mega.mixture.rule import FloatArray, geometric_mean
+from fastmix_mega.arrays import FloatArray
+from fastmix_mega.mixture.simplex import geometric_mean
+from fastmix_mega.resumable import Resumable
 
 CONFIDENT = 0.95
 """Probability from which a mixture counts as better than the initial one."""
@@ -24,8 +26,10 @@ LEAST_OUTER_STEPS = 16
 
 
 @dataclass
-class Evidence:
+class Evidence(Resumable):
     """Advantages of the mixtures of a search over its initial one, window by window."""
+
+    resumes = ("advantages",)
 
     advantages: list[float] = field(default_factory=list)
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fastmix_mega.arrays import FloatArray
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_json
-from fastmix_mega.mixture.rule import FloatArray
 
 Weight = Annotated[float, Field(ge=0, le=1)]
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from fastmix_mega.arrays import FloatArray
+from fastmix_mega.config.sections import ReuseSection, SearchSection
 from fastmix_mega.data.rows import Source
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, read_mixture
-from fastmix_mega.mixture.rule import FloatArray, sampling_law
-from fastmix_mega.mixture.tied import TiedSources
-from fastmix_mega.sections import ReuseSection, SearchSection
+from fastmix_mega.mixture.simplex import sampling_distribution
+from fastmix_mega.mixture.tied_sources import TiedSources
 
 WHERE = "search.reuse"
 NO_WEIGHT = f"{WHERE}: the untouched sources had no weight; search without search.reuse"
@@ -76,8 +77,10 @@ class Reuse:
         before = self.old.search.get("steps")
         if not isinstance(before, int) or not self.free:
             return None
-        law = sampling_law(self.initial, search.exploration, self.tied.even_law)
-        least = float(law[self.tied.free].min())
+        distribution = sampling_distribution(
+            self.initial, search.exploration, self.tied.even_distribution
+        )
+        least = float(distribution[self.tied.free].min())
         return search.warmup_steps() + int(
             np.ceil(before / len(self.old.sources) / max(least, 1e-12))
         )

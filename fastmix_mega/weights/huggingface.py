@@ -14,9 +14,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fastmix_mega.config.sections import ModelSection
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.presets import ModelShape, resolve_shape
-from fastmix_mega.sections import ModelSection
 from fastmix_mega.weights.architecture import Architecture, read_architecture
 from fastmix_mega.weights.names import HEAD, join, parameter_names, their_names, their_shapes
 

@@ -14,20 +14,20 @@ from typing import Any
 
 from torch import Tensor
 
-from fastmix_mega.checkpoint.io import load_tensors
-from fastmix_mega.checkpoint.manifest import (
+from fastmix_mega.config.schema import Config, load_common_config
+from fastmix_mega.config.sections import ModelSection
+from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.errors import UserError
+from fastmix_mega.model.initialize import EMBEDDING_NAME, unshard
+from fastmix_mega.training.checkpoint.io import load_tensors
+from fastmix_mega.training.checkpoint.manifest import (
     NAME,
     CheckpointManifest,
     DamagedCheckpoint,
     problems,
     read_manifest,
 )
-from fastmix_mega.checkpoint.store import checkpoint_steps
-from fastmix_mega.config import Config, load_config
-from fastmix_mega.data.tokenizer import Tokenizer
-from fastmix_mega.errors import UserError
-from fastmix_mega.model.initialize import EMBEDDING_NAME, unshard
-from fastmix_mega.sections import ModelSection
+from fastmix_mega.training.checkpoint.store import checkpoint_steps
 
 
 class RunWeights:
@@ -50,7 +50,7 @@ class RunWeights:
     def __init__(self, path: str | Path) -> None:
         self.directory = _checkpoint_of(Path(path))
         run_dir = self.directory.parent.parent
-        self.config: Config = load_config(run_dir / "config.yaml")
+        self.config: Config = load_common_config(run_dir / "config.yaml")
         try:
             self.manifest: CheckpointManifest = read_manifest(self.directory)
         except DamagedCheckpoint as damage:

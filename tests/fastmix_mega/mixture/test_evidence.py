@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fastmix_mega.mixture.controller import FastMixController
+from fastmix_mega.methods.fastmix import FastMixController
 from fastmix_mega.mixture.evidence import CONFIDENT, LEAST_OUTER_STEPS, Evidence, drift
 
 SOURCES = 6

@@ -21,21 +21,22 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from fastmix_mega import cli, loop
-from fastmix_mega.check import check
-from fastmix_mega.config import parse_config
+from fastmix_mega.cli import main as cli
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.evaluation.generate import greedy
 from fastmix_mega.evaluation.model import AnsweringModel
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
+from fastmix_mega.planning.check import check
+from fastmix_mega.training import trainer as loop
 from fastmix_mega.weights.hf_export import export_huggingface
 from fastmix_mega.weights.huggingface import HuggingFaceWeights
-from fastmix_mega.weights.start import open_start
-from tests.fastmix_mega.handover.consumers import read_with
+from fastmix_mega.weights.init_from import open_start
+from tests.fastmix_mega.export.consumers import read_with
 from tests.fastmix_mega.weights.answers import answers
-from tests.fastmix_mega.weights.test_start import STILL
+from tests.fastmix_mega.weights.test_init_from import STILL
 from tests.launch import forked, run_config
 from tests.tiny import tiny_settings
 

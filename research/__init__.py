@@ -1,0 +1,1 @@
+"""The laboratory: how mixtures are judged, and what was tried."""
