@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.columns import ColumnMap, columns_of, map_row, unread_columns
+from data_tools.columns import ColumnMap, columns_of, map_row
+from data_tools.fields import utf8_size
 from data_tools.inputs import InputFile, Unit
 from data_tools.messages import KNOWN, strings_in, without_nulls
 from data_tools.pieces import Piece
-from data_tools.readers import Problem, ReadOptions, read_rows
+from data_tools.readers import Problem, ReadOptions, column_names, read_rows
 from data_tools.records import FIELDS, Chat, conversation_of, fields_of
 from data_tools.special_text import SpecialText
 from data_tools.templates import ChatTemplate, load_template
@@ -77,14 +78,16 @@ class ChatEncoder:
         """
         shape, mapping = self._options.shapes[number], self._options.mapping
         wanted = (*FIELDS, *columns_of(mapping))
-        unread = list(unread_columns(file, wanted))
+        tabular = file.kind not in ("jsonl", "array")
+        columns = column_names(file, unit, read) if tabular else []
+        unread = [name for name in columns if name not in wanted]
         used = fields_of(shape)
         for row in read_rows(file, unit, read, wanted):
             if isinstance(row, Problem):
                 yield row
                 continue
             # Files with columns give every field to every row.
-            mapped = map_row(row if file.kind == "jsonl" else without_nulls(row), mapping)
+            mapped = map_row(without_nulls(row) if tabular else row, mapping)
             self.notes.update(f"column {name!r} is not used" for name in unread)
             self.notes.update(
                 f"column {name!r} is not used"
@@ -100,9 +103,11 @@ class ChatEncoder:
         chat = conversation_of(row, shape, self._options.train_on)
         if isinstance(chat, Problem):
             return chat
-        problem = self._special.check(strings_in([chat.messages, chat.tools]))
-        if problem is not None:
-            return problem
+        texts = list(strings_in([chat.messages, chat.tools]))
+        refused = self._special.refuse(texts)
+        if refused is not None:
+            return refused
+        self._special.note(texts)
         self._note_unknown(chat)
         return self._template.render(chat.messages, chat.tools)
 
@@ -247,5 +252,5 @@ def _mask(pieces: Sequence[Piece], places: Places) -> Mask:
 
 
 def text_size(pieces: Sequence[Piece]) -> int:
-    """Characters."""
-    return sum(len(piece.text) for piece in pieces)
+    """Bytes in UTF-8."""
+    return sum(utf8_size(piece.text) for piece in pieces)

@@ -1,12 +1,10 @@
-"""Which columns of a row are meant: `--map`, and a word on those that nothing reads."""
+"""Which columns of a row are meant: `--map`."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from data_tools.inputs import InputFile
 
 ColumnMap = tuple[tuple[str, str], ...]
 """Pairs of a field and the column it is taken from; from none where that is empty."""
@@ -60,18 +58,3 @@ def _value(row: Mapping[str, Any], column: str) -> Any:
     for part in column.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
-
-
-def unread_columns(file: InputFile, read: Sequence[str]) -> Iterator[str]:
-    """The columns of a file that has columns, other than those that are read."""
-    import pyarrow
-    import pyarrow.ipc
-    import pyarrow.parquet
-
-    names: list[str] = []
-    if file.kind == "parquet":
-        names = pyarrow.parquet.read_schema(file.source()).names
-    elif file.kind == "arrow":
-        with pyarrow.memory_map(file.path) as source, pyarrow.ipc.open_stream(source) as stream:
-            names = stream.schema.names
-    yield from (name for name in names if name not in read)

@@ -56,7 +56,7 @@ def read_messages(turns: Any, field: str) -> Conversation | Problem:
         turns: what the row holds.
         field: where, for what is said of it.
     """
-    turns = _parsed(turns)
+    turns = parsed(turns)
     if not isinstance(turns, list) or not turns:
         return Problem(f"{field!r} is not a list of messages")
     found: Conversation = []
@@ -77,7 +77,7 @@ def _message(turn: Any) -> Message | str:
     if role is None:
         return f"has the unknown role {name!r}"
     for field in MEDIA:
-        if turn.get(field):
+        if parsed(turn.get(field)):
             return f"has {field!r}, and only text can be trained on"
     if turn.get("train_detail"):
         return "has 'train_detail', but a message counts as a whole or not at all"
@@ -132,7 +132,7 @@ def counted(owner: Mapping[str, Any]) -> bool | str | None:
         value = owner.get(field)
         if isinstance(value, str):
             value = {"true": 1, "false": 0, "1": 1, "0": 0}.get(value.lower(), value)
-        if value is None:
+        if value is None or value == "":
             continue
         # An answer's weight is 0 or 1, as a number or as a truth value.
         if not isinstance(value, bool | int | float) or value not in (0, 1):
@@ -159,21 +159,21 @@ def _content(value: Any, calls: Sequence[Any]) -> str | Problem:
 
 def _calls(turn: Mapping[str, Any], role: Any) -> list[dict[str, Any]] | str:
     """The tool calls of a message in OpenAI's form; a text says what is wrong."""
-    given: Any = _parsed(turn.get("tool_calls")) or []
+    given: Any = parsed(turn.get("tool_calls")) or []
     if not isinstance(given, list):
         return "has 'tool_calls' that are not a list"
     if turn.get("function_call"):
-        given = [*given, _parsed(turn["function_call"])]
+        given = [*given, parsed(turn["function_call"])]
     if role in CALLS:
-        value = _parsed(_first(turn, ("content", "value")))
+        value = parsed(_first(turn, ("content", "value")))
         given = [*given, *(value if isinstance(value, list) else [value])]
     found = []
     for call in given:
-        call = _parsed(call)
-        inner = _parsed(call.get("function", call)) if isinstance(call, dict) else None
+        call = parsed(call)
+        inner = parsed(call.get("function", call)) if isinstance(call, dict) else None
         if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
             return "has a tool call without the name of a function"
-        arguments = _parsed(inner.get("arguments", inner.get("parameters")))
+        arguments = parsed(inner.get("arguments", inner.get("parameters")))
         made = {"name": inner["name"], "arguments": {} if arguments is None else arguments}
         found.append(
             {**call, "type": "function", "function": made}
@@ -183,7 +183,7 @@ def _calls(turn: Mapping[str, Any], role: Any) -> list[dict[str, Any]] | str:
     return found
 
 
-def _parsed(value: Any) -> Any:
+def parsed(value: Any) -> Any:
     """What a text of JSON holds, where it holds an object or a list; else the value itself."""
     if not isinstance(value, str):
         return value
@@ -196,11 +196,11 @@ def _parsed(value: Any) -> Any:
 
 def read_tools(row: Mapping[str, Any]) -> list[Any] | Problem:
     """The tools that a row offers, from `tools` or the older `functions`."""
-    tools, functions = _parsed(row.get("tools")) or [], _parsed(row.get("functions")) or []
+    tools, functions = parsed(row.get("tools")) or [], parsed(row.get("functions")) or []
     if not isinstance(tools, list) or not isinstance(functions, list):
         return Problem("'tools' or 'functions' is not a list")
-    found = [_parsed(tool) for tool in tools]
-    found += [{"type": "function", "function": _parsed(function)} for function in functions]
+    found = [parsed(tool) for tool in tools]
+    found += [{"type": "function", "function": parsed(function)} for function in functions]
     if any(tool_name(tool) is None for tool in found):
         return Problem("'tools' or 'functions' holds something without the name of a function")
     return found

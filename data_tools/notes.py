@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -13,9 +12,3 @@ def add_notes(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     for part in parts:
         total.update(part)
     return dict(sorted(total.items()))
-
-
-def print_notes(notes: Mapping[str, int]) -> None:
-    """To standard error, as the progress is."""
-    for note, count in notes.items():
-        print(f"note: {note} ({count:,} times)", file=sys.stderr)

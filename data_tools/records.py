@@ -19,6 +19,7 @@ from data_tools.messages import (
     REASONING,
     Conversation,
     counted,
+    parsed,
     read_messages,
     read_tools,
 )
@@ -78,7 +79,7 @@ def _question(row: dict[str, Any]) -> Conversation | Problem:
     """{"question": "...", "answer": "..."}, with or without the "context" that is asked about."""
     question, context = row.get("question"), row.get("context") or ""
     for name in ("choices", "options"):
-        if row.get(name):
+        if parsed(row.get(name)):
             return Problem(
                 f"{name!r} makes it a multiple-choice question, for preprocess_choices; "
                 f"--map {name}= leaves the column out"
@@ -113,7 +114,7 @@ def _with_reasoning(row: dict[str, Any], turns: Conversation) -> Conversation | 
 
 def _with_history(row: dict[str, Any], turns: Conversation | Problem) -> Conversation | Problem:
     """Earlier questions and answers, [["...", "..."], ...]; these answers count too."""
-    history = row.get("history") or []
+    history = parsed(row.get("history")) or []
     if isinstance(turns, Problem) or not history:
         return turns
     earlier: Conversation = []
@@ -202,10 +203,10 @@ def conversation_of(row: dict[str, Any], shape: str, train_on: str = "all") -> C
 def _refused(row: dict[str, Any]) -> str | None:
     """Why a row cannot be trained on, whatever its messages say."""
     for name in MEDIA:
-        if row.get(name):
+        if parsed(row.get(name)):
             return f"the row has {name!r}, and only text can be trained on"
     for name in _UNSUPPORTED:
-        if row.get(name):
+        if parsed(row.get(name)):
             return f"the row has {name!r}, which are not supported; --map {name}= leaves them out"
     marked = counted(row)
     if isinstance(marked, str):

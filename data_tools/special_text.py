@@ -32,17 +32,21 @@ class SpecialText:
         assert treatment in TREATMENTS
         self._tokenizer, self._treatment, self._notes = tokenizer, treatment, notes
 
-    def check(self, texts: Iterable[str]) -> Problem | None:
-        """Count what the texts of a document spell; a Problem if that is forbidden."""
-        found = 0
+    def refuse(self, texts: Iterable[str]) -> Problem | None:
+        """Why a document may not be used, if its texts spell what is forbidden."""
+        if self._treatment != "forbid":
+            return None
         for text in texts:
-            spelled = self._tokenizer.special_names.findall(text)
-            if spelled and self._treatment == "forbid":
-                return Problem(f"its text spells the special token {spelled[0]}")
-            found += len(spelled)
+            spelled = self._tokenizer.special_names.search(text)
+            if spelled:
+                return Problem(f"its text spells the special token {spelled.group()}")
+        return None
+
+    def note(self, texts: Iterable[str]) -> None:
+        """Count what the texts of documents spell."""
+        found = sum(len(self._tokenizer.special_names.findall(text)) for text in texts)
         if found:
             self._notes[ENCODED if self._treatment == "encode" else KEPT] += found
-        return None
 
     def encode(self, texts: Sequence[str], after: After | None = None) -> list[Ids]:
         """Token ids of texts; special tokens that come of text all the same are counted."""

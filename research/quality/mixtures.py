@@ -88,8 +88,9 @@ def fitted_mixture(mixtures: FloatArray, losses: FloatArray, seed: int) -> Float
 
 
 def _untrained(kind: str, family: Family, target: str) -> FloatArray:
-    from fastmix_mega.methods.ngram import ngram_fit
     from fastmix_mega.methods.start import token_pairs
+
+    from fastmix_mega.methods.ngram import ngram_fit
 
     index = family.targets.index(target)
     config = family.config.model_copy(update={"targets": [family.config.targets[index]]})

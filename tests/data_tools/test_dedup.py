@@ -46,7 +46,7 @@ def test_share_decides(tmp_path: Path) -> None:
     target = write(tmp_path / "t.jsonl", [story(1)])
     words = ["--targets", target, "--sources", source, "--output", str(tmp_path / "o.jsonl")]
     for share, kept in (("0.3", 0), ("0.7", 1)):
-        assert dedup.main([*words, "--share", share]) == 0
+        assert dedup.main([*words, "--share", share, "--overwrite"]) == 0
         assert len((tmp_path / "o.jsonl").read_text().splitlines()) == kept
 
 

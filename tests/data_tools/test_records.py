@@ -190,13 +190,12 @@ def test_tools_and_reasoning_through_a_template_from_every_kind_of_file(tmp_path
     contents = set()
     for name in ("a.jsonl", "b.parquet", "c.arrow"):
         words = [str(tmp_path / name), "--mode", "sft", "--template", str(tmp_path / "t.jinja")]
-        words += ["--tokenizer", str(path), "--output-prefix", str(tmp_path / "out")]
+        words += ["--tokenizer", str(path), "--output-prefix", str(tmp_path / "out"), "--overwrite"]
         assert preprocess.main(words) == 0
         contents.add((tmp_path / "out.bin").read_bytes())
-        notes = IndexedTokens(tmp_path / "out").manifest
-        assert notes is not None
-        made_by = json.loads((tmp_path / "out.json").read_text())["made_by"]
-        assert made_by["notes"] == {"column 'id' is not used": 2}
+        manifest = IndexedTokens(tmp_path / "out").manifest
+        assert manifest is not None
+        assert manifest.made_by["notes"] == {"column 'id' is not used": 2}
     assert len(contents) == 1
     file = IndexedTokens(tmp_path / "out")
     assert file.mask is not None
@@ -221,7 +220,7 @@ def test_mapped_columns_and_the_last_turn_on_the_command_line(
     pyarrow.parquet.write_table(table, tmp_path / "q.parquet")
     for source in (write_rows(tmp_path / "q.jsonl", rows), tmp_path / "q.parquet"):
         words = [str(source), "--mode", "sft", "--tokenizer", str(path)]
-        words += ["--output-prefix", str(tmp_path / "q")]
+        words += ["--output-prefix", str(tmp_path / "q"), "--overwrite"]
         mapping = ["--map", "instruction=query,output=response"]
         assert preprocess.main(words) == 2
         assert "--map" in capsys.readouterr().err

@@ -25,7 +25,7 @@ def test_each_treatment(name: str, tmp_path: Path, capsys: pytest.CaptureFixture
 
     def run(treatment: str, *more: str) -> list[str]:
         words = [str(source), "--tokenizer", str(path), "--output-prefix", str(tmp_path / "o")]
-        words += ["--special-tokens-in-text", treatment, "--fresh", *more]
+        words += ["--special-tokens-in-text", treatment, "--fresh", "--overwrite", *more]
         assert preprocess.main(words) == 0
         return [tokenizer.name_of(int(number)) for number in IndexedTokens(tmp_path / "o").tokens]
 
@@ -50,7 +50,7 @@ def test_gigatoken_does_the_same(tmp_path: Path) -> None:
     for treatment in ("keep", "encode"):
         for backend in ("library", "gigatoken"):
             words = [str(source), "--tokenizer", str(path), "--output-prefix", str(tmp_path / "o")]
-            words += ["--special-tokens-in-text", treatment, "--backend", backend, "--fresh"]
+            words += ["--special-tokens-in-text", treatment, "--backend", backend, "--overwrite"]
             assert preprocess.main(words) == 0
             contents[treatment, backend] = (tmp_path / "o.bin").read_bytes()
         assert contents[treatment, "library"] == contents[treatment, "gigatoken"]
@@ -66,7 +66,7 @@ def test_a_message_opens_nobodys_turn(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "a.jsonl", [{"messages": turns}])
 
     def run(*more: str) -> tuple[int, str]:
-        words = [str(source), "--mode", "sft", "--tokenizer", str(path), "--fresh"]
+        words = [str(source), "--mode", "sft", "--tokenizer", str(path), "--overwrite"]
         words += ["--output-prefix", str(tmp_path / "o"), *more]
         assert preprocess.main(words) == 0
         file = IndexedTokens(tmp_path / "o")

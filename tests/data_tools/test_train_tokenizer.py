@@ -127,7 +127,7 @@ def test_sources_count_evenly_or_by_weight(tmp_path: Path) -> None:
     for weights in (None, (1.0, 7.0), (7.0, 1.0)):
         output = tmp_path / "t.model"
         training = Training(600, 30_000, weights, byte_fallback=False)
-        learnt = train_tokenizer.train_tokenizer([large, small], output, training)
+        learnt = train_tokenizer.train_tokenizer([large, small], output, training, overwrite=True)
         share = [1, 1] if weights is None else weights
         assert [row.wanted for row in learnt] == [
             round(60_000 * each / sum(share)) for each in share
@@ -147,7 +147,7 @@ def test_text_is_taken_from_all_over_a_source(
     for spread, both in ((True, True), (False, False)):
         output = tmp_path / "t.model"
         training = Training(300, 20_000, byte_fallback=False, spread=spread)
-        train_tokenizer.train_tokenizer([path], output, training)
+        train_tokenizer.train_tokenizer([path], output, training, overwrite=True)
         letters = set("".join(piece.piece for piece in stored(output).pieces))
         assert set("abcd") <= letters
         assert (set("wxyz") <= letters) == both

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastmix_mega.methods.online import aioli_probe
 
 from fastmix_mega.files import read_jsonl
-from fastmix_mega.methods.online import aioli_probe
 from fastmix_mega.mixture.file import read_mixture
 from tests.launch import column, forked, run_config
 

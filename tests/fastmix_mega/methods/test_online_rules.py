@@ -7,8 +7,6 @@ import pickle
 
 import numpy as np
 import pytest
-
-from fastmix_mega.methods.fastmix import Controller
 from fastmix_mega.methods.online import (
     AioliController,
     DoGEController,
@@ -23,6 +21,8 @@ from fastmix_mega.methods.online import (
     odm_mixture,
     odm_rewards,
 )
+
+from fastmix_mega.methods.fastmix import Controller
 from fastmix_mega.mixture.sampling import RoundSchedule
 
 UNIFORM = np.full(3, 1 / 3)
