@@ -35,7 +35,7 @@ END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end|>", "<
 
 
 MARKER = re.compile(
-    r"<[|\uff5c].+[|\uff5c]>|</?s>|<(?:bos|eos|pad|mask|sep|cls)>|<(?:start|end)_of_\w+>"
+    r"<[|\uff5c].+[|\uff5c]>|</?s>|<(?i:bos|eos|pad|mask|sep|cls)>|<(?:start|end)_of_\w+>"
     r"|\[/?[A-Z_]+\]"
 )
 """What names of tokens look like that control a model, where the file does not say so."""
@@ -193,6 +193,15 @@ class _HuggingFace:
         finally:
             self._model.encode_special_tokens = False
 
+    def _controls(self) -> list[str]:
+        """The special tokens that text must not become; the one for unknown text may be made."""
+        ends = (self.eod, self.bos)
+        return [
+            name
+            for name in self.special_tokens
+            if name != self.unknown or self._vocabulary[name] in ends
+        ]
+
     def _prefixes(self) -> bool:
         """Whether a text gets a space before it that it does not have."""
         if self._has_prefix is None:
@@ -202,7 +211,7 @@ class _HuggingFace:
     def _ignores_names(self) -> bool:
         """Whether the library's own switch keeps every special token's name as text."""
         if self._switch_works is None:
-            names = [name for name in self.special_tokens if name != self.unknown]
+            names = self._controls()
             forms = [form for n in names for form in (n, f"x{n}x", f"x {n} x")]
             special = {self._vocabulary[name] for name in names}
             self._model.encode_special_tokens = True
@@ -237,7 +246,7 @@ class _HuggingFace:
         parts: list[str] = []
         origin: list[int] = []  # [characters of the new text + 1] where each stands in `text`
         done = 0
-        for match in names_pattern(self.special_tokens).finditer(text):
+        for match in names_pattern(self._controls()).finditer(text):
             while end <= match.start():
                 start, end = next(kept)
             if match.end() > start:
@@ -272,8 +281,8 @@ class _HuggingFace:
     def _make_variant(self, spelled: bool, continuing: bool) -> Any:
         import tokenizers
 
-        renamed = [n for n in self.special_tokens if n != self.unknown]
-        aliases = {} if spelled else {n: alias_of(self._vocabulary[n]) for n in renamed}
+        names = [] if spelled else self._controls()
+        aliases = {name: alias_of(self._vocabulary[name]) for name in names}
         content, other_steps = json_variant(self._model.to_str(), aliases, continuing=continuing)
         if spelled and not other_steps:
             return self._model

@@ -52,7 +52,7 @@ def json_variant(content: str, aliases: Mapping[str, str], *, continuing: bool) 
 
     Args:
         content: of the tokenizer.json.
-        aliases: new names by old ones; the token of unknown text keeps its own.
+        aliases: new names by old ones.
         continuing: whether no space is put before a text.
 
     Returns:
@@ -70,22 +70,18 @@ def _rename(found: dict[str, Any], aliases: Mapping[str, str]) -> None:
     vocabulary: Any = model.get("vocab")
     unknown = model.get("unk_token")
     if isinstance(vocabulary, dict):
-        model["vocab"] = {
-            name if name == unknown else aliases.get(name, name): number
-            for name, number in vocabulary.items()
-        }
+        model["vocab"] = {aliases.get(name, name): n for name, n in vocabulary.items()}
+        if unknown is not None:
+            model["unk_token"] = aliases.get(unknown, unknown)
     else:
         place = model.get("unk_id")
         unknown = None if place is None else vocabulary[place][0]
-        model["vocab"] = [
-            [name if name == unknown else aliases.get(name, name), score]
-            for name, score in vocabulary
-        ]
+        model["vocab"] = [[aliases.get(name, name), score] for name, score in vocabulary]
     # As an added token the unknown token's name would be taken for it; the model keeps it.
     found["added_tokens"] = [
         token | {"content": aliases.get(token["content"], token["content"])}
         for token in found["added_tokens"]
-        if token["content"] != unknown
+        if token["content"] != unknown or unknown in aliases
     ]
 
 

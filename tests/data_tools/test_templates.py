@@ -266,6 +266,25 @@ def test_what_is_given_to_a_template(bytes_model: Tokenizer, tmp_path: Path) -> 
         assert isinstance(load_template(name, bytes_model).render(CONVERSATION, tools), Problem)
 
 
+def test_the_last_turn_of_a_template_that_forgets_thoughts(
+    bytes_model: Tokenizer, tmp_path: Path
+) -> None:
+    """Like Qwen 3: only the last answer keeps what was thought before it."""
+    text = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' and loop.last %}<think>{{ m.reasoning_content }}</think>"
+        "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    thought = {"reasoning_content": "hm"}
+    turns = [turn | thought if turn["role"] == "assistant" else turn for turn in CONVERSATION]
+    assert "writes earlier messages anew" in rendered(bytes_model, tmp_path, text, turns)
+    turns[1]["weight"] = 0
+    found = rendered(bytes_model, tmp_path, text, turns)
+    assert found.endswith("<|im_start|>assistant\n«<think>hm</think> yes<|im_end|>»\n")
+    assert "Zoë — 東京 <|im_end|>" in found
+
+
 def test_the_prompt_is_one_text_for_every_tokenizer(tmp_path: Path) -> None:
     """With a dummy prefix too: no space before the answer, and the messages come back."""
     turns = [*CONVERSATION[:1], {"role": "assistant", "content": "it is a number"}, CONVERSATION[2]]
