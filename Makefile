@@ -34,6 +34,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/shellcheck -x slurm/*.sbatch slurm/*.sh tests/*.sh tests/slurm/*.sh .ci/run
 
 bench: $(READY)

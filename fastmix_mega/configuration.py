@@ -6,13 +6,15 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import create_model, field_validator, model_validator
 
 from fastmix_mega.config.parse import read_settings, validated
 from fastmix_mega.config.schema import Config
+from fastmix_mega.methods.base import Method
 from fastmix_mega.methods.registry import METHODS
 
 
@@ -33,17 +35,19 @@ class _AnyMethod(Config):
         return self
 
 
-if TYPE_CHECKING:
-    FullConfig = _AnyMethod
-else:
-    _sections = {
+def full_schema() -> type[Config]:
+    """The common schema, and the section of every method in the registry that has one."""
+    return _schema_of(tuple(METHODS.items()))
+
+
+@cache
+def _schema_of(methods: tuple[tuple[str, type[Method]], ...]) -> type[Config]:
+    sections: dict[str, Any] = {
         name: (method.Settings, method.Settings())
-        for name, method in METHODS.items()
+        for name, method in methods
         if method.Settings is not None
     }
-    FullConfig = create_model(
-        "FullConfig", __base__=_AnyMethod, __doc__=Config.__doc__, **_sections
-    )
+    return create_model("FullConfig", __base__=_AnyMethod, __doc__=Config.__doc__, **sections)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -57,7 +61,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_config(content: dict[str, Any], where: str = "the configuration") -> Config:
     """Validate plain data as a configuration; UserError lists every mistake."""
-    return validated(content, FullConfig, where)
+    return validated(content, full_schema(), where)
 
 
 def _note(text: str) -> None:

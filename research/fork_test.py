@@ -1,8 +1,8 @@
 """The fork test: which gradients foresee what training on a source does to a target?
 
     python -m data_tools.prepare configs/corpora_demo.yaml --output data/demo
-    python -m research.fork_test --size demo --budget 600 --output RECORD.json
-    python -m research.fork_test --table research/results/fork_test/*.json
+    python -m research.fork_test --size demo --budget 600 --output FILE.jsonl
+    python -m research.fork_test --table research/results/fork_test.jsonl
 
 A proxy in plain PyTorch is trained at a mixture. At some points of its schedule the sources are
 scored by several gradients (`research.fork_scores`), and the run is forked: once as it was, and
@@ -40,13 +40,14 @@ from fastmix_mega.configuration import load_config
 from fastmix_mega.data.rows import Source
 from fastmix_mega.data.source import open_source
 from fastmix_mega.errors import UserError
-from fastmix_mega.files import write_json
 from fastmix_mega.mixture.bigram import PairCounts, count_pairs, law_loss
 from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.model.presets import ModelShape, resolve_shape
 from fastmix_mega.training.engine.schedule import learning_rate
+from research.fork_records import ForkRun, fork_records
 from research.fork_scores import PAIRS, FloatArray, Named, group_of, mean_losses, scores
 from research.fork_tables import tables
+from research.study_file import StudyFile
 
 SIZES: dict[str, tuple[dict[str, Any], float]] = {
     "tiny": ({"preset": "tiny"}, 4e-3),
@@ -266,6 +267,17 @@ def train(
     return points
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The sequences of one repetition."""
+
+    sources: list[Tensor]
+    """Per source [n, s + 1], for its scores."""
+    targets: list[Tensor]
+    """Per target [m, s + 1], for its gradient."""
+    plan: Plan
+
+
 class ForkTest:
     """One size on one configuration's corpora.
 
@@ -314,12 +326,17 @@ class ForkTest:
             count_pairs(sources, [target], np.ones(1), manifest.vocab_size) for target in targets
         ]
 
-    def run(self, tell: Callable[[str], None], keep: Callable[[dict[str, Any]], None]) -> None:
+    def run(self, tell: Callable[[str], None], kept: ForkRun) -> None:
         """Train, then repeat at the points in turn while the budget allows another repetition.
+
+        A run that was kept goes on: it is trained again, and what its repetitions drew is drawn.
 
         Args:
             tell: is given lines for the reader.
-            keep: is given the record after every repetition.
+            kept: is given every repetition.
+
+        Raises:
+            UserError: if the run that was kept is another one.
         """
         options = self.options
         started = time.perf_counter()
@@ -332,8 +349,36 @@ class ForkTest:
             model, self.streams, self.mixture, self.schedule, options.steps, options.batch, marks,
             self.random, options.bf16,
         )  # fmt: skip
-        replaced = max(1, round(options.tilt * options.batch))
-        record: dict[str, Any] = {
+        seconds = round(time.perf_counter() - started, 1)
+        kept.begin(self._settings(sizes, points) | {"training_seconds": seconds})
+        tell(
+            f"{options.size}: {sum(sizes.values()) / 1e6:.2f}M parameters, trained for "
+            f"{seconds:.0f} s, losses {kept.record['points'][-1]['losses']}"
+        )
+
+        longest = 0.0
+        for number in range(options.repeats * len(points)):
+            repetition, place = divmod(number, len(points))
+            if longest and time.perf_counter() - started + longest > options.budget:
+                break
+            begun = time.perf_counter()
+            drawn = self._draw()
+            if kept.has(place, repetition):
+                continue
+            found = self._repetition(points[place], drawn)
+            longest = max(longest, time.perf_counter() - begun)
+            kept.add(place, found, time.perf_counter() - begun)
+            tell(f"point {points[place].step}: {time.perf_counter() - begun:.0f} s")
+
+    @property
+    def _replaced(self) -> int:
+        """Sequences of a batch."""
+        return max(1, round(self.options.tilt * self.options.batch))
+
+    def _settings(self, sizes: dict[str, int], points: Sequence[Point]) -> dict[str, Any]:
+        """The record without repetitions and times."""
+        options = self.options
+        return {
             "size": options.size,
             "parameters": sizes | {"all": sum(sizes.values())},
             "sources": self.source_names,
@@ -344,59 +389,47 @@ class ForkTest:
             "seq_length": options.seq_length,
             "peak": self.schedule.peak,
             "bf16": options.bf16,
-            "tilt": replaced / options.batch,
+            "tilt": self._replaced / options.batch,
             "horizons": options.horizons,
             "seed": options.seed,
             "score_sequences": options.score_sequences,
             "target_sequences": options.target_sequences,
             "held_sequences": [len(held) for held in self.held],
-            "training_seconds": round(time.perf_counter() - started, 1),
             "points": [
                 {
                     "step": point.step,
                     "tokens": point.step * options.batch * options.seq_length,
                     "rate": point.rate,
                     "losses": self._measure(PlainModel(self.shape, point.parameters)).tolist(),
-                    "repetitions": [],
                 }
                 for point in points
             ],
         }
-        tell(
-            f"{options.size}: {sum(sizes.values()) / 1e6:.2f}M parameters, trained for "
-            f"{record['training_seconds']:.0f} s, losses {record['points'][-1]['losses']}"
-        )
-        longest = 0.0
-        for number in range(options.repeats * len(points)):
-            if longest and time.perf_counter() - started + longest > options.budget:
-                break
-            begun = time.perf_counter()
-            place = number % len(points)
-            found = self._repetition(points[place], replaced)
-            record["points"][place]["repetitions"].append(found)
-            longest = max(longest, time.perf_counter() - begun)
-            record["seconds"] = round(time.perf_counter() - started, 1)
-            keep(record)
-            tell(f"point {points[place].step}: {time.perf_counter() - begun:.0f} s")
 
-    def _repetition(self, point: Point, replaced: int) -> dict[str, Any]:
+    def _draw(self) -> Drawn:
+        options = self.options
+        sources = [stream.take(options.score_sequences) for stream in self.streams]
+        targets = [stream.take(options.target_sequences) for stream in self.target_streams]
+        plan = draw_plan(
+            self.streams,
+            self.mixture,
+            max(options.horizons),
+            options.batch,
+            self._replaced,
+            self.random,
+        )
+        return Drawn(sources, targets, plan)
+
+    def _repetition(self, point: Point, drawn: Drawn) -> dict[str, Any]:
         options = self.options
         model, _ = point.fork()
-        found = scores(
-            model,
-            point.second_moments(),
-            [stream.take(options.score_sequences) for stream in self.streams],
-            [stream.take(options.target_sequences) for stream in self.target_streams],
-            self.mixture,
-            16,
-        )
+        moments = point.second_moments()
+        found = scores(model, moments, drawn.sources, drawn.targets, self.mixture, 16)
         seen = float(point.step * options.batch * options.seq_length)
         repetitions = self.config.search.repetitions
         slopes = [law_loss(self.mixture, pairs, seen, repetitions)[1] for pairs in self.pairs]
         found[PAIRS] = -np.stack(slopes)
-        steps = max(options.horizons)
-        plan = draw_plan(self.streams, self.mixture, steps, options.batch, replaced, self.random)
-        truth = effects(point, plan, options.horizons, self._measure, options.bf16)
+        truth = effects(point, drawn.plan, options.horizons, self._measure, options.bf16)
         return {
             "scores": {name: value.tolist() for name, value in found.items()},
             "effects": truth.tolist(),
@@ -429,8 +462,9 @@ def options_of(given: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument("--held", type=int, default=128, help="held-out sequences per target (128)")
     made.add_argument("--bf16", action="store_true", help="train with bfloat16 products")
     made.add_argument("--seed", type=int, default=1)
-    made.add_argument("--output", type=Path, help="write the record there after every repetition")
-    made.add_argument("--table", type=Path, nargs="+", help="only print the tables of such records")
+    made.add_argument("--output", type=Path, help="the JSONL file that keeps the run")
+    made.add_argument("--name", help="of the run in that file (the size, and the seed if not 1)")
+    made.add_argument("--table", type=Path, help="only print the tables of such a file")
     made.add_argument("--without", nargs="+", default=[], help="sources left out of the tables")
     options = made.parse_args(given)
     options.horizons.sort()
@@ -439,24 +473,19 @@ def options_of(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = options_of()
-    if options.table:
-        records = [json.loads(path.read_bytes()) for path in options.table]
-        print(tables(records, options.without))
-        return
-    one_thread()
-    last: dict[str, Any] = {}
-
-    def keep(record: dict[str, Any]) -> None:
-        last.update(record)
-        if options.output:
-            write_json(options.output, record)
-
     try:
+        if options.table:
+            records = fork_records(StudyFile(options.table))
+            print(tables(list(records.values()), options.without))
+            return
+        one_thread()
         test = ForkTest(load_config(options.config), options)
+        name = options.name or options.size + (f"_seed_{options.seed}" if options.seed > 1 else "")
+        kept = ForkRun(name, StudyFile(options.output) if options.output else None)
+        test.run(lambda line: print(line, file=sys.stderr, flush=True), kept)
     except UserError as error:
         raise SystemExit(str(error)) from None
-    test.run(lambda line: print(line, file=sys.stderr, flush=True), keep)
-    print(json.dumps(last) if options.json else tables([last], options.without))
+    print(json.dumps(kept.record) if options.json else tables([kept.record], options.without))
 
 
 if __name__ == "__main__":

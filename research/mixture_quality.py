@@ -9,7 +9,7 @@ no search has seen. One training is judged on all targets; a search serves one.
 
 `--chart research/bigram_regime.svg` draws quality against cost.
 
-Every finished run is a small record below --results; started again it goes on where it stopped, in
+Every finished run is a line of RESULTS/FAMILY.jsonl; started again it goes on where it stopped, in
 rounds, so that what is there is always a table (`quality/jobs.py`). Without --minutes it only
 prints the tables (research/bigram_regime.md says how to read them) and how many runs are missing.
 
@@ -101,7 +101,7 @@ def main() -> None:
     for path in options.families:
         family = Family(path)
         plan = Plan(family.config.source_names, family.targets, options.methods, options.trials)
-        plans.append((plan, family, Records(options.results / family.name, family.identity())))
+        plans.append((plan, family, family.records(options.results)))
     if options.minutes > 0:
         warm_up()
         for _, family, _ in plans:

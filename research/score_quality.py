@@ -24,23 +24,25 @@ from benchmarks.timing import Row, one_thread, parser, tell
 FloatArray = NDArray[np.float64]
 
 
-def observed(loop: Any, windows: int, first_step: int) -> FloatArray:
+def observed(trainer: Any, windows: int, first_step: int) -> FloatArray:
     """[4, S] sums (see `SourceSums`) of sequences' scores, with the weights left as they are."""
     from fastmix_mega.training.engine.batches import load_micro_batch
 
-    meter, every = loop.outer.meter, loop.config.search.every
+    meter, every = trainer.mixer.observer.meter, trainer.config.search.every
     step = first_step
-    loop.outer.before_step(step)
+    trainer.mixer.before_step(step)
     meter.enabled, meter.scores_left = True, None
     for _ in range(windows * every):
-        draw = loop.sampler.draw(step, loop.policy.law)
-        weights = loop.policy.weights[draw.sources]
-        for number, rows in enumerate(loop.rows):
-            batch = load_micro_batch(loop.inputs.sources, draw, rows, weights, loop.layout.device)
+        draw = trainer.sampler.draw(step, trainer.mixer.policy.distribution)
+        weights = trainer.mixer.policy.loss_weights[draw.sources]
+        for number, rows in enumerate(trainer.rows):
+            batch = load_micro_batch(
+                trainer.run.inputs.sources, draw, rows, weights, trainer.layout.device
+            )
             if number == 0:
-                meter.begin_step(step, len(loop.rows))
+                meter.begin_step(step, len(trainer.rows))
             meter.before_forward(number, batch)
-            forward(loop, batch)
+            forward(trainer, batch)
         meter.end_step([], 1.0)
         step += 1
     found: FloatArray = meter.sums.take(lambda sums: sums)
@@ -48,11 +50,11 @@ def observed(loop: Any, windows: int, first_step: int) -> FloatArray:
     return found
 
 
-def forward(loop: Any, batch: Any) -> None:
+def forward(trainer: Any, batch: Any) -> None:
     import torch
 
     with torch.no_grad():
-        loop.engine._forward(loop.engine.deepspeed.module, batch)
+        trainer.engine._forward(trainer.engine.deepspeed.module, batch)
 
 
 def noise_per_sequence(sums: FloatArray) -> float:
@@ -67,8 +69,9 @@ def noise_per_sequence(sums: FloatArray) -> float:
 
 def measure(config_path: str, warm_up: int, windows: int) -> list[Row]:
     from fastmix_mega.configuration import load_config
+    from fastmix_mega.methods.registry import method_of
     from fastmix_mega.parallel import layout as parallel_layout
-    from fastmix_mega.training.trainer import TrainingLoop
+    from fastmix_mega.training.trainer import Trainer
 
     noise: dict[str, list[float]] = {"whole": [], "share": [], "raw": []}
     with tempfile.TemporaryDirectory() as name:
@@ -82,9 +85,9 @@ def measure(config_path: str, warm_up: int, windows: int) -> list[Row]:
         settings += [f"search.warmup={warm_up - warm_up % 8}", "train.steps=400"]
         config = load_config(config_path, settings)
         with parallel_layout.start(config.parallel) as layout:
-            loop = TrainingLoop(config, "search", layout)
+            trainer = Trainer(method_of(config), layout)
             for step in range(warm_up - warm_up % 8):
-                loop._train_step(step)
+                trainer._train_step(step)
             start = warm_up - warm_up % 8
             for repeat in range(3):
                 for way, share, raw in (
@@ -96,11 +99,11 @@ def measure(config_path: str, warm_up: int, windows: int) -> list[Row]:
                     changed = config.model_copy(
                         update={"search": config.search.model_copy(update=search)}
                     )
-                    object.__setattr__(loop.outer.meter._access, "config", changed)
-                    sums = observed(loop, windows, start + 8 * repeat)
+                    object.__setattr__(trainer.mixer.observer.meter._access, "config", changed)
+                    sums = observed(trainer, windows, start + 8 * repeat)
                     noise[way].append(noise_per_sequence(sums))
-            loop.close()
-        return rows_of(config, loop.shape, noise)
+            trainer.close()
+        return rows_of(config, trainer.run.shape, noise)
 
 
 def rows_of(config: Any, shape: Any, noise: dict[str, list[float]]) -> list[Row]:

@@ -18,14 +18,13 @@ them as often as the large run does (arXiv 2606.07597).
 
 A third question is of constraints: their predicted cost against that of retrained models.
 
-Every run leaves one small file in research/results/transfer/, and is not done again. All runs
+Every run leaves one line in research/results/transfer.jsonl, and is not done again. All runs
 share one process, since imports take longer than the smallest runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import tempfile
 import time
@@ -40,14 +39,15 @@ from fastmix_mega.config.constraints import Constraints
 from fastmix_mega.config.schema import Config
 from fastmix_mega.configuration import load_config, parse_config
 from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
-from fastmix_mega.files import read_jsonl, write_json
+from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
 from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.mixture.simplex import geometric_mean
 from fastmix_mega.training.trainer import run
-from research.transfer_tables import tables
+from research.study_file import StudyFile
+from research.transfer_tables import Record, Records, tables
 
-RESULTS = Path(__file__).parent / "results" / "transfer"
+RESULTS = Path(__file__).parent / "results" / "transfer.jsonl"
 SIZES = ("tiny", "demo", "1M")
 STEPS = {"short": 60, "long": 240}
 SEARCH_SEEDS, TRAIN_SEEDS = (1, 2), (101, 102)
@@ -87,10 +87,6 @@ class Job:
             parts.insert(4, f"on-{self.mixture_data}-{self.mixture}")
         return "_".join(parts)
 
-    @property
-    def record(self) -> Path:
-        return RESULTS / f"{self.name}.json"
-
 
 def searches() -> Iterator[Job]:
     for data in ("fresh", "repeated"):
@@ -121,7 +117,12 @@ def retrains() -> Iterator[Job]:
                 yield Job("train", data, *LARGE, seed, f"{size}-{budget}", data)
 
 
-def configuration(job: Job, directory: Path) -> Config:
+def read_records(file: StudyFile) -> Records:
+    """The finished runs by name."""
+    return {row["job"]: row for row in sorted(file.rows(), key=lambda row: str(row["job"]))}
+
+
+def configuration(job: Job, directory: Path, records: Records) -> Config:
     """The run of a job; its data are the demo's, cut where the job says so."""
     demo = load_config("configs/demo.yaml").model_dump(mode="json")
     steps = STEPS[job.budget]
@@ -146,7 +147,7 @@ def configuration(job: Job, directory: Path) -> Config:
     }
     content["evaluation"] |= {"every": 0}
     if job.kind == "train":
-        content["mixture"] = mixture_of(job, demo)
+        content["mixture"] = mixture_of(job, demo, records)
     return parse_config(content)
 
 
@@ -165,14 +166,13 @@ def cut(prefix: str, data: str, directory: Path) -> Path:
     return path
 
 
-def mixture_of(job: Job, demo: dict[str, Any]) -> str | dict[str, float]:
+def mixture_of(job: Job, demo: dict[str, Any], records: Records) -> str | dict[str, float]:
     """Uniform, or the pooled mixture of the seeds' searches, within the limits if there are any."""
     if job.mixture == "uniform":
         return "uniform"
     size, budget = ("demo", "long") if job.mixture in LIMITS else job.mixture.split("-")
     found = [
-        json.loads(Job("search", job.mixture_data, size, budget, seed).record.read_bytes())
-        for seed in SEARCH_SEEDS
+        records[Job("search", job.mixture_data, size, budget, seed).name] for seed in SEARCH_SEEDS
     ]
     names = [source["name"] for source in demo["sources"]]
     logs = [[np.log(each["weights"][name]) for name in names] for each in found]
@@ -184,17 +184,22 @@ def mixture_of(job: Job, demo: dict[str, Any]) -> str | dict[str, float]:
     return dict(zip(names, (weights / weights.sum()).tolist(), strict=True))
 
 
-def do(job: Job) -> None:
-    """Run it, and leave its record."""
+def do(job: Job, records: Records) -> Record:
+    """Run it; returns its record.
+
+    Args:
+        job: a training's searches must be done.
+        records: of the finished runs.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        config = configuration(job, Path(folder))
+        config = configuration(job, Path(folder), records)
         started = time.perf_counter()
         run(config, "search" if job.kind == "search" else "train")
         seconds = time.perf_counter() - started
         mixture = read_mixture(Path(config.run_dir) / "mixture.json")
         rows = read_jsonl(Path(config.run_dir) / "metrics.jsonl")
         shutil.rmtree(config.run_dir)
-    record = {
+    record: Record = {
         "job": job.name,
         "weights": {source.name: round(source.weight, 6) for source in mixture.sources},
         "losses": next(row["eval"] for row in reversed(rows) if "eval" in row),
@@ -207,7 +212,7 @@ def do(job: Job) -> None:
         record["gains"] = {source.name: source.gain for source in mixture.sources}
         record["gain_scale"] = mixture.search["gain_scale"]
         record["cost_in_proxy_runs"] = mixture.search["cost_in_proxy_runs"]
-    write_json(job.record, record)
+    return record
 
 
 def main() -> None:
@@ -217,17 +222,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="begin no run after as long")
     parser.add_argument("--table", action="store_true", help="print the tables and end")
     options = parser.parse_args()
+    file = StudyFile(RESULTS)
     if options.table:
-        print(tables(RESULTS, list(LIMITS)))
+        print(tables(read_records(file), list(LIMITS)))
         return
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    records = read_records(file)
     until = time.monotonic() + 60 * options.minutes
-    left = [job for job in (*searches(), *retrains()) if not job.record.exists()]
+    left = [job for job in (*searches(), *retrains()) if job.name not in records]
     for number, job in enumerate(left, start=1):
         if time.monotonic() > until:
             print(f"{len(left) - number + 1} runs are left; start it again to go on")
             return
-        do(job)
+        record = records[job.name] = do(job, records)
+        file.append(record)
         print(f"{number} of {len(left)}: {job.name}", flush=True)
     print("done: see --table")
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,18 +11,17 @@ import numpy as np
 from fastmix_mega.mixture.pool import rank_correlation
 from fastmix_mega.mixture.simplex import geometric_mean
 
-Records = dict[str, dict[str, Any]]
+Record = dict[str, Any]
+Records = dict[str, Record]
+"""By the name of the job."""
 DATA = ("fresh", "repeated")
 SIZES = ("tiny", "demo", "1M")
 BUDGETS = ("short", "long")
 LARGE = "1M_long"
 
 
-def tables(results: Path, limits: Sequence[str]) -> str:
+def tables(records: Records, limits: Sequence[str]) -> str:
     """All tables as Markdown; a cell without records shows a dash."""
-    records = {
-        path.stem: json.loads(path.read_bytes()) for path in sorted(results.glob("*_*.json"))
-    }
     return "\n\n".join(
         [mixtures(records), retrained(records), predicted(records, limits), scarce(records)]
     )

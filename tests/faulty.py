@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from fastmix_mega.checkpoint import store
 from fastmix_mega.cli import main as cli
 from fastmix_mega.mixture.exponentiated_gradient import ExponentiatedGradient
-from fastmix_mega.training.checkpoint import store
 from fastmix_mega.training.engine.engine import TrainingEngine
 from fastmix_mega.training.outer_loop import OuterLoop
 from fastmix_mega.training.trainer import Trainer

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastmix_mega.cli import launch
 from fastmix_mega.errors import UserError
+from fastmix_mega.outputs import require_output_file
 
 
 def add_verb(
@@ -61,6 +62,8 @@ def _evaluate(main: Callable[[Sequence[str]], int], options: argparse.Namespace)
     tasks = [name.strip() for name in (options.tasks or "").split(",") if name.strip()]
     if not tasks and (options.tasks is not None or options.include_path):
         raise UserError("--tasks names no task; give it names, separated by commas")
+    if options.output is not None:
+        require_output_file(options.output)
     if options.nproc > 1 and not launch.under_launcher():
         return launch.run_processes(main, _words(options), options.nproc)
     from fastmix_mega.evaluation.run import Evaluation, evaluate

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,11 @@ WHOLE = (
 
 def import_libraries() -> None:
     """Import all that training and searching need. A second call does nothing."""
+    import torch
+
+    if not torch.cuda.is_available():
+        # Else DeepSpeed warns that it has found no accelerator.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     with _compiled_when_called(), _absent("wandb"):
         for name in DECORATED:
             importlib.import_module(name)

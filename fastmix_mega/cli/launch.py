@@ -141,6 +141,10 @@ def _exit_code(failed: object) -> int:
     rank, failure = failed.get_first_failure()  # type: ignore[attr-defined]
     code = int(failure.exitcode)
     if code < 0:
-        print(f"rank {rank} was killed by {signal.Signals(-code).name}", file=sys.stderr)
+        print(
+            f"rank {rank} was killed by {signal.Signals(-code).name}; start again to go on from "
+            "the last checkpoint",
+            file=sys.stderr,
+        )
     # A process that a signal killed has a negative code.
     return code if code > 0 else 128 - code

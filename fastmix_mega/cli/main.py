@@ -10,6 +10,7 @@
     fastmix import FILE --from FORMAT --output MIXTURE
     fastmix import FOLDER --from huggingface --output KEYS.yaml
     fastmix eval   RUN_DIR [--tasks A,B] [--nproc N] [key.path=value ...]
+    fastmix retrain RUN_DIR [--mixture MIXTURE] [--seeds N] [key.path=value ...]
     fastmix compare A B
     fastmix pool MIXTURE MIXTURE ... --output MIXTURE
     fastmix ngram CONFIG --output MIXTURE [--tokens N]
@@ -21,10 +22,13 @@ Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 stopped as asked: start a
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,9 +36,12 @@ from fastmix_mega import __version__
 from fastmix_mega.cli import evaluate as cli_evaluate
 from fastmix_mega.cli import launch
 from fastmix_mega.cli import mixtures as cli_mixture
+from fastmix_mega.cli import retrain as cli_retrain
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Nodes
+from fastmix_mega.cli.seeds import report_on, search_seeds
 from fastmix_mega.errors import RunFailed, UserError
+from fastmix_mega.training.run_lock import run_lock
 from fastmix_mega.training.stop import EXIT_STOPPED, Stopped, die_with_parent
 
 if TYPE_CHECKING:
@@ -42,6 +49,10 @@ if TYPE_CHECKING:
     from fastmix_mega.training.run import Verb
 
 EXIT_USER_MISTAKE = 2
+REFUSED = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":
             print(f"fastmix {given[0]}: {stopped}", file=sys.stderr)
         return EXIT_STOPPED
+    except OSError as error:
+        # What a disk or its owner refuses is no fault of the program's.
+        if error.errno not in REFUSED:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"fastmix {given[0]}: {where}{error.strerror}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,6 +104,17 @@ def _parser() -> argparse.ArgumentParser:
 
     check = verbs.add_parser("check", help="find every mistake before any training")
     _config_arguments(check)
+    check.add_argument(
+        "--mode",
+        choices=("search", "train"),
+        help="for which verb (default: train if the configuration names no targets and gives a "
+        "mixture or stages, else search)",
+    )
+    check.add_argument(
+        "--start",
+        action="store_true",
+        help="also the mixture that the run would begin with, which reads a sample of the data",
+    )
     check.set_defaults(verb=_check)
 
     for name, verb, text in (
@@ -107,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     plan = verbs.add_parser("plan", help="memory, communication and the layout for N GPUs")
     plan.add_argument("config", help="a YAML configuration, for example configs/large_7b.yaml")
     plan.add_argument("overrides", nargs="*", metavar="key.path=value", help="change it")
-    plan.add_argument("--gpus", type=_positive, required=True, metavar="N", help="of the whole run")
+    plan.add_argument(
+        "--gpus", type=_positive, metavar="N", help="of the whole run (default: this machine's)"
+    )
     plan.add_argument(
         "--gpu-memory", type=float, default=80.0, metavar="GB", help="of one GPU (default: 80)"
     )
@@ -120,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(verb=_report)
     cli_mixture.add_verbs(verbs)
     cli_evaluate.add_verb(verbs, _positive, main)
+    cli_retrain.add_verb(verbs, _positive, main)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
     return parser
 
@@ -150,7 +182,7 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
         "--sweep-seed",
         type=int,
         metavar="N",
-        help="one run of a sweep over seeds: seed=N, in the run folder's seed-N",
+        help="one run of a sweep over seeds: seed=N, in the run folder's seed_N",
     )
     several = parser.add_argument_group("several machines (one command on each)")
     several.add_argument("--nnodes", type=_positive, default=1, help="how many")
@@ -166,21 +198,28 @@ def _positive(text: str) -> int:
 
 
 def _load(options: argparse.Namespace) -> Config:
-    from fastmix_mega.configuration import load_config, parse_config
+    from fastmix_mega.configuration import load_config
+    from fastmix_mega.training.seed_folders import seed_folder
 
     config = load_config(options.config, options.overrides)
     if options.sweep_seed is None:
         return config
-    own = {"seed": options.sweep_seed, "run_dir": f"{config.run_dir}/seed-{options.sweep_seed}"}
-    return parse_config(config.model_dump() | own, where="--sweep-seed")
+    folder = seed_folder(config.run_dir, options.sweep_seed)
+    own = [f"seed={options.sweep_seed}", f"run_dir={json.dumps(str(folder))}"]
+    return load_config(options.config, [*options.overrides, *own])
 
 
 def _check(options: argparse.Namespace) -> int:
-    from fastmix_mega.planning.check import check, describe
+    from fastmix_mega.planning.check import check, describe, mode_of
 
     config = _load(options)
-    findings = check(config, options.nproc or 1, allowed=options.allow_changed)
-    print(describe(config, findings))
+    mode = options.mode or mode_of(config)
+    findings = check(config, options.nproc or 1, mode, options.allow_changed)
+    print(describe(config, findings, mode))
+    if options.start and not findings.mistakes:
+        from fastmix_mega.planning.start_mixture import describe_start
+
+        print(describe_start(config, mode))
     return EXIT_USER_MISTAKE if findings.mistakes else 0
 
 
@@ -193,7 +232,8 @@ def _plan(options: argparse.Namespace) -> int:
         raise UserError("--gpu-memory must be a positive number of gigabytes")
     config = load_config(options.config, options.overrides)
     machine = Machine(options.gpu_memory * 1e9, options.gpus_per_node)
-    print(describe_plans(config, options.gpus, options.mode, machine))
+    gpus = options.gpus or launch.default_processes()
+    print(describe_plans(config, gpus, options.mode, machine))
     return 0
 
 
@@ -205,9 +245,7 @@ def _search(options: argparse.Namespace) -> int:
                 "seed, then fastmix pool"
             )
         processes = options.nproc or launch.default_processes()
-        return cli_mixture.search_seeds(
-            main, options.config, options.overrides, options.seeds, processes
-        )
+        return search_seeds(main, options.config, options.overrides, options.seeds, processes)
     return _run(options, "search")
 
 
@@ -216,8 +254,6 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, mode: Verb) -> int:
-    from fastmix_mega.planning.check import check, require_no_mistakes
-
     # Whatever the user's mask: nobody else changes a run's files.
     os.umask(os.umask(0o077) | 0o002)
     config = _load(options)
@@ -228,19 +264,45 @@ def _run(options: argparse.Namespace, mode: Verb) -> int:
 
         if options.nproc is not None or options.nnodes > 1:
             raise UserError("--nproc and --nnodes start processes; under torchrun leave them out")
-        if os.environ["RANK"] == "0":
-            require_no_mistakes(check(config, world_size_from_environment(), mode, allowed))
-    else:
-        processes = options.nproc or launch.default_processes()
-        nodes = _nodes(options)
-        if options.node_rank == 0:
-            require_no_mistakes(check(config, processes * options.nnodes, mode, allowed))
-        if processes > 1 or nodes is not None:
-            words = [mode, options.config, *options.overrides]
-            words += [f"--allow-changed={name}" for name in allowed]
-            if options.sweep_seed is not None:
-                words.append(f"--sweep-seed={options.sweep_seed}")
-            return launch.run_processes(main, words, processes, nodes)
+        first = os.environ["RANK"] == "0"
+        if first:
+            _require_no_mistakes(config, world_size_from_environment(), mode, allowed)
+        with _lock(config, mode, first):
+            return _run_here(config, mode)
+    processes = options.nproc or launch.default_processes()
+    nodes = _nodes(options)
+    first = options.node_rank == 0
+    if first:
+        _require_no_mistakes(config, processes * options.nnodes, mode, allowed)
+    with _lock(config, mode, first):
+        if processes == 1 and nodes is None:
+            return _run_here(config, mode)
+        words = [mode, options.config, *options.overrides]
+        words += [f"--allow-changed={name}" for name in allowed]
+        if options.sweep_seed is not None:
+            words.append(f"--sweep-seed={options.sweep_seed}")
+        return launch.run_processes(main, words, processes, nodes)
+
+
+def _require_no_mistakes(
+    config: Config, processes: int, mode: Verb, allowed: Sequence[str]
+) -> None:
+    """Find every mistake before the run, and say what is doubtful. Raises: UserError."""
+    from fastmix_mega.planning.check import check, require_no_mistakes
+
+    findings = check(config, processes, mode, allowed)
+    require_no_mistakes(findings)
+    for warning in findings.warnings:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+
+
+def _lock(config: Config, mode: str, first: bool) -> AbstractContextManager[None]:
+    """One process of a run holds the run folder's lock for all of them."""
+    return run_lock(config.run_dir, f"fastmix {mode}") if first else nullcontext()
+
+
+def _run_here(config: Config, mode: Verb) -> int:
+    """This process's part of the run."""
     from fastmix_mega.methods.registry import method_of
 
     method = method_of(config, mode)
@@ -261,9 +323,7 @@ def _nodes(options: argparse.Namespace) -> Nodes | None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from fastmix_mega.report.build import build_report
-
-    print(build_report(options.run_dir))
+    print("\n".join(report_on(options.run_dir)))
     return 0
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastmix_mega.cli.seeds import pool_runs
 from fastmix_mega.errors import UserError
+from fastmix_mega.outputs import require_output_file
+from fastmix_mega.quantities import parse_quantity
 
 HUGGING_FACE = "huggingface"
 """The one format of models; all others are of mixtures."""
@@ -65,7 +66,11 @@ def add_verbs(verbs: Any) -> None:
     compare.set_defaults(verb=_compare)
 
     pool = verbs.add_parser("pool", help="one mixture from the searches of several seeds")
-    pool.add_argument("mixtures", nargs="+", help="mixture.json files or run folders")
+    pool.add_argument(
+        "mixtures",
+        nargs="+",
+        help="mixture.json files or run folders, or the folder of a sweep over seeds",
+    )
     pool.add_argument("--output", "-o", type=Path, required=True, help="the mixture.json to write")
     pool.set_defaults(verb=_pool)
 
@@ -83,14 +88,10 @@ def add_verbs(verbs: Any) -> None:
 
 
 def quantity(text: str) -> int:
-    """300B, 1.5T, 20000."""
-    units = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
-    number, factor = text.replace(",", "").replace("_", ""), 1
-    if number[-1:].lower() in units:
-        number, factor = number[:-1], units[number[-1].lower()]
+    """300B, 1.5T, 1e9, 20000: tokens on a command line."""
     try:
-        value = round(float(number) * factor)
-    except (ValueError, OverflowError):
+        value = parse_quantity(text)
+    except ValueError:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens, such as 300B")
@@ -133,8 +134,7 @@ def _export_model(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from fastmix_mega.export.export import mixture_path
-    from fastmix_mega.mixture.file import read_mixture
+    from fastmix_mega.mixture.file import mixture_path, read_mixture
     from fastmix_mega.mixture.pool import describe_comparison
 
     first, second = (read_mixture(mixture_path(name)) for name in (options.first, options.second))
@@ -153,72 +153,13 @@ def _ngram(options: argparse.Namespace) -> int:
     from fastmix_mega.export.export import describe
     from fastmix_mega.methods.ngram import Ngram
 
+    require_output_file(options.output, [options.config])
     words = [*options.overrides, "method=ngram"]
     if options.tokens is not None:
         words.append(f"ngram.tokens={options.tokens}")
     mixture = Ngram(load_config(options.config, words)).mixture()
     mixture.write(options.output)
-    warnings = [f"warning: {text}" for text in mixture.search["warnings"]]
-    print("\n".join([*warnings, *describe(mixture, None), f"mixture: {options.output}"]))
-    return 0
-
-
-def pool_runs(mixtures: Sequence[str | Path], output: Path) -> list[str]:
-    """Write the pooled mixture; returns what to tell."""
-    from fastmix_mega.export.export import describe, mixture_path
-    from fastmix_mega.mixture.file import read_mixture
-    from fastmix_mega.mixture.pool import pool_files
-
-    pooled = pool_files([read_mixture(mixture_path(name)) for name in mixtures])
-    folders = [mixture_path(name).parent.resolve() for name in mixtures]
-    for entry, folder in zip(pooled.search["per_seed"], folders, strict=True):
-        # As found from the pooled file, so that the whole can be moved.
-        entry["run"] = os.path.relpath(folder, output.resolve().parent)
-    pooled.write(output)
-    search = pooled.search
-    lines = [f"pooled over {len(mixtures)} seeds; rank correlation {search['agreement']:.2f}"]
-    lines += [f"warning: {text}" for text in search["warnings"]]
-    return [*lines, *describe(pooled, None), f"mixture: {output}"]
-
-
-def search_seeds(
-    main: Callable[[Sequence[str]], int],
-    config_path: str,
-    overrides: Sequence[str],
-    seeds: int,
-    processes: int,
-) -> int:
-    """Search with `seeds` seeds, one after the other, and pool them in the run folder.
-
-    Every seed has a run folder inside it, so that finished seeds are kept and an interrupted one
-    goes on. On Slurm, an array of jobs and `fastmix pool` do the same side by side.
-    """
-    from fastmix_mega.cli import launch
-    from fastmix_mega.configuration import load_config
-    from fastmix_mega.mixture.file import read_mixture
-    from fastmix_mega.planning.check import check, require_no_mistakes
-    from fastmix_mega.report.build import build_report
-
-    config = load_config(config_path, overrides)
-    folder = Path(config.run_dir)
-    runs = []
-    for seed in range(config.seed, config.seed + seeds):
-        run = folder / f"seed_{seed}"
-        runs.append(run)
-        words = [*overrides, f"seed={seed}", f"run_dir={run}"]
-        one = load_config(config_path, words)
-        if (run / "mixture.json").is_file():
-            there = read_mixture(run / "mixture.json").search.get("config_sha256")
-            if there != one.fingerprint():
-                raise UserError(f"{run} holds another search; name another run_dir")
-            print(f"seed {seed}: done before, in {run}", flush=True)
-            continue
-        require_no_mistakes(check(one, processes))
-        code = launch.run_processes(main, ["search", config_path, *words], processes)
-        if code != 0:
-            return code
-    print("\n".join(pool_runs(runs, folder / "mixture.json")))
-    print(f"report:  {build_report(folder)}")
+    print("\n".join([*describe(mixture, None), f"mixture: {options.output}"]))
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from fastmix_mega.config.base import Name, PositiveFloat, Section, Share, TokenCount
+from fastmix_mega.config.base import Name, PathText, PositiveFloat, Section, Share, TokenCount
 from fastmix_mega.config.parse import read_yaml, validated
 from fastmix_mega.errors import UserError
 
@@ -50,7 +50,7 @@ class GroupLimits(Section):
 class Prior(Section):
     """A mixture to stay near to."""
 
-    mixture: str | dict[str, float]
+    mixture: PathText | dict[str, float]
     """`uniform`, `proportional`, a mixture.json, or weights by name."""
     strength: Share
     """0 ignores it, 1 takes it instead of the found mixture. Between, the two are blended as

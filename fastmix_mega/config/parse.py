@@ -1,17 +1,18 @@
-"""Reading YAML that may be wrong, and explaining what is wrong in a user's words."""
+"""Reading YAML that may be wrong; `mistakes` explains what is wrong in a user's words."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from fastmix_mega.config.mistakes import explain_mistakes
 from fastmix_mega.config.renames import Note, with_new_names
 from fastmix_mega.errors import UserError
+from fastmix_mega.paths import rule_for
 
 SomeSection = TypeVar("SomeSection", bound=BaseModel)
 
@@ -60,7 +61,8 @@ def read_settings(
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
+        rule = rule_for(path)
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}{rule}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a text file; give a YAML configuration") from None
     content = read_yaml(text, str(path))
@@ -77,12 +79,6 @@ def validated(content: dict[str, Any], schema: type[SomeSection], where: str) ->
         return schema.model_validate(content)
     except ValidationError as error:
         raise UserError(explain_mistakes(error, where, schema)) from None
-
-
-def explain_mistakes(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
-    """All of pydantic's errors about `schema`, one a line."""
-    lines = [_explain(item, schema) for item in error.errors()]
-    return "\n".join([f"{where}: {len(lines)} mistake(s)", *lines])
 
 
 def _apply_override(content: dict[str, Any], override: str) -> None:
@@ -110,43 +106,3 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
             if isinstance(node, dict) and node.get(index) is None:
                 node[index] = {}
             node = node[index]
-
-
-def _explain(item: Any, schema: type[BaseModel]) -> str:
-    """One line for one of pydantic's errors."""
-    location: tuple[int | str, ...] = item["loc"]
-    # The tags that pydantic adds for members of a union are no keys of the user's.
-    keys = [
-        part
-        for part in location
-        if not str(part).startswith(("dict[", "list[", "str", "function-"))
-    ]
-    where = ".".join(map(str, keys)) or "the whole"
-    if item["type"] == "extra_forbidden":
-        known = _known_keys(schema, location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        return f"  {where}: unknown key; {hint}"
-    if item["type"] == "missing":
-        return f"  {where}: missing; it has no default"
-    message = item["msg"].removeprefix("Value error, ")
-    given = item.get("input")
-    shown = "" if isinstance(given, dict | list | BaseModel) else f" (given: {given!r})"
-    return f"  {where}: {message}{shown}"
-
-
-def _known_keys(section: type[BaseModel], location: Iterable[int | str]) -> list[str]:
-    for key in location:
-        if isinstance(key, int) or key not in section.model_fields:
-            continue  # An entry of a list or of a mapping by name.
-        inner = _section_within(section.model_fields[key].annotation)
-        section = inner or section
-    return sorted(section.model_fields)
-
-
-def _section_within(annotation: Any) -> type[BaseModel] | None:
-    """The section in `Section`, `list[Section]`, `dict[str, Section]` or `Section | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_section_within(part) for part in getattr(annotation, "__args__", ()))
-    return next((section for section in found if section is not None), None)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from fastmix_mega.config.base import Section
+from fastmix_mega.config.base import PathText, Section, Seed
 from fastmix_mega.config.parse import read_settings, validated
 from fastmix_mega.config.sections import (
     CheckpointSection,
@@ -24,7 +24,6 @@ from fastmix_mega.config.sections import (
     LogSection,
     ModelSection,
     ParallelSection,
-    PathText,
     SearchSection,
     SourceConfig,
     StageConfig,
@@ -37,13 +36,14 @@ class Config(Section):
     """Everything that a run depends on."""
 
     run_dir: PathText
-    seed: int = Field(default=1, ge=0, lt=2**31)
+    seed: Seed = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     method: str = "fastmix"
     """How the mixture is found. All but `fastmix` are there to compare: `reference` is the recipe
     of the authors' code; docs/baselines.md describes the others."""
-    mixture: str | dict[str, float] = "uniform"
-    """`fastmix train` only: `uniform`, `proportional`, a mixture.json, or weights by name."""
+    mixture: PathText | dict[str, float] = "uniform"
+    """`fastmix train` only: `uniform`, `proportional`, a mixture.json or the run folder that holds
+    it, or weights by name."""
     stages: list[StageConfig] = Field(default=[])
     """`fastmix train` only: mixtures that take over later in the run, in order. Every source goes
     on where it was, so that no sample is lost or repeated."""

@@ -5,21 +5,24 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from fastmix_mega.config.base import Name, PositiveFloat, PositiveInt, Section, Share, TokenCount
+from fastmix_mega.config.base import (
+    Name,
+    NonNegativeFloat,
+    PathText,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Share,
+    TokenCount,
+    WholeNumber,
+    whole_number,
+)
 from fastmix_mega.config.constraints import Constraints
-
-
-def _possible_path(path: str) -> str:
-    if not path.strip() or "\0" in path:
-        raise ValueError("a path must not be empty or hold a zero byte")
-    return path
-
-
-PathText = Annotated[str, AfterValidator(_possible_path)]
 
 
 def _switch(value: Any) -> Any:
@@ -33,7 +36,17 @@ class SourceConfig(Section):
     name: Name
     """Letters, digits and . _ + - only: it appears in files, charts and exports."""
     prefix: PathText | Annotated[list[PathText], Field(min_length=1)]
-    """Path without .bin/.idx; a list is one source that is split over several files."""
+    """Path without .bin/.idx; a list is one source that is split over several files. As in all
+    paths, `~` and `$NAME` are expanded, and relative ones start at the current folder."""
+
+    @field_validator("prefix")
+    @classmethod
+    def _each_once(cls, value: str | list[str]) -> str | list[str]:
+        places = [os.path.normpath(each) for each in value] if isinstance(value, list) else []
+        twice = next((each for each in places if places.count(each) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} stands twice; its text would count double")
+        return value
 
     @property
     def prefixes(self) -> list[str]:
@@ -138,7 +151,7 @@ class ScheduleSection(Section):
     peak: PositiveFloat = 3e-3
     final: Share = 0.1
     """The last step's learning rate as a share of the peak."""
-    warmup: Annotated[int, Field(ge=0)] = 20
+    warmup: WholeNumber = 20
     """Steps of linear warm-up."""
     decay: Share = 0.2
     """wsd only: the share of the steps in which the rate falls."""
@@ -150,8 +163,8 @@ class OptimizerSection(Section):
     beta1: Share = 0.9
     beta2: Share = 0.95
     epsilon: PositiveFloat = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    clip: Annotated[float, Field(ge=0)] = 1.0
+    weight_decay: NonNegativeFloat = 0.1
+    clip: NonNegativeFloat = 1.0
     """Maximum norm of the gradient; 0 turns clipping off."""
 
 
@@ -163,7 +176,7 @@ class TrainSection(Section):
     """Sequences per optimizer step, over all data-parallel ranks."""
     micro_batch: PositiveInt
     """Sequences per forward pass on one rank."""
-    seq_length: PositiveInt
+    seq_length: Annotated[int, BeforeValidator(whole_number), Field(ge=2, le=10**12)]
     """Tokens per sequence."""
     packing: bool = True
     """Conversations (token files with a loss mask): several to a sequence, without attention from
@@ -220,9 +233,9 @@ class SearchSection(Section):
     every: PositiveInt = 16
     """Training steps between two updates of the mixture (T)."""
     warmup: PositiveInt | None = None
-    """Steps at the initial mixture before the first target gradient. By default 24, and half of the
-    run where the search begins at the `bigram` mixture: early scores say what bigrams say."""
-    step: Annotated[float, Field(ge=0)] | None = None
+    """Steps before the first target gradient. By default half of the run for a surface: early
+    scores say what bigrams say. For a trajectory 24, or half of the run with `initial: bigram`."""
+    step: NonNegativeFloat | None = None
     """Step size of the exponentiated gradient; 0 measures and never moves. By default 0.2, and 0.02
     where the search begins at the `bigram` mixture."""
     exploration: Share = 0.5
@@ -233,7 +246,7 @@ class SearchSection(Section):
     objective: Literal["mean", "minimax"] = "mean"
     """Of several targets: the mean of their losses by `targets.weight`, or the worst one's excess
     over its reference, by weights that move towards the targets that are worst off."""
-    target_step: Annotated[float, Field(gt=0)] = 0.2
+    target_step: PositiveFloat = 0.2
     """`minimax` only: how far a target's log-weight moves at an outer step per nat of excess."""
     target_reference: Literal["warmup"] | dict[str, float] = "warmup"
     """`minimax` only: the loss, in nats per token, from which a target's excess is counted: its own
@@ -241,14 +254,21 @@ class SearchSection(Section):
     target_scores: Share = 0.25
     """Share (1/n) of the measured micro-batches on which every one of several targets is scored by
     itself, to tell which source helps which target; it decides nothing. 0 measures none."""
-    scores: str = "head"
-    """Which gradients are compared. `head`: closed form at the language-model head, no backward
-    pass. `hooks:head`, `all`, `body`, or a regular expression over parameter names: hooks in the
-    ordinary backward, for which every micro-batch holds one source."""
+    answer: Literal["auto", "surface", "trajectory"] = "auto"
+    """Where the answer comes from. `surface`: the run trains on one broad mixture, and the answer
+    is the best one of a loss surface that n-gram statistics and the run's late scores agree on.
+    `trajectory`: scores move the mixture that the run trains on. `auto` is surface, and trajectory
+    for conversations, with `reuse` or `objective: minimax`, and where `step`, `initial: bigram` or
+    `stop_when_converged` ask for one."""
+    scores: str | None = None
+    """Which gradients are compared; by default `body` for a surface and `head` for a trajectory.
+    `head`: closed form at the language-model head, no backward pass. `hooks:head`, `all`, `body`
+    (all matrices but the head), or a regular expression over parameter names: hooks in the ordinary
+    backward, for which every micro-batch holds one source."""
     score_tokens: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share (1/n) of each sequence's tokens that the closed form looks at. By default an eighth,
     and all where sources hold conversations, whose answers have few."""
-    damping: Annotated[float, Field(ge=0)] = 0.1
+    damping: NonNegativeFloat = 0.1
     """Added to Adam's second moment as a share of its root mean square."""
     precondition: bool = True
     """False compares raw gradients."""
@@ -257,7 +277,7 @@ class SearchSection(Section):
     regularisation): it keeps noise and a short horizon from starving a source."""
     decay: Share = 0.7
     """What remains of the scores' sums after an outer step."""
-    initial: str | dict[str, float] = "auto"
+    initial: PathText | dict[str, float] = "auto"
     """The first mixture: `bigram`, the one from which a bigram model would learn most about the
     targets, at the budget; `uniform`, `proportional`, a mixture.json, or weights by name. `auto` is
     bigram for `method: fastmix` on text, and uniform for conversations and other methods."""
@@ -288,6 +308,16 @@ class SearchSection(Section):
             return self.warmup
         return WARMUP if from_bigrams_for is None else max(1, from_bigrams_for // 2)
 
+    @property
+    def wants_surface(self) -> bool:
+        """Whether the answer comes from a loss surface, as far as the configuration says: of
+        conversations it does not, unless `answer` asks for it."""
+        if self.answer != "auto":
+            return self.answer == "surface"
+        moves = self.step is not None or self.stop_when_converged > 0
+        unguided = self.reuse is None and self.initial != BIGRAM
+        return not moves and unguided and self.objective == "mean"
+
     def scored_share(self, conversations: bool) -> float:
         """Of each sequence's tokens.
 
@@ -311,29 +341,29 @@ class StageConfig(Section):
     name: Name
     from_tokens: TokenCount
     """Tokens after which it begins, rounded up to a whole step."""
-    mixture: str | dict[str, float]
+    mixture: PathText | dict[str, float]
     """As `mixture` of the whole run."""
 
 
 class EvaluationSection(Section):
     """Held-out loss during and after the run."""
 
-    every: Annotated[int, Field(ge=0)] = 0
+    every: WholeNumber = 0
     """Steps between evaluations; 0 evaluates only at the end."""
     sequences: PositiveInt = 128
     """Sequences per set, the same ones at every evaluation and for every seed."""
     sets: list[SourceConfig] = Field(default=[])
-    holdout: Annotated[int, Field(ge=0)] = 0
+    holdout: WholeNumber = 0
     """Sequences at the end of every source that are never trained on; their loss is told as
     held_out/NAME at every evaluation. 0 for none."""
 
 
 class CheckpointSection(Section):
-    every: Annotated[int, Field(ge=0)] = 0
+    every: WholeNumber = 0
     """Steps between checkpoints; 0 keeps only the last step's."""
     keep: PositiveInt = 2
     """How many of the newest checkpoints stay on disk."""
-    keep_every: Annotated[int, Field(ge=0)] = 0
+    keep_every: WholeNumber = 0
     """Checkpoints at multiples of this many steps stay as well; 0 for none."""
     keep_best: bool = False
     """Whether the checkpoint with the lowest held-out loss stays as well."""
@@ -346,16 +376,16 @@ class GuardsSection(Section):
 
     max_skipped: PositiveInt = 10
     """Steps with a non-finite gradient (each is skipped) before the run stops."""
-    spike: Annotated[float, Field(ge=0)] = 5.0
+    spike: NonNegativeFloat = 5.0
     """A logged loss this many running standard deviations above its running mean is told of;
     0 watches for none."""
-    min_effective_sources: Annotated[float, Field(ge=0)] = 1.5
+    min_effective_sources: NonNegativeFloat = 1.5
     """Fewer effective sources (exp of the mixture's entropy) are a collapsed mixture; 0 watches
     for none."""
     max_doubtful: Share = 0.5
     """A larger share of sources whose score is smaller than its own standard error is told of; 1
     watches for none."""
-    hang_minutes: Annotated[float, Field(ge=0)] = 15.0
+    hang_minutes: NonNegativeFloat = 15.0
     """A run of several processes in which nothing moves for this long is ended, with the name and
     the stack of the stuck rank; it must cover one forward pass and one save. 0 watches for none."""
 
@@ -364,5 +394,7 @@ class LogSection(Section):
     every: PositiveInt = 10
     """Steps between lines in metrics.jsonl."""
     wandb: Literal["offline", "online", "disabled"] = "offline"
-    """Nothing leaves the machine unless this says `online`."""
+    """Nothing leaves the machine unless this, or WANDB_MODE where this is not given, says `online`.
+    Without a login or a network the run logs offline, and says so."""
     wandb_project: str = "fastmix-mega"
+    """Where it is not given, WANDB_PROJECT goes before it."""

@@ -24,6 +24,7 @@ from fastmix_mega.data.tokenizer_variants import (
     sentencepiece_variant,
 )
 from fastmix_mega.errors import UserError
+from fastmix_mega.paths import rule_for
 
 Ids = NDArray[np.int32]
 Places = NDArray[np.int64]
@@ -343,7 +344,9 @@ class Tokenizer:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise UserError(f"tokenizer: cannot read {path}: {error.strerror}") from None
+            raise UserError(
+                f"tokenizer: cannot read {path}: {error.strerror}{rule_for(path)}"
+            ) from None
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.is_json = path.suffix == ".json"
         kind = _HuggingFace if self.is_json else _SentencePiece

@@ -15,8 +15,16 @@ from fastmix_mega.export.formats import reader_of, writer_of
 from fastmix_mega.export.plan import Part, Plan
 from fastmix_mega.files import write_atomic
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources, epochs_at
-from fastmix_mega.mixture.file import MixtureFile, MixtureSource, read_mixture
+from fastmix_mega.mixture.file import (
+    MixtureFile,
+    MixtureSource,
+    mixture_path,
+    read_mixture,
+    versions,
+)
 from fastmix_mega.mixture.simplex import effective_sources, entropy
+from fastmix_mega.outputs import require_output_file
+from fastmix_mega.quantities import in_epochs
 
 BEARABLE_EPOCHS = 4
 """Beyond it, repeated text is known to teach little (Muennighoff et al., 2023)."""
@@ -53,6 +61,7 @@ def export_mixture(
         UserError: if the constraints contradict each other, or the format cannot hold the mixture.
     """
     form = writer_of(to)
+    output = require_output_file(output, [mixture_path(path)])
     mixture = read_mixture(mixture_path(path))
     if constraints is not None and budget_tokens is not None:
         constraints = constraints.at_budget(budget_tokens)
@@ -61,9 +70,9 @@ def export_mixture(
     result = None if constraints is None else constrain(mixture, constraints, str(path))
     if result is not None:
         mixture = constrained_mixture(mixture, result, constraints)
+    mixture = at_budget(mixture, budget_tokens)
     plan = Plan(mixture, paths, budget_tokens, valid, _notes(mixture, to, form.unit, str(path)))
     assert form.write is not None
-    output = Path(output)
     write_atomic(output, form.write(plan))
     lines = describe(mixture, budget_tokens, result)
     if not form.notes_inside and to != "fastmix":
@@ -74,12 +83,6 @@ def export_mixture(
     if dropped and to not in ("fastmix", "csv"):
         lines.append(f"left out, since their weight is 0: {', '.join(dropped)}")
     return Exported(output, [*lines, f"weights are shares of {form.unit}", f"use: {form.use}"])
-
-
-def mixture_path(given: str | Path) -> Path:
-    """The mixture.json itself, or that of a run folder."""
-    path = Path(given)
-    return path / "mixture.json" if path.is_dir() else path
 
 
 def constrain(mixture: MixtureFile, constraints: Constraints, where: str) -> Constrained:
@@ -110,6 +113,22 @@ def constrained_mixture(
     return mixture.model_copy(update={"sources": sources, "search": search})
 
 
+def at_budget(mixture: MixtureFile, budget_tokens: int | None) -> MixtureFile:
+    """The mixture with its epochs at a budget, or at the search's own if none is given."""
+    own = mixture.search.get("train_tokens")
+    budget = budget_tokens or (own if isinstance(own, int) else None)
+    if budget is None:
+        return mixture
+    weights = [source.weight for source in mixture.sources]
+    epochs = epochs_at(weights, [source.tokens for source in mixture.sources], budget)
+    sources = [
+        source.model_copy(update={"epochs_at_budget": times})
+        for source, times in zip(mixture.sources, epochs, strict=True)
+    ]
+    given = {} if budget_tokens is None else {"budget_tokens": budget_tokens}
+    return mixture.model_copy(update={"sources": sources, "search": mixture.search | given})
+
+
 def describe(
     mixture: MixtureFile, budget_tokens: int | None, result: Constrained | None = None
 ) -> list[str]:
@@ -124,7 +143,7 @@ def describe(
     for index, source in enumerate(mixture.sources):
         found = f" {result.before[index]:6.2%}" if result is not None else ""
         times = epochs[index]
-        shown = "     ?" if times is None else f"{times:6.2f}"
+        shown = "     ?" if times is None else f"{in_epochs(times):>6}"
         mark = "  read too often" if times is not None and times > BEARABLE_EPOCHS else ""
         lines.append(f"{source.name:<{wide}}  {source.weight:6.2%}{found}  {shown}{mark}")
     if budget is None:
@@ -137,7 +156,7 @@ def describe(
     else:
         lines.append(f"epochs are at {budget:,} tokens")
     often = [
-        f"{source.name} ({times:.3g} times)"
+        f"{source.name} ({in_epochs(times)} times)"
         for source, times in zip(mixture.sources, epochs, strict=True)
         if times is not None and times > BEARABLE_EPOCHS
     ]
@@ -148,7 +167,13 @@ def describe(
         )
     if result is not None:
         lines += _effect(mixture, result)
-    return lines
+    return [*lines, *(f"warning: {text}" for text in warnings_of(mixture))]
+
+
+def warnings_of(mixture: MixtureFile) -> list[str]:
+    """What its search warned of, in plain words."""
+    found = mixture.search.get("warnings")
+    return [str(text) for text in found] if isinstance(found, list) else []
 
 
 def _effect(mixture: MixtureFile, result: Constrained) -> list[str]:
@@ -179,7 +204,7 @@ def _notes(mixture: MixtureFile, to: str, unit: str, origin: str) -> list[str]:
         notes.append(f"Search: configuration SHA-256 {search['config_sha256']}.")
     if search.get("constraints"):
         notes.append("Constraints were applied.")
-    return notes
+    return [*notes, *(f"Warning: {text}" for text in warnings_of(mixture))]
 
 
 def import_mixture(path: str | Path, source_format: str, output: str | Path) -> list[str]:
@@ -189,6 +214,7 @@ def import_mixture(path: str | Path, source_format: str, output: str | Path) -> 
         UserError: if the file is broken or its weights are no mixture.
     """
     form = reader_of(source_format)
+    output = require_output_file(output, [path])
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -222,7 +248,7 @@ def import_mixture(path: str | Path, source_format: str, output: str | Path) -> 
             "unit": form.unit,
             "normalised_from": total,
         },
-        versions={"fastmix-mega": version("fastmix-mega")},
+        versions=versions(),
     ).write(output)
     taken = form.unit if form.unit == "as published" else f"as shares of {form.unit}"
     return [*lines, f"{len(parts)} sources; weights are taken {taken}"]

@@ -16,11 +16,13 @@ from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.base import Section
 from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import BIGRAM
+from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import Source
 from fastmix_mega.errors import UserError
 from fastmix_mega.methods.cost import ProxyOperations
 from fastmix_mega.methods.result import Answer, mixture_file
 from fastmix_mega.mixture.controller import MixtureEstimate
+from fastmix_mega.mixture.evidence import FEW_OUTER_STEPS, few_outer_steps
 from fastmix_mega.mixture.file import MixtureFile, resolve_mixture
 from fastmix_mega.mixture.simplex import effective_sources
 from fastmix_mega.training.guards.mixture import is_collapsed
@@ -29,9 +31,6 @@ from fastmix_mega.training.run import Run, Verb
 if TYPE_CHECKING:
     from fastmix_mega.parallel.layout import Layout
     from fastmix_mega.training.engine.observation import Observation
-
-FEW_OUTER_STEPS = 10
-"""A mixture that was updated less often is warned of."""
 
 
 @dataclass
@@ -146,9 +145,9 @@ class Method:
 
         run(self)
 
-    def observes(self, layout: Layout) -> Observation | None:
+    def observes(self, layout: Layout, inputs: Inputs) -> Observation | None:
         """What the engine watches while it trains. Collective."""
-        del layout
+        del layout, inputs
         return None
 
     def mixer(self, run: Run) -> Any:
@@ -189,10 +188,7 @@ class Method:
         """What a reader of the mixture must know."""
         found: list[str] = []
         if outer_steps < FEW_OUTER_STEPS:
-            found.append(
-                f"The mixture was updated only {outer_steps} times; search for more steps, or set "
-                "search.every lower, before you rely on it."
-            )
+            found.append(few_outer_steps(outer_steps))
         least = self.config.guards.min_effective_sources
         if is_collapsed(effective_sources(estimate.weights), least, len(estimate.weights)):
             found.append(

@@ -15,6 +15,7 @@ import numpy as np
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.base import PositiveFloat, Section, Share
 from fastmix_mega.config.schema import Config
+from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.methods.fixed import FixedMixture, finished_before, run_of_a_search
 from fastmix_mega.methods.losses import LossMethod
 from fastmix_mega.mixture.controller import AverageController
@@ -68,9 +69,10 @@ class DoReMi(LossMethod):
                 run_within(layout, FixedMixture(reference), request)
             run_within(layout, self, request)
 
-    def observes(self, layout: Layout) -> Observation | None:
+    def observes(self, layout: Layout, inputs: Inputs) -> Observation | None:
         from fastmix_mega.weights.init_from import open_start_together
 
+        del inputs
         return SequenceLosses(
             reference=open_start_together(reference_folder(self.given.run_dir), layout)
         )

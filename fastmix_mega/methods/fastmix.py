@@ -1,13 +1,15 @@
-"""`method: fastmix`: one proxy run whose scores move the mixture.
+"""`method: fastmix`: one proxy run, and the mixture that its evidence supports.
 
-FastMix (arXiv 2606.14971) with a rule of lower noise (`mixture/exponentiated_gradient.py`), limits,
-and ratios that stay. Text searches begin with the mixture that bigram statistics suggest.
+FastMix (arXiv 2606.14971). By default the run trains on one broad mixture, and the answer is the
+best mixture of a loss surface (`evidence.py`). As a trajectory, scores move the mixture that the
+run trains on, by a rule of lower noise than the paper's (`mixture/exponentiated_gradient.py`), with
+limits and ratios that stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +20,24 @@ from fastmix_mega.config.sections import BIGRAM
 from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import Source, any_masked
 from fastmix_mega.errors import UserError
-from fastmix_mega.methods.base import OpenedData, Preview, given_initial, target_weights
-from fastmix_mega.methods.gradients import GradientMethod, too_short
+from fastmix_mega.methods.base import (
+    OpenedData,
+    Preview,
+    given_initial,
+    target_weights,
+)
+from fastmix_mega.methods.evidence import (
+    evidence_record,
+    surface_controller,
+    write_surface,
+)
+from fastmix_mega.methods.gradients import GradientMethod, too_short, window_rate
 from fastmix_mega.methods.result import Answer
 from fastmix_mega.mixture.bigram import first_mixture
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources
 from fastmix_mega.mixture.constraints.tied_limits import TiedConstraintSet
 from fastmix_mega.mixture.controller import MixtureEstimate
-from fastmix_mega.mixture.evidence import CONFIDENT
+from fastmix_mega.mixture.evidence import CONFIDENT, FEW_OUTER_STEPS, few_outer_steps
 from fastmix_mega.mixture.exponentiated_gradient import (
     ExponentiatedGradient,
     Repetition,
@@ -35,9 +47,12 @@ from fastmix_mega.mixture.file import MixtureFile
 from fastmix_mega.mixture.reuse import Reuse, resolve_reuse
 from fastmix_mega.mixture.sampling import MixturePolicy
 from fastmix_mega.mixture.schedule import Schedule
+from fastmix_mega.mixture.surface_controller import SurfaceController
+from fastmix_mega.training.engine.observation import Observation, scores_of
 from fastmix_mega.training.run import Run
 
 if TYPE_CHECKING:
+    from fastmix_mega.parallel.layout import Layout
     from fastmix_mega.training.observers import TargetGradients
     from fastmix_mega.training.outer_loop import OuterLoop
 
@@ -74,6 +89,30 @@ class FastMix(GradientMethod):
         del config
         return iter(())
 
+    @classmethod
+    def fix(cls, config: Config) -> Config:
+        """A surface looks at one target at a time, and at the body's gradients."""
+        search = config.search
+        surface = search.wants_surface
+        update: dict[str, Any] = {"scores": search.scores or ("body" if surface else "head")}
+        if surface:
+            update["target_scores"] = 0.0
+        return config.model_copy(update={"search": search.model_copy(update=update)})
+
+    def takes_surface(self, sources: Sequence[Source], targets: Sequence[Source]) -> bool:
+        """Whether the answer comes from a loss surface."""
+        search = self.config.search
+        text = not any_masked([*sources, *targets])
+        return search.wants_surface and (text or search.answer == "surface")
+
+    def observes(self, layout: Layout, inputs: Inputs) -> Observation | None:
+        # Conversations of a search that says nothing else are scored at the head.
+        if self.given.search.scores is None and not self.takes_surface(
+            inputs.sources, inputs.targets
+        ):
+            return scores_of("head")
+        return super().observes(layout, inputs)
+
     # Before a run.
 
     def problems(self) -> Iterator[str]:
@@ -85,6 +124,8 @@ class FastMix(GradientMethod):
         """All but the bigram statistics: reading them is left to the search, and uniform stands
         for their mixture."""
         config, search = self.config, self.config.search
+        if self.takes_surface(data.sources, data.targets):
+            return self._preview_surface(data)
         bigrams = None
         if begins_with_bigrams(config, data.sources, data.targets):
             bigrams = np.full(len(data.sources), 1 / len(data.sources))
@@ -112,6 +153,38 @@ class FastMix(GradientMethod):
             f"{schedule.outer_steps:,} outer steps, the first after step "
             f"{schedule.warmup:,} of {config.train.steps:,}"
         )
+        if 0 < schedule.outer_steps < FEW_OUTER_STEPS:
+            found.warnings.append(few_outer_steps(schedule.outer_steps, "will be"))
+        return found
+
+    def _preview_surface(self, data: OpenedData) -> Preview:
+        config = self.config
+        found = Preview(given_initial(config, data), "while it trains")
+        self._limits(data)
+        schedule = self.schedule(self._surface_warmup())
+        found.mistakes += super().room(schedule)
+        found.facts.append(
+            f"the answer comes from a loss surface: {schedule.outer_steps:,} windows of scores "
+            f"({self.scores}), the first after step {schedule.warmup:,} of "
+            f"{config.train.steps:,}, and n-gram statistics"
+        )
+        if 0 < schedule.outer_steps < FEW_OUTER_STEPS * len(config.targets):
+            found.warnings.append(
+                f"only {schedule.outer_steps} windows of scores for {len(config.targets)} "
+                "target(s): search for more steps, or set search.every lower"
+            )
+        return found
+
+    def _surface_warmup(self) -> int:
+        return self.config.search.warmup_steps(self.config.train.steps)
+
+    def _limits(self, data: OpenedData) -> ConstraintSet | None:
+        """Raises: UserError if no mixture keeps to them."""
+        limits = self.config.search.constraints
+        if limits is None:
+            return None
+        found = ConstraintSet(limits, Sources(self.config.source_names, data.tokens), LIMITS)
+        found.apply(np.full(len(data.sources), 1 / len(data.sources)))
         return found
 
     def room(self, schedule: Schedule) -> Iterator[str]:
@@ -123,7 +196,10 @@ class FastMix(GradientMethod):
 
     def _warmup_waits_for_data(self) -> bool:
         """Whether the length of the warm-up is known only once the sources are open."""
-        return self.config.search.warmup is None and may_begin_with_bigrams(self.config)
+        search = self.config.search
+        return search.warmup is None and (
+            search.wants_surface or may_begin_with_bigrams(self.config)
+        )
 
     def _warmup(self, start: SearchStart) -> int:
         steps = self.config.train.steps if start.from_bigrams else None
@@ -136,6 +212,8 @@ class FastMix(GradientMethod):
 
         config, search = run.config, run.config.search
         data = OpenedData(run.inputs.sources, run.inputs.targets, run.inputs.tokenizer.sha256)
+        if self.takes_surface(data.sources, data.targets):
+            return self._surface_mixer(run, data)
         self.start = start = search_start(config, data, _bigram_mixture_together(run))
         schedule = self.schedule(self._warmup(start))
         tied = None if start.reuse is None else start.reuse.tied
@@ -161,12 +239,37 @@ class FastMix(GradientMethod):
         observer = self.observer(run, schedule)
         return OuterLoop(run.layout, schedule, observer, controller, policy)
 
+    def _surface_mixer(self, run: Run, data: OpenedData) -> OuterLoop[TargetGradients]:
+        from fastmix_mega.training.outer_loop import OuterLoop
+
+        config = run.config
+        reference, constraints = given_initial(config, data), self._limits(data)
+        self.start = SearchStart(reference, constraints, None, None, from_bigrams=False)
+        schedule = self.schedule(self._surface_warmup())
+        observer = self.observer(run, schedule, in_turn=True)
+        controller = None
+        if run.layout.is_main:
+            controller = surface_controller(
+                config,
+                run.inputs,
+                reference,
+                budget_tokens(config),
+                lambda number: window_rate(config, schedule.warmup + number * schedule.every),
+                observer,
+                project=None if constraints is None else constraints.project,
+            )
+        policy = MixturePolicy(reference, config.search.exploration)
+        return OuterLoop(run.layout, schedule, observer, controller, policy)
+
     # After a run.
 
     def conclude(self, run: Run, mixer: Any, steps: int) -> tuple[MixtureFile, list[str]]:
         from fastmix_mega.export.export import describe
 
         mixture, (*_, path) = super().conclude(run, mixer, steps)
+        if isinstance(mixer.controller, SurfaceController):
+            write_surface(run.config.run_dir, run.config, mixer.controller)
+            return mixture, [*describe(mixture, None), *_surface_lines(mixture), path]
         limits = self.config.search.constraints
         lines = describe(mixture, None if limits is None else limits.budget_tokens)
         if limits is not None:
@@ -176,6 +279,9 @@ class FastMix(GradientMethod):
 
     def answer(self, run: Run, mixer: OuterLoop[TargetGradients], steps: int) -> Answer:
         found = super().answer(run, mixer, steps)
+        if isinstance(mixer.controller, SurfaceController):
+            record = evidence_record(self.config, mixer.controller, found.estimate.weights)
+            return replace(found, gains=None, more=record)
         names, start = self.config.source_names, self.start
         if start.from_bigrams:
             begun = dict(zip(names, start.initial.tolist(), strict=True))
@@ -223,6 +329,19 @@ class FastMix(GradientMethod):
                 f"{CONFIDENT:.0%} is wanted. Search for more steps, or raise search.target_batch."
             )
         return found
+
+
+def _surface_lines(mixture: MixtureFile) -> list[str]:
+    """What is predicted, and where the evidence disagrees."""
+    search = mixture.search
+    predicted = search["predictions"]
+    lines = [
+        f"predicted loss on {target}: {found['loss']:.3f} +- {found['deviation']:.3f}, at uniform "
+        f"{predicted['uniform'][target]['loss']:.3f} +- "
+        f"{predicted['uniform'][target]['deviation']:.3f}"
+        for target, found in predicted["answer"].items()
+    ]
+    return lines + [f"warning: the evidence disagrees: {each}" for each in search["disagreements"]]
 
 
 def epochs_by_source(names: Sequence[str], epochs: Sequence[float | None]) -> str:

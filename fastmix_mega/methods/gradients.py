@@ -9,9 +9,11 @@ import numpy as np
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
+from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import any_masked
 from fastmix_mega.methods.base import Method, target_weights, too_few_target_sequences
 from fastmix_mega.methods.result import Answer
+from fastmix_mega.methods.scored_parameters import scored_parameter_problems
 from fastmix_mega.mixture.schedule import OuterSchedule, Schedule
 from fastmix_mega.mixture.target_weights import TargetScores, TargetWeights
 from fastmix_mega.training.engine.observation import Observation, scores_of
@@ -27,13 +29,19 @@ if TYPE_CHECKING:
 class GradientMethod(Method):
     """Scores of training sequences along the targets' gradient, window by window."""
 
-    def observes(self, layout: Layout) -> Observation | None:
-        del layout
-        return scores_of(self.config.search.scores)
+    def observes(self, layout: Layout, inputs: Inputs) -> Observation | None:
+        del layout, inputs
+        return scores_of(self.scores)
+
+    @property
+    def scores(self) -> str:
+        """What `search.scores` means here."""
+        return self.config.search.scores or "head"
 
     def problems(self) -> Iterator[str]:
         yield from too_few_target_sequences(self.config)
         yield from objective_problems(self.config)
+        yield from scored_parameter_problems(self.config, self.scores)
 
     def window(self) -> int:
         """Training steps that are scored in every window."""
@@ -52,9 +60,20 @@ class GradientMethod(Method):
             yield too_short(self.config.train.steps, schedule.warmup, least)
 
     def observer(
-        self, run: Run, schedule: Schedule, one_micro_batch: bool = False
+        self,
+        run: Run,
+        schedule: Schedule,
+        one_micro_batch: bool = False,
+        in_turn: bool = False,
     ) -> TargetGradients:
-        """Observes the scores of a run's windows."""
+        """Observes the scores of a run's windows.
+
+        Args:
+            run: its parts.
+            schedule: of the windows.
+            one_micro_batch: whether only the first micro-batch of a window is scored.
+            in_turn: whether every window looks at one target, in turn.
+        """
         from fastmix_mega.training.observers import (
             GradientSettings,
             TargetGradients,
@@ -72,6 +91,7 @@ class GradientMethod(Method):
             TargetScores(len(targets), len(run.config.sources), search.decay, schedule.outer_steps),
             window_rate=lambda last: window_rate(run.config, last + 1 - search.every),
             one_micro_batch=one_micro_batch,
+            in_turn=in_turn,
         )
         sequences = TargetSequences(targets, search.target_batch, train.micro_batch)
         return TargetGradients(
@@ -95,7 +115,7 @@ class GradientMethod(Method):
         search, train, operations = run.config.search, run.config.train, self.operations(run)
         target_sequences = outer_steps * search.target_batch
         by_target = search.target_scores if run.config.separate_targets else 0.0
-        if search.scores == "head":
+        if self.scores == "head":
             share = search.scored_share(any_masked(run.inputs.sources)) * (1 + by_target)
             scored = self.scored_sequences(outer_steps)
             extra = operations.head_scores(target_sequences, scored * share)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
+from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.methods.base import Method, OpenedData
 from fastmix_mega.methods.gradients import objective_problems, too_short
 from fastmix_mega.mixture.controller import Controller
@@ -53,8 +54,8 @@ class LossMethod(Method):
         search = self.config.search
         return OuterSchedule(search.warmup_steps(), search.every, 1, self.config.train.steps)
 
-    def observes(self, layout: Layout) -> Observation | None:
-        del layout
+    def observes(self, layout: Layout, inputs: Inputs) -> Observation | None:
+        del layout, inputs
         return SequenceLosses()
 
     def controller(self, initial: FloatArray) -> Controller:

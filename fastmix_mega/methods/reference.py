@@ -33,7 +33,10 @@ class Reference(GradientMethod):
     @classmethod
     def fix(cls, config: Config) -> Config:
         """All tokens are scored, as in the authors' code."""
-        update = {"score_tokens": config.search.score_tokens or 1.0}
+        update = {
+            "score_tokens": config.search.score_tokens or 1.0,
+            "scores": config.search.scores or "head",
+        }
         return config.model_copy(update={"search": config.search.model_copy(update=update)})
 
     def problems(self) -> Iterator[str]:

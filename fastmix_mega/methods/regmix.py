@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from fastmix_mega.arrays import FloatArray
-from fastmix_mega.config.base import PositiveInt, Section
+from fastmix_mega.config.base import PathText, PositiveInt, Section
 from fastmix_mega.config.schema import Config
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.files import read_jsonl, write_json
@@ -41,7 +41,7 @@ class RegMixSection(Section):
     runs: Annotated[int, Field(ge=4, le=100_000)] = 48
     """Proxy runs; each is a `fastmix train` of `train.steps` in run_dir/swarm/NN. More can be added
     to a finished swarm: the first ones stay the same."""
-    prior: str | dict[str, float] = "proportional"
+    prior: PathText | dict[str, float] = "proportional"
     """What mixtures are drawn around: `proportional` to the tokens, as in the paper, `uniform`, a
     mixture.json, or weights by name."""
     families: Annotated[list[Literal["linear", "log", "lightgbm"]], Field(min_length=1)] = Field(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
 from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.mixture.controller import MixtureEstimate
-from fastmix_mega.mixture.file import MixtureFile, MixtureSource
+from fastmix_mega.mixture.file import MixtureFile, MixtureSource, versions
 from fastmix_mega.mixture.reuse import data_digests
 from fastmix_mega.mixture.simplex import effective_sources, entropy
 from fastmix_mega.mixture.target_weights import TargetResult
@@ -104,7 +102,7 @@ def mixture_file(run: Run, answer: Answer, steps: int) -> MixtureFile:
         targets=_targets(config, answer.targets),
         tokenizer=_tokenizer(config, run.inputs),
         search=search,
-        versions=library_versions(),
+        versions=versions(),
     )
 
 
@@ -130,7 +128,7 @@ def plain_mixture_file(config: Config, inputs: Inputs, answer: Answer) -> Mixtur
             "warnings": answer.warnings,
             **answer.more,
         },
-        versions=library_versions(),
+        versions=versions(),
     )
 
 
@@ -148,19 +146,6 @@ def _tokenizer(config: Config, inputs: Inputs) -> dict[str, Any]:
         "path": config.tokenizer,
         "sha256": tokenizer.sha256,
         "vocab_size": tokenizer.vocab_size,
-    }
-
-
-def library_versions() -> dict[str, str]:
-    """Of this package and of what computes its numbers."""
-    import torch
-
-    return {
-        "fastmix-mega": version("fastmix-mega"),
-        "torch": torch.__version__,
-        "deepspeed": version("deepspeed"),
-        "megatron-core": version("megatron-core"),
-        "python": platform.python_version(),
     }
 
 

@@ -70,6 +70,5 @@ def finish(config: Config, mixture: MixtureFile) -> None:
     directory = Path(config.run_dir)
     path = directory / "mixture.json"
     mixture.write(path)
-    lines = [f"warning: {text}" for text in mixture.search["warnings"]]
-    lines += [*describe(mixture, None), f"mixture: {path}", f"report:  {build_report(directory)}"]
+    lines = [*describe(mixture, None), f"mixture: {path}", f"report:  {build_report(directory)}"]
     print("\n".join(lines), file=sys.stderr)

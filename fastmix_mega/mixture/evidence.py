@@ -23,6 +23,17 @@ CONFIDENT = 0.95
 """Probability from which a mixture counts as better than the initial one."""
 LEAST_OUTER_STEPS = 16
 """Before that many a mixture cannot have settled."""
+FEW_OUTER_STEPS = 10
+"""Fewer than that many say too little to rely on."""
+
+
+def few_outer_steps(count: int, when: str = "was") -> str:
+    """What to tell of a search with so few updates, in the past or (`will be`) before it."""
+    times = "once" if count == 1 else f"{count} times"
+    return (
+        f"The mixture {when} updated only {times}; search for more steps, or set search.every "
+        "lower, before you rely on it."
+    )
 
 
 @dataclass

@@ -169,15 +169,15 @@ class NgramLossModel:
 
         best = list(model.smoothing)
         least = loss(best)
-        for factor in (4.0, 2.0, 2.0):
+        moved = True
+        while moved:
+            moved = False
             for place in range(len(best)):
-                for step in (factor, 1 / factor):
-                    while True:
-                        tried = [*best[:place], best[place] * step, *best[place + 1 :]]
-                        value = loss(tried)
-                        if value >= least - 1e-6 or not 0.01 < tried[place] < 1e6:
-                            break
-                        best, least = tried, value
+                for factor in (2.0, 0.5):
+                    tried = [*best[:place], best[place] * factor, *best[place + 1 :]]
+                    value = loss(tried)
+                    if value < least - 1e-6 and 0.01 < tried[place] < 1e6:
+                        best, least, moved = tried, value, True
         return replace(model, smoothing=tuple(best))
 
 

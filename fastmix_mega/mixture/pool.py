@@ -198,6 +198,11 @@ def compare(first: MixtureFile, second: MixtureFile) -> Comparison:
     return Comparison(names, found[0], found[2], np.hypot(found[1], found[3]))
 
 
+def _in_sigmas(sigma: float) -> str:
+    """Standard errors; beyond a hundred they are too small to be believed, and not counted."""
+    return f"{sigma:+.1f}" if abs(sigma) < 100 else ("over +100" if sigma > 0 else "under -100")
+
+
 def describe_comparison(first: MixtureFile, second: MixtureFile) -> list[str]:
     """The table that `fastmix compare` prints."""
     result = compare(first, second)
@@ -206,7 +211,7 @@ def describe_comparison(first: MixtureFile, second: MixtureFile) -> list[str]:
     order = np.argsort(-np.abs(result.second - result.first), kind="stable")
     for at in order:
         a, b, sigma = result.first[at], result.second[at], result.sigmas[at]
-        shown = "?" if sigma is None else f"{sigma:+.1f}"
+        shown = "?" if sigma is None else _in_sigmas(sigma)
         lines.append(f"{result.names[at]:<{wide}}  {a:7.2%}  {b:7.2%}  {b - a:+8.2%}  {shown:>15}")
     lines.append(f"{result.moved:.1%} of the tokens are elsewhere")
     lines.append(f"rank correlation {rank_correlation(result.first, result.second):.2f}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os.path import normpath
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.sections import ReuseSection, SearchSection
 from fastmix_mega.data.rows import Source
 from fastmix_mega.errors import UserError
-from fastmix_mega.mixture.file import MixtureFile, MixtureSource, read_mixture
+from fastmix_mega.mixture.file import MixtureFile, MixtureSource, mixture_path, read_mixture
 from fastmix_mega.mixture.simplex import sampling_distribution
 from fastmix_mega.mixture.tied_sources import TiedSources
 
@@ -115,7 +114,7 @@ def resolve_reuse(given: ReuseSection, sources: Sequence[Source], tokenizer_sha2
     Raises:
         UserError: if the tokenizers differ, a name is wrong, or nothing is untouched.
     """
-    old = read_mixture(old_mixture_path(given))
+    old = read_mixture(mixture_path(given.mixture))
     notes = _same_tokenizer(old, given, tokenizer_sha256)
     names = [source.name for source in sources]
     before = {source.name: source for source in old.sources}
@@ -162,12 +161,6 @@ def resolve_reuse(given: ReuseSection, sources: Sequence[Source], tokenizer_sha2
         )
     initial = _initial(names, now, before, kept, free, parts)
     return Reuse(old, initial, _tied(names, before, kept), names, kept, free, gone, notes)
-
-
-def old_mixture_path(given: ReuseSection) -> Path:
-    """The mixture.json itself, or that of a run folder."""
-    path = Path(given.mixture)
-    return path / "mixture.json" if path.is_dir() else path
 
 
 def _same_tokenizer(old: MixtureFile, given: ReuseSection, sha256: str) -> list[str]:

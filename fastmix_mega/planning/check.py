@@ -16,7 +16,6 @@ from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import SourceConfig
 from fastmix_mega.data.choices import ChoiceSource
 from fastmix_mega.data.conversations import ConversationSource
-from fastmix_mega.data.overlap import document_hashes, shared_documents
 from fastmix_mega.data.rows import Source
 from fastmix_mega.data.source import open_source
 from fastmix_mega.data.tokenizer import Tokenizer
@@ -27,6 +26,8 @@ from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture.constraints.apply import epochs_at
 from fastmix_mega.model import kernels
 from fastmix_mega.model.presets import ModelShape, resolve_shape
+from fastmix_mega.planning.data_checks import overlaps, run_folder_and_data, same_files
+from fastmix_mega.planning.folder_checks import changed_schedule, clash, unknown_names
 from fastmix_mega.planning.rules import as_yaml, nearest_layout, problems
 from fastmix_mega.training.identity import differences
 from fastmix_mega.training.run import Verb
@@ -66,27 +67,37 @@ def check(
         _run_folder(method, allowed, found),
         _inputs(method, found),
         _start(config, found),
-        _search(method),
+        _search(method, found),
     ]
     if method.trains:
         steps += [
             _warm_up(config),
-            _layout(config, processes, trains_as, found),
-            _kernels(config, trains_as, found),
+            _layout(method.config, processes, trains_as, found),
+            _kernels(method.config, trains_as, found),
         ]
     for step in steps:
         found.mistakes.extend(f"  {message}" for message in step)
     return found
 
 
-def describe(config: Config, findings: Findings) -> str:
+def mode_of(config: Config) -> Verb:
+    """`search` or `train`, whichever a configuration is made for.
+
+    One that names targets is a search's, whatever else it holds; without any, one that gives a
+    mixture or stages is a training run's.
+    """
+    trains = bool(config.model_fields_set & {"mixture", "stages"})
+    return "train" if trains and not config.targets else "search"
+
+
+def describe(config: Config, findings: Findings, mode: str = "search") -> str:
     """What `fastmix check` prints."""
     lines = list(findings.facts)
     lines += [f"warning: {warning}" for warning in findings.warnings]
     if findings.mistakes:
         lines += [f"{len(findings.mistakes)} mistake(s):", *findings.mistakes]
     else:
-        lines.append(f"ready: fastmix search, run folder {config.run_dir}")
+        lines.append(f"ready: fastmix {mode}, run folder {config.run_dir}")
     return "\n".join(lines)
 
 
@@ -118,14 +129,13 @@ def _run_folder(method: Method, allowed: Collection[str], found: Findings) -> It
         except OSError as error:
             yield f"run_dir: {error.filename}: {error.strerror}"
             return
-        for difference in changed:
-            if difference.can_be_allowed and difference.name in allowed:
-                found.warnings.append(f"allowed: {difference.text}")
-                continue
-            yield (
-                f"run_dir: {directory} holds another run: {difference}; name another run_dir, or "
-                "move that one away"
-            )
+        yield from unknown_names(type(config), allowed, changed)
+        refused = [each for each in changed if not (each.can_be_allowed and each.name in allowed)]
+        found.warnings += [f"allowed: {each.text}" for each in changed if each not in refused]
+        if refused:
+            yield clash(directory, refused)
+        elif changed:
+            yield from changed_schedule(config, found.warnings)
 
 
 def _inputs(method: Method, found: Findings) -> Iterator[str]:
@@ -172,14 +182,17 @@ def _inputs(method: Method, found: Findings) -> Iterator[str]:
     yield from _mixtures(method, opened, tokenizer, found)
     _conversations(opened, found)
     yield from _enough(config, opened, found)
-    yield from _overlaps(config, opened)
+    yield from same_files(config.sources)
+    entries = [entry for _, group in groups for entry in group]
+    yield from run_folder_and_data(config.run_dir, entries, found.warnings)
+    yield from overlaps(opened, found.warnings)
 
 
 def _start(config: Config, found: Findings) -> Iterator[str]:
     """What the run starts from; nothing where it goes on from its own checkpoint."""
     if config.init_from is None:
         return
-    from fastmix_mega.training.checkpoint.store import checkpoint_steps
+    from fastmix_mega.checkpoint.store import checkpoint_steps
     from fastmix_mega.weights.init_from import mismatches, open_start
 
     if checkpoint_steps(Path(config.run_dir) / "checkpoints"):
@@ -289,29 +302,17 @@ def _enough(config: Config, opened: dict[str, Source], found: Findings) -> Itera
     )
 
 
-def _overlaps(config: Config, opened: dict[str, Source]) -> Iterator[str]:
-    """A target inside a source would make the source look good for the wrong reason."""
-    hashes = {
-        where: document_hashes(each.files)
-        for where, each in opened.items()
-        if not where.startswith("sources")
-    }
-    for name in config.source_names:
-        source = opened.get(f"sources: {name}")
-        if source is None or not hashes:
-            continue
-        known = document_hashes(source.files)
-        for where, wanted in hashes.items():
-            count = shared_documents(known, wanted)
-            if count:
-                yield (
-                    f"{where}: {count} of its documents are also in source {name}; remove "
-                    "them from one side"
-                )
+def _unused(config: Config, found: Findings) -> None:
+    """Keys of a training run, which a search does not look at."""
+    for key in ("mixture", "stages"):
+        if key in config.model_fields_set:
+            found.warnings.append(f"{key}: is for fastmix train; a search does not look at it")
 
 
-def _search(method: Method) -> Iterator[str]:
+def _search(method: Method, found: Findings) -> Iterator[str]:
     config = method.given
+    if method.verb == "search":
+        _unused(config, found)
     if method.verb == "search" and method.needs_targets and not config.targets:
         yield f"targets: a search needs at least one (method: {config.method})"
     else:

@@ -18,7 +18,8 @@ from fastmix_mega.config.schema import Config
 from fastmix_mega.data.indexed import read_manifest
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic, write_json
-from fastmix_mega.mixture.reuse import old_mixture_path
+from fastmix_mega.mixture.file import mixture_path
+from fastmix_mega.training.seed_folders import seed_folders
 
 FIXED = ("run", "verb", "model")
 """Differences that no `--allow-changed` lets pass: the checkpoint would not fit."""
@@ -88,6 +89,10 @@ def differences(
     checkpoints = any(directory.glob("checkpoints/step_*"))
     finished = (directory / "mixture.json").exists()
     begun = not own_run and (directory / "run.json").exists()
+    seeds = seed_folders(directory)
+    if seeds and not (directory / "run.json").exists():
+        names = ", ".join(path.name for path in seeds[:3])
+        return [Difference("run", f"it holds the runs of several seeds ({names})")]
     if not checkpoints and not finished and not begun:
         return []
     if not checkpoints and not begun:
@@ -131,7 +136,7 @@ def _identity(config: Config, mode: str) -> dict[str, Any]:
     }
     if mode == "search" and config.search.reuse is not None:
         with suppress(OSError):  # A missing file is told where the mixture is read.
-            content = old_mixture_path(config.search.reuse).read_bytes()
+            content = mixture_path(config.search.reuse.mixture).read_bytes()
             identity["data"][config.search.reuse.mixture] = hashlib.sha256(content).hexdigest()
     return identity
 

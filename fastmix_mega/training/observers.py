@@ -68,8 +68,9 @@ class TargetSequences:
         return [target.choices for target in self.targets]
 
     def named(self, losses: FloatArray) -> dict[str, float]:
-        """[K] losses by the targets' names."""
-        return {target.name: float(loss) for target, loss in zip(self.targets, losses, strict=True)}
+        """[K] losses by the targets' names, without those that are not known."""
+        pairs = zip(self.targets, losses, strict=True)
+        return {target.name: float(loss) for target, loss in pairs if not np.isnan(loss)}
 
 
 class TrainingLosses(Resumable):
@@ -177,6 +178,9 @@ class GradientSettings:
     """The last step of a window -> the sum of its steps' learning rates."""
     one_micro_batch: bool = False
     """Whether only the first micro-batch of a window is scored."""
+    in_turn: bool = False
+    """Whether every window looks at one target, in turn, instead of at their weighted mean: one
+    direction is held at a time, however many targets there are."""
 
 
 class TargetGradients(Resumable):
@@ -198,6 +202,7 @@ class TargetGradients(Resumable):
         "first_target_losses",
         "gains",
         "promised",
+        "_target",
         "_shares",
         "_weights",
         "_scores",
@@ -222,6 +227,8 @@ class TargetGradients(Resumable):
         self._scores = settings.scores
         self._shares = self._weights.current
         """[K] the targets' weights in the current window."""
+        self._target = 0
+        """The first one that the current window looks at."""
         self._target_sums: FloatArray | None = None
         self._row: dict[str, Any] = {}
         self.gains: FloatArray = np.zeros(source_count)
@@ -230,9 +237,10 @@ class TargetGradients(Resumable):
         self.promised = 0.0
         """By how much the target loss should have fallen since the first outer step, to first
         order: the sum of learning rate x the mixture's score. Rank 0 only."""
-        self.first_target_losses: FloatArray = np.zeros(0)
-        """[K] at the first outer step."""
-        self.target_losses: FloatArray = np.zeros(len(sequences.targets))
+        self.first_target_losses: FloatArray = np.full(len(sequences.targets), np.nan)
+        """[K] when each target was looked at first; NaN before."""
+        self.target_losses: FloatArray = np.full(len(sequences.targets), np.nan)
+        """[K] when each was looked at last; NaN before."""
         self.seconds = 0.0
 
     def start_window(self, step: int, outer_step: int) -> None:
@@ -242,19 +250,24 @@ class TargetGradients(Resumable):
             RunFailed: on every process, if a target's loss is not finite.
         """
         started = time.perf_counter()
-        sequences = self._sequences
-        per_target = -(-sequences.per_look // len(sequences.targets))
-        batches = even_micro_batches(
-            sequences.targets, per_target, outer_step, sequences.micro_batch, self._layout
-        )
+        sequences, count = self._sequences, len(self._sequences.targets)
         self._measure_reference()
         self._shares = self._weights.current
-        self.target_losses = self._engine.measure_target(
-            step, batches, self._shares, sequences.choices
+        looked, turn = list(range(count)), outer_step
+        if self._settings.in_turn:
+            looked, turn = [outer_step % count], outer_step // count
+        self._target = looked[0]
+        targets = [sequences.targets[number] for number in looked]
+        per_target = -(-sequences.per_look // len(targets))
+        batches = even_micro_batches(targets, per_target, turn, sequences.micro_batch, self._layout)
+        losses = self._engine.measure_target(
+            step, batches, self._shares[looked], [target.choices for target in targets]
         )
-        self._require_finite(step)
-        if not len(self.first_target_losses):
-            self.first_target_losses = self.target_losses.copy()
+        self.target_losses = self.target_losses.copy()
+        self.target_losses[looked] = losses
+        self._require_finite(step, looked)
+        first = np.isnan(self.first_target_losses)
+        self.first_target_losses = np.where(first, self.target_losses, self.first_target_losses)
         self._move_targets()
 
         self.meter.enabled = True
@@ -262,11 +275,12 @@ class TargetGradients(Resumable):
             self.meter.scores_left = 1 if self._layout.data.rank == 0 else 0
         self.seconds = time.perf_counter() - started
 
-    def _require_finite(self, step: int) -> None:
-        if np.isfinite(self.target_losses).all():
+    def _require_finite(self, step: int, looked: Sequence[int]) -> None:
+        targets, losses = self._sequences.targets, self.target_losses
+        wrong = [targets[number].name for number in looked if not np.isfinite(losses[number])]
+        if not wrong:
             return
-        named = self._sequences.named(self.target_losses)
-        bad = ", ".join(name for name, loss in named.items() if not np.isfinite(loss))
+        bad = ", ".join(wrong)
         raise RunFailed(
             f"stopped before step {step + 1}: the loss of the target {bad} is not a finite "
             "number, so that no mixture can follow from it. The model has diverged, or the "
@@ -308,8 +322,13 @@ class TargetGradients(Resumable):
         Args:
             sums: [rows, S] of the objective, which are those of a single target.
         """
-        if len(self._sequences.targets) == 1:
+        count = len(self._sequences.targets)
+        if count == 1:
             return sums[:, None]
+        if self._settings.in_turn:
+            placed = np.zeros((len(sums), count, sums.shape[1]))
+            placed[:, self._target] = sums
+            return placed
         if not self.meter.target_count:
             return None
         found = self.meter.target_sums.take(self._layout.sum_over_reporters)
@@ -346,7 +365,7 @@ class TargetGradients(Resumable):
         Steps are no infinitesimal ones, and their gradients are noisy: to first order the loss
         falls by several times what it does. Gains are scaled down by what the search itself saw.
         """
-        if self.promised <= 0 or not len(self.first_target_losses):
+        if self.promised <= 0 or np.isnan(self.first_target_losses).any():
             return 1.0
         shares = self._shares / self._shares.sum()
         seen = float(shares @ (self.first_target_losses - self.target_losses))

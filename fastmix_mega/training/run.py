@@ -71,7 +71,7 @@ class RunMethod(Protocol):
     def verb(self) -> Verb:
         """What the user asked for."""
 
-    def observes(self, layout: Layout) -> Observation | None:
+    def observes(self, layout: Layout, inputs: Inputs) -> Observation | None:
         """What the engine watches. Collective."""
 
     def mixer(self, run: Run) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from fastmix_mega.config.schema import Config
 from fastmix_mega.files import append_jsonl, read_jsonl, write_atomic
+from fastmix_mega.training.wandb_mirror import start_wandb
 
 
 class RunLog:
@@ -34,7 +35,7 @@ class RunLog:
         self._last = (start_step, self._started)
         self._leaders = ""
         self._unwritten: list[tuple[str, dict[str, Any]]] = []
-        self._wandb = _start_wandb(config, start_step)
+        self._wandb = start_wandb(config, start_step, self.say)
 
     def step(self, values: dict[str, Any]) -> None:
         """A line of metrics.jsonl; `values` holds step, tokens, loss, source_loss, ..."""
@@ -139,19 +140,3 @@ def _cut(path: Path, last_step: int) -> None:
 def _leading_sources(names: Sequence[str], mixture: Sequence[float], count: int = 3) -> str:
     leaders = sorted(zip(mixture, names, strict=True), reverse=True)[:count]
     return " ".join(f"{name} {weight:.0%}" for weight, name in leaders)
-
-
-def _start_wandb(config: Config, start_step: int) -> Any:
-    if config.log.wandb == "disabled":
-        return None
-    import wandb
-
-    return wandb.init(
-        project=config.log.wandb_project,
-        name=Path(config.run_dir).name,
-        dir=config.run_dir,
-        mode=config.log.wandb,
-        config=config.model_dump(mode="json") | {"resumed_at_step": start_step},
-        # The console stays ours: no prompts, no interception of stdout.
-        settings=wandb.Settings(silent=True, console="off"),
-    )

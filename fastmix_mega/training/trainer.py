@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastmix_mega.checkpoint import Checkpoints
+from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
@@ -28,8 +30,6 @@ from fastmix_mega.training.callbacks import (
     SpikeWatch,
     StepReport,
 )
-from fastmix_mega.training.checkpoint import Checkpoints
-from fastmix_mega.training.checkpoint.store import checkpoint_steps
 from fastmix_mega.training.engine.batches import (
     even_micro_batches,
     load_micro_batch,
@@ -92,7 +92,7 @@ class Trainer:
         inputs = open_inputs(config)
         shape = resolve_shape(config.model, inputs.tokenizer.vocab_size)
         start = self._starting_point()
-        observes = method.observes(layout)
+        observes = method.observes(layout, inputs)
         self.engine = TrainingEngine(
             config,
             shape,
@@ -281,7 +281,7 @@ class Trainer:
         if not self.agreement.stop(done, self.mixer.policy.mixture, request.wanted):
             return
         if saved != done and not self.checkpoints.save(done, self._state()):
-            raise RuntimeError("asked to stop, but the checkpoint could not be written (see above)")
+            raise RunFailed("asked to stop, but the checkpoint could not be written (see above)")
         if self.layout.is_main:
             request.obeyed()
         raise Stopped(f"stopped after step {done}; start again to go on")
@@ -308,12 +308,13 @@ class Trainer:
         )
 
     def _state(self) -> dict[str, Any]:
-        meter = self.engine.meter
+        meter, loss_meter = self.engine.meter, self.engine.loss_meter
         return {
             "drawn": self.sampler.drawn,
             "losses": self.engine.losses.state(),
             "objective": self.engine.objective.state(),
             "meter": None if meter is None else meter.state(),
+            "loss_meter": None if loss_meter is None else loss_meter.state(),
             "mixer": self.mixer.state(),
             "callbacks": {type(each).__name__: each.state() for each in self.callbacks},
             "held_out": self.checkpoints.held_out(),
@@ -335,6 +336,8 @@ class Trainer:
         self.engine.objective.load(state["objective"])
         if self.engine.meter is not None:
             self.engine.meter.load(state["meter"])
+        if self.engine.loss_meter is not None:
+            self.engine.loss_meter.load(state["loss_meter"])
         self.mixer.load(state["mixer"])
         for callback in self.callbacks:
             callback.load(state["callbacks"][type(callback).__name__])

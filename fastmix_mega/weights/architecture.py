@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fastmix_mega.config.parse import explain_mistakes
+from fastmix_mega.config.mistakes import explain_mistakes
 from fastmix_mega.config.sections import ModelSection
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.presets import ModelShape

@@ -22,7 +22,7 @@ from fastmix_mega.weights.names import HEAD, join, parameter_names, their_names,
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 DTYPES = ("F32", "BF16", "F16")
-TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+TOKENIZERS = (JSON, MODEL) = ("tokenizer.json", "tokenizer.model")
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 """What of a file its checksum reads: its start (the header), its end, and places between."""
 

@@ -14,20 +14,20 @@ from typing import Any
 
 from torch import Tensor
 
-from fastmix_mega.config.schema import Config, load_common_config
-from fastmix_mega.config.sections import ModelSection
-from fastmix_mega.data.tokenizer import Tokenizer
-from fastmix_mega.errors import UserError
-from fastmix_mega.model.initialize import EMBEDDING_NAME, unshard
-from fastmix_mega.training.checkpoint.io import load_tensors
-from fastmix_mega.training.checkpoint.manifest import (
+from fastmix_mega.checkpoint.io import load_tensors
+from fastmix_mega.checkpoint.manifest import (
     NAME,
     CheckpointManifest,
     DamagedCheckpoint,
     problems,
     read_manifest,
 )
-from fastmix_mega.training.checkpoint.store import checkpoint_steps
+from fastmix_mega.checkpoint.store import checkpoint_steps
+from fastmix_mega.config.schema import Config, load_common_config
+from fastmix_mega.config.sections import ModelSection
+from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.errors import UserError
+from fastmix_mega.model.initialize import EMBEDDING_NAME, unshard
 
 
 class RunWeights:

@@ -34,7 +34,7 @@ COLOURS = {
     "other methods": "#868e96",
 }
 NAMES = {"token_pairs": "token pairs", "swarmbest48": "best of the swarm"}
-LEFT_OUT = ("uniform", "fastmix_scores", "fastmix_quick")
+LEFT_OUT = ("uniform", "fastmix_scores")
 
 
 @dataclass(frozen=True)

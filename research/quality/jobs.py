@@ -25,7 +25,6 @@ SWARM = (6, 12, 24, 48)
 SEARCHES: dict[str, list[str]] = {
     "fastmix": ["method=fastmix", "search.warmup=null", "search.target_batch=16"],
     "fastmix_scores": ["method=fastmix", "search.initial=uniform"],
-    "fastmix_quick": ["method=fastmix", "search.initial=uniform", "search.quick_start=true"],
     "reference": ["method=reference", "search.score_tokens=1"],
     "odm": ["method=odm"],
     "aioli": ["method=aioli"],

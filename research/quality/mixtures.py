@@ -88,14 +88,15 @@ def fitted_mixture(mixtures: FloatArray, losses: FloatArray, seed: int) -> Float
 
 
 def _untrained(kind: str, family: Family, target: str) -> FloatArray:
-    from fastmix_mega.methods.start import token_pairs
-
-    from fastmix_mega.methods.ngram import ngram_fit
+    from fastmix_mega.methods.fastmix import bigram_mixture
+    from fastmix_mega.methods.ngram import Ngram
 
     index = family.targets.index(target)
     config = family.config.model_copy(update={"targets": [family.config.targets[index]]})
     inputs = open_inputs(config)
-    return ngram_fit(config, inputs).shares if kind == "ngram" else token_pairs(config, inputs)
+    if kind == "ngram":
+        return Ngram(config).fit(inputs).shares
+    return bigram_mixture(config, inputs)
 
 
 def _trial(name: str, target: str, records: Records) -> FloatArray | None:

@@ -1,24 +1,20 @@
-"""What the judge keeps: one small JSON file for every finished run, in a folder that is committed.
+"""What the judge keeps: a line for every finished run, in one file a family that is committed.
 
-    RESULTS/FAMILY/family.json            what the runs belong to: sources, targets, corpora
-    RESULTS/FAMILY/searches/NAME.json     a search: its mixture and its cost
-    RESULTS/FAMILY/trainings/NAME.json    a training by sampling: its losses on every target
-
-Names are those of jobs (`jobs.py`). A record is written whole or not at all.
+RESULTS/FAMILY.jsonl begins with what the runs belong to, `{"family": {sources, targets, ...}}`.
+Every other line is a `Record`: of a search its mixture and its cost, of a training by sampling its
+losses on every target. Names are those of jobs (`jobs.py`).
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.files import write_atomic, write_json
+from research.study_file import StudyFile
 
 Kind = Literal["search", "train"]
-FOLDERS: dict[Kind, str] = {"search": "searches", "train": "trainings"}
 
 
 @dataclass(frozen=True)
@@ -38,45 +34,55 @@ class Record:
     details: dict[str, Any] = field(default_factory=dict)
     """Searches only: what the mixture file says of its noise."""
 
+    @property
+    def key(self) -> tuple[Kind, str, int]:
+        return self.kind, self.name, self.seed
+
 
 class Records:
     """The records of one family.
 
     Args:
-        folder: RESULTS/FAMILY.
-        identity: what the records belong to; written when the folder is new.
+        path: RESULTS/FAMILY.jsonl; made with the first record.
+        identity: what the records belong to.
 
     Raises:
-        UserError: if the folder holds the records of something else.
+        UserError: if the file is damaged or holds the records of something else.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self.folder = folder
-        stamp = folder / "family.json"
-        if stamp.is_file():
-            known = json.loads(stamp.read_bytes())
-            other = [key for key in identity if known.get(key) != identity[key]]
-            if other:
-                raise UserError(
-                    f"{folder} holds runs that differ in {', '.join(other)} (corpora are the text "
-                    "of installed packages, which differ between installations); give another "
-                    "--results folder"
-                )
-        else:
-            write_json(stamp, identity)
-        self._found: dict[tuple[Kind, str, int], Record] = {}
-        for kind, name in FOLDERS.items():
-            for path in sorted((folder / name).glob("*.json")):
-                record = Record(**json.loads(path.read_bytes()))
-                self._found[kind, record.name, record.seed] = record
+    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        self.identity = identity
+        self._file = StudyFile(path)
+        self._has_identity = False
+        found = []
+        for row in self._file.rows():
+            if "family" in row:
+                self._require_same(row["family"])
+                self._has_identity = True
+            else:
+                found.append(Record(**row))
+        # Tables must not depend on the order in which the runs happened to finish.
+        found.sort(key=lambda record: (record.kind, f"{record.name}@{record.seed}"))
+        self._found = {record.key: record for record in found}
+
+    def _require_same(self, known: dict[str, Any]) -> None:
+        other = [key for key, value in self.identity.items() if known.get(key) != value]
+        if other:
+            raise UserError(
+                f"{self._file.path} holds runs that differ in {', '.join(other)} (corpora are the "
+                "text of installed packages, which differ between installations); give another "
+                "--results folder"
+            )
 
     def get(self, kind: Kind, name: str, seed: int) -> Record | None:
         return self._found.get((kind, name, seed))
 
     def add(self, record: Record) -> None:
-        path = self.folder / FOLDERS[record.kind] / f"{record.name}@{record.seed}.json"
-        write_atomic(path, json.dumps(asdict(record)) + "\n")
-        self._found[record.kind, record.name, record.seed] = record
+        if not self._has_identity:
+            self._file.append({"family": self.identity})
+            self._has_identity = True
+        self._file.append(asdict(record))
+        self._found[record.key] = record
 
     def trainings(self, name: str) -> dict[int, Record]:
         """By seed."""

@@ -145,7 +145,7 @@ def main() -> None:
     options = parser.parse_args()
     for path in options.families:
         family = Family(path)
-        records = Records(options.results / family.name, family.identity())
+        records = family.records(options.results)
         parts = [table(family, records), convergence(records), calibration(family, records)]
         print(f"## {family.name}", *("\n".join(["", *part]) for part in parts), sep="\n")
 

@@ -19,14 +19,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fastmix_mega.methods.search import search as search_mixture
-
 from benchmarks.timing import one_thread
 from fastmix_mega.config.schema import Config
 from fastmix_mega.configuration import load_config
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.files import read_jsonl
+from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture.file import MixtureFile, read_mixture
+from research.quality.records import Records
 
 Overrides = Sequence[str]
 
@@ -72,6 +72,14 @@ class Family:
             "train": config.train.model_dump(mode="json", include=_TRAIN_KEYS, exclude_unset=True),
             "sequences": config.evaluation.sequences,
         }
+
+    def records(self, results: Path) -> Records:
+        """What was run of it; `results` is the folder of all families.
+
+        Raises:
+            UserError: if they are of other corpora or settings.
+        """
+        return Records(results / f"{self.name}.jsonl", self.identity())
 
 
 _TRAIN_KEYS = {"steps", "global_batch", "seq_length", "schedule"}
@@ -158,12 +166,7 @@ def _child(words: list[str], mode: str, log: Path) -> None:
         os.dup2(descriptor, 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         config = load_config(words[0], words[1:])
-        if mode == "search":
-            search_mixture(config)
-        else:
-            from fastmix_mega.training.trainer import run
-
-            run(config, "train")
+        method_of(config, "train" if mode == "train" else "search").search()
         code = 0
     except BaseException:
         traceback.print_exc()

@@ -17,6 +17,7 @@ from fastmix_mega.configuration import parse_config
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.training.engine.head_scores import VocabularyShard, preconditioner
+from research.fork_records import ForkRun, fork_records
 from research.fork_scores import (
     HEAD,
     SCORES,
@@ -38,6 +39,7 @@ from research.fork_test import (
     initial_model,
     options_of,
 )
+from research.study_file import StudyFile
 from tests.tiny import tiny_settings, write_corpora
 
 SHAPE = ModelShape(2, 8, 2, 1, 16, 24, False)
@@ -253,11 +255,22 @@ def test_a_whole_fork_test_is_told_and_is_the_same_again(tmp_path: Path) -> None
         "--size tiny --targets near --steps 4 --batch 4 --seq-length 16 --horizons 2 1 --held 4 "
         "--score-sequences 2 --target-sequences 2 --repeats 2"
     )
-    kept: list[dict[str, Any]] = []
-    for _ in range(2):
-        ForkTest(config, options_of(given)).run(lambda _: None, kept.append)
-    first, again = kept[3], kept[-1]
+
+    def run(kept: ForkRun, *more: str) -> None:
+        ForkTest(config, options_of([*given, *more])).run(lambda _: None, kept)
+
+    alone, file = ForkRun(), StudyFile(tmp_path / "forks.jsonl")
+    run(alone)
+    first = alone.record
+    # Begun with one repetition, torn, and gone on with.
+    run(ForkRun("tiny", file), "--repeats", "1")
+    file.path.write_bytes(file.path.read_bytes()[:-9])
+    run(ForkRun("tiny", file))
+    again = fork_records(file)["tiny"]
     assert first["points"] == again["points"]
+    assert [row.get("point") for row in file.rows()] == [None, 0, 1, 0, 1]
+    with pytest.raises(UserError, match="a run tiny that differs in points, steps"):
+        run(ForkRun("tiny", file), "--steps", "8")
     assert [len(point["repetitions"]) for point in first["points"]] == [2, 2]
     told = tables([first])
     for number, row in enumerate(("| 2 of 4 |", "| 4 of 4 |", "| tiny | 2 | 1 | near |")):

@@ -12,7 +12,11 @@ from torch import Tensor
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.gpt import named_parts
 from fastmix_mega.training.engine.batches import MicroBatch
-from fastmix_mega.training.engine.hook_scores import GradientProducts, select_parameters
+from fastmix_mega.training.engine.hook_scores import (
+    GradientProducts,
+    no_such_parameters,
+    select_parameters,
+)
 from fastmix_mega.training.engine.meters import GradientAccess, Meter, is_split
 from fastmix_mega.training.engine.passes import Forward
 
@@ -26,10 +30,7 @@ class HookMeter(Meter):
         chosen = select_parameters(named, scores, access.config.model.tie_embeddings)
         found = torch.tensor([float(len(chosen))], device=access.layout.device)
         if access.layout.replica.sum(found).item() == 0:
-            raise UserError(
-                f"search.scores: {scores!r} matches none of the parameters "
-                f"({', '.join(list(named)[:6])}, ...); or say head, hooks:head, body or all"
-            )
+            raise UserError(no_such_parameters(scores, named))
         self._names = list(chosen)
         # What every tensor-parallel rank holds whole is counted once.
         counted = [is_split(p) or access.layout.tensor.rank == 0 for p in chosen.values()]

@@ -8,7 +8,8 @@ the reference for the closed form of `head_scores`, and the ground for research.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,20 @@ from torch import Tensor, nn
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.initialize import EMBEDDING_NAME, HEAD_NAME
 
+Chosen = TypeVar("Chosen")
+
+
+def no_such_parameters(scores: str, names: Iterable[str]) -> str:
+    """What to say where `search.scores` chooses none of the parameters with these names."""
+    return (
+        f"search.scores: {scores!r} matches none of the parameters ({', '.join(list(names)[:6])}, "
+        "...); or say head, hooks:head, body or all"
+    )
+
 
 def select_parameters(
-    parameters: dict[str, nn.Parameter], scores: str, tied: bool
-) -> dict[str, nn.Parameter]:
+    parameters: Mapping[str, Chosen], scores: str, tied: bool
+) -> dict[str, Chosen]:
     """Those of this process's `parameters` that `search.scores` names; maybe none of a stage's.
 
     Args:
@@ -31,7 +42,7 @@ def select_parameters(
         UserError: if the expression is broken.
     """
     if scores == "all":
-        return parameters
+        return dict(parameters)
     if scores == "hooks:head":
         names = (HEAD_NAME, EMBEDDING_NAME) if tied else (HEAD_NAME,)
         return {name: value for name, value in parameters.items() if name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,3 +58,11 @@ class LossMeter:
             values = context.sum(values / context.size)
         if self._layout.is_reporter:
             self.sums.add(batch.sources, values)
+
+    def state(self) -> dict[str, Any]:
+        """What a run that is resumed within a window needs of this process."""
+        return {"sums": self.sums.state(), "enabled": self.enabled}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.sums.load(state["sums"])
+        self.enabled = state["enabled"]

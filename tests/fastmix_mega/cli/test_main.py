@@ -132,6 +132,6 @@ def test_a_sweep_sets_seed_and_folder(
 ) -> None:
     path = config_file(settings, tmp_path)
     assert cli.main(["check", path, "--sweep-seed", "4", "train.steps=30"]) == 0
-    assert f"run folder {tmp_path}/run/seed-4" in capsys.readouterr().out
+    assert f"run folder {tmp_path}/run/seed_4" in capsys.readouterr().out
     assert cli.main(["check", path, "--sweep-seed", "-1"]) == 2
-    assert "seed: Input should be greater than or equal to 0" in capsys.readouterr().err
+    assert "seed: must be at least 0" in capsys.readouterr().err

@@ -18,14 +18,19 @@ from fastmix_mega.errors import UserError
     ("section", "key", "value", "message"),
     [
         ("train", "setps", 3, "train.setps: unknown key; did you mean 'steps'"),
-        ("train", "steps", 0, "train.steps: Input should be greater than 0"),
-        ("parallel", "zero", 0, "parallel.zero: Input should be 1, 2 or 3"),
-        ("search", "exploration", 1.5, "search.exploration: Input should be less than"),
-        ("search", "step", "nan", "search.step: Input should be a finite number"),
+        ("train", "steps", 0, "train.steps: must be above 0"),
+        ("parallel", "zero", 0, "parallel.zero: must be 1, 2 or 3"),
+        ("search", "exploration", 1.5, "search.exploration: must be at most 1"),
+        ("search", "step", "nan", "search.step: must be a finite number"),
         ("model", "prest", "1M", "model.prest: unknown key; did you mean 'preset'"),
         ("parallel", "sequence", True, "parallel.sequence needs parallel.tensor > 1"),
         ("guards", "hang_minutes", 30, "guards.hang_minutes (30"),
-        ("guards", "max_doubtful", 2, "guards.max_doubtful: Input should be less than"),
+        ("guards", "max_doubtful", 2, "guards.max_doubtful: must be at most 1"),
+        ("train", "steps", True, "train.steps: must be a number, not true or false"),
+        ("train", "seq_length", 1, "train.seq_length: must be at least 2"),
+        ("train", "schedule", {"kind": "cosin"}, "kind: must be .*; did you mean 'cosine'"),
+        ("train", "schedule", 3, "train.schedule: must hold `key: value` lines: decay, final, "),
+        ("log", "wandb", "ofline", "did you mean 'offline'"),
     ],
 )
 def test_mistakes_are_named(
@@ -34,6 +39,44 @@ def test_mistakes_are_named(
     settings.setdefault(section, {})[key] = value
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
         parse_config(settings)
+
+
+def test_sources_in_plain_words(settings: dict[str, Any]) -> None:
+    """No word of the schema's own: neither its patterns nor its classes."""
+    settings["sources"][0]["name"] = "a b"
+    settings["sources"][1]["prefix"] = ["x/y", "x//y"]
+    settings["targets"][0] = "near"
+    with pytest.raises(UserError) as error:
+        parse_config(settings)
+    shown = str(error.value)
+    assert "sources.0.name: letters, digits and . _ + - only (given: 'a b')" in shown
+    assert "sources.1.prefix: x/y stands twice; its text would count double" in shown
+    assert "targets.0: must hold `key: value` lines: name, prefix, weight" in shown
+    assert not any(word in shown for word in ("^[", "instance", "SourceConfig", "Input"))
+
+
+def test_quantities_with_units(settings: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    limits = {"budget_tokens": "2T", "max_epochs": 4}
+    settings["search"]["constraints"] = limits
+    path.write_text(yaml.safe_dump(settings) + "stages: [{name: a, from_tokens: 1e3, mixture: b}]")
+    config = load_config(path, ["train.steps=1.5k", "search.every=1e1", "seed=3"])
+    assert (config.train.steps, config.search.every) == (1500, 10)
+    assert config.search.constraints is not None
+    assert config.search.constraints.budget_tokens == 2 * 10**12
+    assert config.stages[0].from_tokens == 1000
+
+
+def test_paths_are_expanded(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DATA", "/scratch")
+    settings |= {"run_dir": "~/x", "mixture": "$DATA/mixture.json"}
+    settings["sources"][0]["prefix"] = ["$DATA/a", "~/b"]
+    config = parse_config(settings)
+    assert (config.run_dir, config.mixture) == ("/home/me/x", "/scratch/mixture.json")
+    assert config.sources[0].prefixes == ["/scratch/a", "/home/me/b"]
+    with pytest.raises(UserError, match="run_dir: '\\$NOT_SET/x' needs the environment variable"):
+        parse_config(settings | {"run_dir": "$NOT_SET/x"})
 
 
 def test_all_mistakes_at_once(settings: dict[str, Any]) -> None:

@@ -158,23 +158,50 @@ def exported(
 
 
 def generate(folder: str, texts: list[str], count: int) -> list[dict[str, Any]]:
-    """Greedy continuations by transformers, with the folder's own tokenizer."""
+    """Greedy continuations by transformers' standard calls, with the folder's own tokenizer: alone,
+    in a padded batch, and by a pipeline."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    options: dict[str, Any] = {"max_new_tokens": count, "do_sample": False}
+    piped = pipeline("text-generation", folder, dtype=torch.float32)
+    batch = tokenizer(texts, return_tensors="pt", padding=True)
+    padded = model.generate(**batch, **options)[:, batch.input_ids.shape[1] :]
     found = []
-    for text in texts:
-        prompt = tokenizer(text, return_tensors="pt").input_ids
-        whole = model.generate(prompt, max_new_tokens=count, do_sample=False)
-        found.append({"prompt": prompt[0].tolist(), "new": whole[0, prompt.shape[1] :].tolist()})
+    for text, row in zip(texts, padded, strict=True):
+        given = tokenizer(text, return_tensors="pt")
+        prompt = given.input_ids
+        new = model.generate(**given, **options)[0, prompt.shape[1] :]
+        (told,) = piped(text, return_full_text=False, **options)
+        found.append(
+            {
+                "prompt": prompt[0].tolist(),
+                "new": new.tolist(),
+                "padded": row.tolist(),
+                "text": tokenizer.decode(new, skip_special_tokens=True),
+                "piped": told["generated_text"],
+            }
+        )
     return found
+
+
+def encode(folder: str, texts: list[str]) -> dict[str, Any]:
+    """The folder's own tokenizer: ids of each text, and what it would hand to a model."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return {
+        "ids": [tokenizer(text).input_ids for text in texts],
+        "inputs": sorted(tokenizer(texts[0])),
+        "pad": tokenizer.pad_token_id,
+    }
 
 
 if __name__ == "__main__":
     readers = {
         **{"streaming": streaming, "olmo_core": olmo_core, "torchtitan": torchtitan},
-        **{"make_models": make_models, "exported": exported},
+        **{"make_models": make_models, "exported": exported, "encode": encode},
     }
     print(json.dumps(readers[sys.argv[1]](sys.argv[2], *json.loads(sys.argv[3]))))

@@ -241,3 +241,44 @@ def test_broken_imports(tmp_path: Path, name: str, text: str, message: str) -> N
     (tmp_path / "given").write_text(text)
     with pytest.raises(UserError, match=message):
         import_mixture(tmp_path / "given", name, tmp_path / "mixture.json")
+
+
+def test_warnings_reach_the_output_and_the_notes(
+    mixture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "The mixture was updated only 1 times."
+    content = json.loads(mixture.read_text())
+    content["search"]["warnings"] = [text]
+    mixture.write_text(json.dumps(content))
+    assert cli.main(["export", str(mixture), "--to", "megatron", "-o", str(tmp_path / "b")]) == 0
+    assert f"warning: {text}" in capsys.readouterr().out.splitlines()
+    assert f"Warning: {text}" in (tmp_path / "b.notes.txt").read_text().splitlines()
+    # Where comments can stand inside the file, the notes stand there.
+    assert f"Warning: {text}" in export(mixture, "nanotron").read_text()
+
+
+def test_an_exported_mixture_has_the_epochs_of_its_budget_and_weights(mixture: Path) -> None:
+    limits = Constraints.model_validate({"sources": {"delta": {"fixed": 0.3}}})
+    found = read_mixture(export(mixture, "fastmix", constraints=limits))
+    for source in found.sources:
+        assert source.tokens is not None
+        assert source.epochs_at_budget == pytest.approx(source.weight * 20_000 / source.tokens)
+    assert found.search["budget_tokens"] == 20_000
+    # Without a budget of its own, the search's holds.
+    unchanged = mixture.parent / "unchanged.json"
+    export_mixture(mixture, "fastmix", unchanged)
+    first = read_mixture(unchanged).sources[0]
+    assert first.tokens is not None
+    assert first.epochs_at_budget == pytest.approx(0.5 * 3072 / first.tokens)
+
+
+@pytest.mark.parametrize("output", ["", "file/below"])
+def test_an_output_that_cannot_be_written(
+    mixture: Path, tmp_path: Path, output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("a file, not a folder")
+    where = str(tmp_path / output)
+    assert cli.main(["export", str(mixture), "--to", "megatron", "-o", where]) == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert cli.main(["export", str(mixture), "--to", "fastmix", "-o", str(mixture)]) == 2
+    assert "would be overwritten" in capsys.readouterr().err

@@ -1,28 +1,19 @@
-"""The law of token pairs against a plain count, differences and a general solver; the search that
-begins with it."""
+"""The bigram loss model against a plain count, differences and a general solver."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.optimize
-import yaml
-from fastmix_mega.methods.start import begins_with_token_pairs, search_start, token_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastmix_mega.arrays import FloatArray
-from fastmix_mega.cli import main as cli
-from fastmix_mega.configuration import parse_config
-from fastmix_mega.data.inputs import open_inputs
-from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.bigram import (
     SMOOTHING,
     PairCounts,
@@ -31,9 +22,7 @@ from fastmix_mega.mixture.bigram import (
     least_loss,
     read_within_reason,
 )
-from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.mixture.simplex import MOST_EPOCHS, fresh_epochs, worth_of_epochs
-from tests.launch import run_config
 
 VOCABULARY = 12
 BUDGET, REPETITIONS = 700.0, 4.0
@@ -66,12 +55,12 @@ class Text:
 
 
 def texts(seed: int, numbers: list[int]) -> list[Any]:
-    """Sources with token laws of their own."""
+    """Sources with token distributions of their own."""
     random = np.random.default_rng(seed)
-    laws = random.dirichlet(np.full(VOCABULARY, 0.4), len(numbers))
+    distributions = random.dirichlet(np.full(VOCABULARY, 0.4), len(numbers))
     return [
-        Text(random.choice(VOCABULARY, (number, 9), p=law))
-        for number, law in zip(numbers, laws, strict=True)
+        Text(random.choice(VOCABULARY, (number, 9), p=distribution))
+        for number, distribution in zip(numbers, distributions, strict=True)
     ]
 
 
@@ -157,85 +146,19 @@ def test_fresh_epochs_are_the_integral_of_what_one_more_is_worth(
     ),
     st.floats(100, 1e9),
 )
-def test_no_source_is_read_too_often(rows: list[tuple[float, int]], budget: float) -> None:
+def test_no_source_has_too_many_epochs(rows: list[tuple[float, int]], budget: float) -> None:
     shares, tokens = (np.array(column, np.float64) for column in zip(*rows, strict=True))
     mixture = shares / shares.sum()
     found = read_within_reason(mixture, tokens, budget)
-    readings = budget * found / tokens
+    epochs = budget * found / tokens
     assert found.sum() == pytest.approx(1)
     limit = max(MOST_EPOCHS, 2 * budget / tokens.sum())
-    assert (readings <= limit * (1 + 1e-9)).all()
+    assert (epochs <= limit * (1 + 1e-9)).all()
     # Sources below the limit keep their ratios, and none loses to one that must give way.
-    free = (readings < limit * (1 - 1e-9)) & (mixture > 1e-12)
+    free = (epochs < limit * (1 - 1e-9)) & (mixture > 1e-12)
     if free.any():
         ratios = found[free] / mixture[free]
         assert ratios == pytest.approx(ratios[0])
         assert ratios[0] >= 1 - 1e-9
     if (budget * mixture / tokens <= limit).all():
         assert found == pytest.approx(mixture)
-
-
-def test_when_the_search_begins_with_them(settings: dict[str, Any], chats: dict[str, Any]) -> None:
-    def begins(given: dict[str, Any]) -> bool:
-        config = parse_config(given)
-        inputs = open_inputs(config)
-        return begins_with_token_pairs(config, inputs.sources, inputs.targets)
-
-    def with_initial(given: dict[str, Any], initial: str, **more: Any) -> dict[str, Any]:
-        return given | {"search": given["search"] | {"initial": initial}} | more
-
-    assert begins(with_initial(settings, "auto"))
-    assert begins(with_initial(settings, "token_pairs"))
-    assert not begins(with_initial(settings, "uniform"))
-    assert not begins(with_initial(settings, "auto", method="reference"))
-    assert not begins(with_initial(chats, "auto"))
-    with pytest.raises(UserError, match="conversations"):
-        begins(with_initial(chats, "token_pairs"))
-    with pytest.raises(UserError, match="method: fastmix"):
-        begins(with_initial(settings, "token_pairs", method="odm"))
-
-
-def test_limits_hold_for_the_first_mixture(settings: dict[str, Any]) -> None:
-    settings["search"] |= {
-        "initial": "token_pairs",
-        "constraints": {"sources": {"beta": {"max": 0.3}}},
-    }
-    config = parse_config(settings)
-    inputs = open_inputs(config)
-    pairs = token_pairs(config, inputs)
-    beta = config.source_names.index("beta")
-    assert pairs[beta] > 0.3
-    start = search_start(config, inputs.sources, inputs.tokenizer.sha256, pairs)
-    assert start.initial[beta] == pytest.approx(0.3)
-    assert start.from_pairs
-
-
-@pytest.mark.distributed
-def test_a_search_on_two_processes_begins_with_them(
-    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings["search"] |= {"initial": "auto", "warmup": None}
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    assert cli.main(["check", str(path)]) == 0
-    shown = capsys.readouterr().out
-    assert "token pairs" in shown
-    assert "3 outer steps, the first after step 12 of 24" in shown
-    assert cli.main(["check", str(path), "train.steps=6"]) == 2
-    assert "train at least 8 steps" in capsys.readouterr().out
-    assert cli.main(["check", str(path), "train.steps=8"]) == 0
-    assert cli.main(["check", str(path), "search.initial=uniform"]) == 2
-    assert "train at least 28 steps" in capsys.readouterr().out
-
-    config = parse_config(settings)
-    inputs = open_inputs(config)
-    wanted = token_pairs(config, inputs)
-    run = run_config("search", settings, tmp_path / "run", processes=2)
-    mixture = read_mixture(run / "mixture.json")
-    begun = mixture.search["first_mixture"]
-    np.testing.assert_allclose([begun[name] for name in config.source_names], wanted)
-    first = json.loads((run / "history.jsonl").read_text().splitlines()[0])
-    # Nothing is scored before the last half.
-    assert first["step"] == config.train.steps // 2 + config.search.every
-    # The law that the first window was drawn from: half of it is uniform.
-    np.testing.assert_allclose(first["sampling"], 0.5 * wanted + 0.5 / len(wanted), rtol=1e-12)

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmix_mega.config.constraints import Constraints
-from fastmix_mega.methods.fastmix import FastMixController
 from fastmix_mega.mixture.constraints.apply import Sources
 from fastmix_mega.mixture.constraints.tied_limits import TiedConstraintSet
+from fastmix_mega.mixture.exponentiated_gradient import ExponentiatedGradient, RuleSettings
 from fastmix_mega.mixture.sampling import MixturePolicy
 from fastmix_mega.mixture.tied_sources import TiedSources
-from tests.fastmix_mega.methods.test_fastmix import window
+from tests.fastmix_mega.mixture.windows import window
 
 
 def tied_sources(random: np.random.Generator, count: int, kept: int) -> TiedSources:
@@ -42,11 +42,12 @@ def test_ratios_are_exact_at_every_step(seed: int, kept: int, free: int, limited
     initial = tied.expand(random.dirichlet(np.ones(1 + free)))
     if project is not None:
         initial = project(initial)
-    controller = FastMixController(initial, 0.3, 0.7, 0.05, project, tied)
+    rule = RuleSettings(step=0.3, decay=0.7, prior_strength=0.05)
+    controller = ExponentiatedGradient(initial, rule, project, tied)
     means = random.standard_normal(len(names))
     for step in range(12):
         if step == 6:
-            restarted = FastMixController(initial, 0.3, 0.7, 0.05, project, tied)
+            restarted = ExponentiatedGradient(initial, rule, project, tied)
             restarted.load(pickle.loads(pickle.dumps(controller.state())))
             controller = restarted
         controller.update(window(random, means))
@@ -66,8 +67,9 @@ def test_with_every_source_free_but_one_the_controller_is_the_ordinary_one() -> 
     random = np.random.default_rng(3)
     initial = random.dirichlet(np.ones(5))
     one = TiedSources(np.eye(5)[2], np.zeros(5), np.eye(5)[2] > 0)
-    ordinary = FastMixController(initial, 0.2, 0.7, 0.05)
-    tied = FastMixController(initial, 0.2, 0.7, 0.05, tied=one)
+    rule = RuleSettings(step=0.2, decay=0.7, prior_strength=0.05)
+    ordinary = ExponentiatedGradient(initial, rule)
+    tied = ExponentiatedGradient(initial, rule, tied=one)
     for _ in range(10):
         sums = window(random, np.array([1.0, 0.0, -1.0, 0.5, 0.2]))
         ordinary.update(sums)
@@ -81,7 +83,8 @@ def test_the_group_moves_as_one_source_with_its_mean_score() -> None:
     """Three tied sources, against the rule on two shares with the group's mean score."""
     ratios, means = np.array([0.5, 0.3, 0.2, 0.0]), np.array([1.0, -0.4, 0.1, 0.6])
     tied = TiedSources(ratios, np.zeros(4), ratios > 0)
-    controller = FastMixController(tied.expand(np.array([0.7, 0.3])), 0.2, 0.7, 0.0, tied=tied)
+    rule = RuleSettings(step=0.2, decay=0.7)
+    controller = ExponentiatedGradient(tied.expand(np.array([0.7, 0.3])), rule, tied=tied)
     logits = np.log([0.7, 0.3])
     for _ in range(8):
         count = np.full(4, 20)
@@ -99,11 +102,11 @@ def test_free_sources_are_explored_oftener_and_weights_stay_unbiased() -> None:
     ratios = np.array([0.4, 0.3, 0.2, 0.1, 0.0])
     tied = TiedSources(ratios, np.zeros(5), ratios > 0)
     mixture = tied.expand(np.array([0.8, 0.2]))
-    policy = MixturePolicy(mixture, 0.5, tied.even_law)
-    np.testing.assert_allclose(policy.law.sum(), 1)
-    np.testing.assert_allclose(policy.law * policy.weights, mixture, rtol=1e-14)
-    np.testing.assert_allclose(policy.law[4], 0.5 * 0.2 + 0.5 * 0.5)
-    assert MixturePolicy(mixture, 0.5).law[4] < policy.law[4]
+    policy = MixturePolicy(mixture, 0.5, tied.even_distribution)
+    np.testing.assert_allclose(policy.distribution.sum(), 1)
+    np.testing.assert_allclose(policy.distribution * policy.loss_weights, mixture, rtol=1e-14)
+    np.testing.assert_allclose(policy.distribution[4], 0.5 * 0.2 + 0.5 * 0.5)
+    assert MixturePolicy(mixture, 0.5).distribution[4] < policy.distribution[4]
 
 
 def test_standard_errors_hold_those_of_the_ratios() -> None:

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
+from fastmix_mega.cli import main as cli
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
-from fastmix_mega.planning.check import check
+from fastmix_mega.planning.check import check, mode_of
 
 
 def mistakes(settings: dict[str, Any], processes: int = 1, mode: str = "search") -> str:
@@ -118,3 +120,76 @@ def test_repetition_is_a_warning(settings: dict[str, Any]) -> None:
     found = check(parse_config(settings), 1)
     assert not found.mistakes
     assert any("times at a uniform share" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ("no_such_layer", "matches none of the parameters (embedding"),
+        ("(", "no regular expression"),
+    ],
+)
+def test_scores_of_no_parameter(settings: dict[str, Any], scores: str, message: str) -> None:
+    settings["search"]["scores"] = scores
+    assert message in mistakes(settings)
+    for good in ("head", "hooks:head", "all", "body", r"layers\.1\.mlp"):
+        settings["search"]["scores"] = good
+        assert mistakes(settings) == ""
+
+
+def test_a_short_search_is_warned_of(settings: dict[str, Any]) -> None:
+    def warnings() -> str:
+        return "\n".join(check(parse_config(settings), 1).warnings)
+
+    assert "will be updated only 5 times" in warnings()
+    settings["train"]["steps"] = 8
+    assert "will be updated only once" in warnings()
+    settings["train"]["steps"] = 44
+    assert "updated only" not in warnings()
+
+
+def test_keys_of_a_training_run_in_a_search(settings: dict[str, Any]) -> None:
+    settings |= {"mixture": "proportional", "stages": []}
+    for mode, count in (("search", 2), ("train", 0)):
+        found = "\n".join(check(parse_config(settings), 1, mode).warnings)
+        assert found.count("is for fastmix train; a search does not look at it") == count
+
+
+def test_the_mode_is_found_from_the_configuration(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """configs/large_1b.yaml, once its data is there: no targets, and a mixture."""
+    assert mode_of(parse_config(settings)) == "search"
+    assert mode_of(parse_config(settings | {"mixture": "uniform"})) == "search"
+    path = tmp_path / "large.yaml"
+    large = yaml.safe_load(Path("configs/large_1b.yaml").read_text())
+    assert mode_of(parse_config(large)) == "train"
+    weights = {"web": 0.5, "code": 0.25, "books": 0.25}
+    names = {"web": ["alpha", "beta"], "code": "gamma", "books": "delta"}
+    folder = Path(settings["tokenizer"]).parent
+    for source in large["sources"]:
+        name = names[source["name"]]
+        source["prefix"] = (
+            [str(folder / each) for each in name] if isinstance(name, list) else str(folder / name)
+        )
+    small = {"model": settings["model"], "mixture": weights, "run_dir": str(tmp_path / "run")}
+    large |= small | {"tokenizer": settings["tokenizer"], "train": settings["train"]}
+    path.write_text(yaml.safe_dump(large))
+    for words in ([], ["--mode", "train"]):
+        assert cli.main(["check", str(path), *words]) == 0
+        assert "ready: fastmix train, run folder" in capsys.readouterr().out
+    assert cli.main(["check", str(path), "--mode", "search"]) == 2
+    assert "a search needs at least one" in capsys.readouterr().out
+
+
+def test_a_prefix_with_its_ending(settings: dict[str, Any], monkeypatch: Any) -> None:
+    prefix = settings["sources"][0]["prefix"]
+    settings["sources"][0]["prefix"] = f"{prefix}.bin"
+    assert f"give the prefix without .bin: {prefix}" in mistakes(settings)
+    monkeypatch.chdir(Path(prefix).parent)
+    settings["sources"][0]["prefix"] = "elsewhere/alpha"
+    assert f"taken from the current folder, {Path(prefix).parent}" in mistakes(settings)
+
+
+def test_a_mixture_by_a_misspelt_rule(settings: dict[str, Any]) -> None:
+    assert "did you mean 'uniform'?" in mistakes(settings | {"mixture": "unifrom"}, mode="train")

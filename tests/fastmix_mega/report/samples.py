@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fastmix_mega.cli.mixtures import pool_runs
+from fastmix_mega.cli.seeds import pool_runs
 from fastmix_mega.files import write_json
 from fastmix_mega.mixture.simplex import effective_sources, entropy, geometric_mean, softmax
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from fastmix_mega.training.checkpoint.store import checkpoint_steps
+from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.training.stop import EXIT_STOPPED, StopRequest
 from tests.launch import column, fastmix, run_config, start_fastmix
 

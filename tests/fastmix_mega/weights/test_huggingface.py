@@ -184,6 +184,22 @@ def test_transformers_generates_what_our_trained_model_does(
             mine = greedy(model, [prompt.tolist()], GENERATED, {tokenizer.eod})[0]
             assert mine == theirs["new"]
             assert len(set(mine)) > 1
+            # Prompts differ in length, so that all but one are padded.
+            assert theirs["padded"] == theirs["new"]
+            assert theirs["piped"] == theirs["text"]
+
+
+def test_an_export_is_for_the_team_and_goes_back_in(trained: Path, tmp_path: Path) -> None:
+    """Whoever may read the folder may read all of it; imported again it names the tokenizer that
+    the data was made with."""
+    model = trained / "model"
+    assert {path.stat().st_mode & 0o777 for path in model.iterdir()} == {0o644}
+    told = json.loads((model / "generation_config.json").read_text())
+    assert told == {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    assert "pad_token_id" not in json.loads((model / "config.json").read_text())
+    keys = tmp_path / "keys.yaml"
+    assert cli.main(["import", str(model), "--from", "huggingface", "-o", str(keys)]) == 0
+    assert yaml.safe_load(keys.read_text())["tokenizer"] == str(model / "tokenizer.model")
 
 
 Spoil = Callable[[Path], Any]

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastmix_mega.checkpoint.io import load_tensors
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.planning.check import check
 from fastmix_mega.training import trainer as loop
-from fastmix_mega.training.checkpoint.io import load_tensors
 from tests.launch import run_config
 
 STILL = {"steps": 1, "schedule": {"peak": 1e-30, "warmup": 0}}

@@ -50,7 +50,7 @@ def test_dearer_stands_to_the_right_and_better_below() -> None:
 
 
 def test_points_are_paired_differences_of_the_records(tmp_path: Path) -> None:
-    records = Records(tmp_path, {"of": "a test"})
+    records = Records(tmp_path / "family.jsonl", {"of": "a test"})
     rng = np.random.default_rng(3)
     uniform = {seed: float(rng.normal(5.0, 0.1)) for seed in (101, 102, 103)}
     for seed, loss in uniform.items():

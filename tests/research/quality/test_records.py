@@ -47,16 +47,48 @@ def fill(records: Records) -> None:
 
 
 def test_finished_runs_are_not_pending_after_a_restart(tmp_path: Path) -> None:
-    records = Records(tmp_path, {"sources": SOURCES})
+    records = Records(tmp_path / "family.jsonl", {"sources": SOURCES})
     first = PLAN.jobs()[0]
     assert pending(PLAN, records)[0] == first
     records.add(Record("train", first.name, first.seed, [1 / 3] * 3, {"one": 1.0, "two": 2.0}))
-    again = Records(tmp_path, {"sources": SOURCES})
+    again = Records(tmp_path / "family.jsonl", {"sources": SOURCES})
     assert again.get("train", first.name, first.seed) == records.get("train", *_key(first))
     assert first not in pending(PLAN, again)
     assert len(pending(PLAN, again)) == len(PLAN.jobs()) - 1
     with pytest.raises(UserError, match="differ in sources"):
-        Records(tmp_path, {"sources": SOURCES[:2]})
+        Records(tmp_path / "family.jsonl", {"sources": SOURCES[:2]})
+
+
+def test_the_order_in_which_runs_finish_changes_no_table(tmp_path: Path) -> None:
+    identity = {"sources": SOURCES}
+    records = Records(tmp_path / "family.jsonl", identity)
+    fill(records)
+    backwards = Records(tmp_path / "backwards.jsonl", identity)
+    for record in reversed(records.all()):
+        backwards.add(record)
+    tables = [
+        report("family", SOURCES, PLAN.targets, Records(tmp_path / f"{name}.jsonl", identity))
+        for name in ("family", "backwards")
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_looking_makes_no_file(tmp_path: Path) -> None:
+    assert not Records(tmp_path / "family.jsonl", {}).all()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_torn_record_is_done_again(tmp_path: Path) -> None:
+    path = tmp_path / "family.jsonl"
+    fill(Records(path, {"sources": SOURCES}))
+    content = path.read_bytes()
+    path.write_bytes(content[:-20])
+    records = Records(path, {"sources": SOURCES})
+    (lost,) = pending(PLAN, records)
+    assert lost == PLAN.jobs()[-1]
+    fill(records)
+    assert path.read_bytes().startswith(content[: content[:-1].rindex(b"\n")])
+    assert not pending(PLAN, Records(path, {"sources": SOURCES}))
 
 
 def _key(job: object) -> tuple[str, int]:
@@ -75,7 +107,7 @@ def test_every_round_is_a_table_of_its_own() -> None:
 
 
 def test_the_report_tells_better_from_worse(tmp_path: Path) -> None:
-    records = Records(tmp_path, {"sources": SOURCES})
+    records = Records(tmp_path / "family.jsonl", {"sources": SOURCES})
     fill(records)
     text = report("family", SOURCES, PLAN.targets, records)
     row = next(line for line in text.splitlines() if line.startswith("| fastmix |"))
@@ -89,7 +121,7 @@ def test_the_report_tells_better_from_worse(tmp_path: Path) -> None:
 
 
 def test_a_prefix_of_the_swarm_is_fitted(tmp_path: Path) -> None:
-    records = Records(tmp_path, {"sources": SOURCES})
+    records = Records(tmp_path / "family.jsonl", {"sources": SOURCES})
     fill(records)
     found = swarm_results(records, 24, "one")
     assert found is not None
@@ -98,7 +130,7 @@ def test_a_prefix_of_the_swarm_is_fitted(tmp_path: Path) -> None:
     assert losses[5] == loss(swarm_mixture(5, 3), SWARM_SEED)
     fitted = fitted_mixture(mixtures, losses, seed=0)
     assert loss(fitted, 0) < loss(np.full(3, 1 / 3), 0)
-    assert swarm_results(Records(tmp_path / "new", {}), 1, "one") is None
+    assert swarm_results(Records(tmp_path / "new.jsonl", {}), 1, "one") is None
 
 
 def test_a_dictionary_is_cut_before_headwords() -> None:

@@ -1,0 +1,148 @@
+"""Continue a checkpoint on another layout: DeepSpeed's universal checkpoints, plus our own part.
+
+Rank 0 turns the checkpoint into DeepSpeed's universal form once (`step_N/universal`: every
+parameter and moment whole, under its name), from which each process takes its part. Our own part
+of the state is put together from all ranks' files and cut again. Fresh sums of floating-point
+numbers are in another order afterwards, so that the run goes on equal within rounding, not bit for
+bit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastmix_mega.errors import UserError
+from fastmix_mega.model.initialize import EMBEDDING_NAME, HEAD_NAME, shard, unshard
+from fastmix_mega.parallel.layout import Layout
+
+UNIVERSAL = "universal"
+SUMS = ("sums", "target_sums")
+"""Of a meter's state: what is added up over the processes."""
+
+
+def require_convertible(before: dict[str, int], now: dict[str, int]) -> None:
+    """Raises: UserError if a checkpoint cannot go from one layout to the other."""
+    for sizes in (before, now):
+        if sizes["interleave"] > 1:
+            raise UserError(
+                "a run with parallel.interleave > 1 continues on the same layout only; start as "
+                f"before: {before}"
+            )
+        if sizes["zero"] == 3:
+            raise UserError(
+                f"a run with ZeRO stage 3 continues on the same layout only; start as before: "
+                f"{before}"
+            )
+
+
+def place_of(rank: int, sizes: dict[str, int]) -> dict[str, int]:
+    """Where a rank stands in a layout: megatron-core's order, tensor parallelism fastest."""
+    place = {}
+    for name in ("tensor", "context", "data", "pipeline"):
+        rank, place[name] = divmod(rank, sizes[name])
+    return place
+
+
+def convert(directory: Path, tied: bool) -> None:
+    """Write `directory/universal`; on one process. Does nothing if it is there."""
+    final = directory / UNIVERSAL
+    if final.exists():
+        return
+    partial = directory / f"{UNIVERSAL}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    command = [
+        *(sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--no_strict"),
+        *("--input_folder", str(directory), "--output_folder", str(partial)),
+        *("--num_extract_workers", "1", "--num_merge_workers", "1"),
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(f"DeepSpeed could not convert the checkpoint:\n{done.stdout[-3000:]}")
+    zero = partial / "zero"
+    if tied and not (zero / HEAD_NAME).exists():
+        # Where the last stage is another process than the first, it holds a copy.
+        shutil.copytree(zero / EMBEDDING_NAME, zero / HEAD_NAME)
+    partial.rename(final)
+
+
+def load_universal(deepspeed_engine: Any, directory: Path) -> None:
+    """Weights and optimizer from `directory/universal`. Collective."""
+    settings = deepspeed_engine._config
+    settings.load_universal_checkpoint = True
+    try:
+        deepspeed_engine.load_checkpoint(str(directory), tag=UNIVERSAL)
+    finally:
+        settings.load_universal_checkpoint = False
+
+
+def merge_states(states: Sequence[dict[str, Any]], sizes: dict[str, int]) -> dict[str, Any]:
+    """The whole of all ranks' own parts (see `Trainer._state`), in the order of ranks."""
+    whole = dict(states[0])
+    for name in ("losses", "objective"):
+        whole[name] = sum(state[name] for state in states)
+    if whole["loss_meter"] is not None:
+        found = [state["loss_meter"]["sums"] for state in states]
+        whole["loss_meter"] = whole["loss_meter"] | {"sums": sum(found)}
+    if whole["meter"] is not None:
+        meters = [state["meter"] for state in states]
+        # Processes without a measured parameter hold an empty list.
+        directions = [meter["directions"] for meter in meters]
+        whole["meter"] = whole["meter"] | {
+            **{name: sum(meter[name] for meter in meters) for name in SUMS},
+            "directions": [
+                _merge_directions([held[number] if held else {} for held in directions], sizes)
+                for number in range(max(map(len, directions)))
+            ],
+        }
+    return whole
+
+
+def _merge_directions(directions: list[dict[str, Tensor]], sizes: dict[str, int]) -> Any:
+    parts: dict[str, list[Tensor]] = {}
+    for rank, named in enumerate(directions):
+        place = place_of(rank, sizes)
+        if place["data"] == place["context"] == 0:
+            for name, part in named.items():
+                parts.setdefault(name, []).append(part)
+    whole = {name: unshard(name, found) for name, found in parts.items()}
+    # The copies of a tied matrix have the same direction.
+    if EMBEDDING_NAME in whole:
+        whole.setdefault(HEAD_NAME, whole[EMBEDDING_NAME])
+    return whole
+
+
+def split_state(whole: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """This process's own part; sums stay whole on one process, since they are only added up."""
+    own = dict(whole)
+    keep = layout.is_reporter and layout.data.rank == 0
+    for name in ("losses", "objective"):
+        own[name] = whole[name] if keep else torch.zeros_like(whole[name])
+    losses, meter = whole["loss_meter"], whole["meter"]
+    if losses is not None and not keep:
+        own["loss_meter"] = losses | {"sums": torch.zeros_like(losses["sums"])}
+    if meter is not None:
+        enabled, left = meter["switch"]
+        tensor = layout.tensor
+        own["meter"] = {
+            "directions": [
+                {
+                    name: shard(name, direction, tensor.rank, tensor.size)
+                    for name, direction in named.items()
+                }
+                for named in meter["directions"]
+            ],
+            **{name: meter[name] if keep else torch.zeros_like(meter[name]) for name in SUMS},
+            # A limit on scored micro-batches is the first data-parallel rank's.
+            "switch": (enabled, left if layout.data.rank == 0 or left is None else 0),
+        }
+    if not layout.is_main:
+        own["mixer"] = own["mixer"] | {"controller": None}
+    return own
