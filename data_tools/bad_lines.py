@@ -72,9 +72,9 @@ class BadLines:
         """
         place = self._units[marker.unit].file
         count = self._counts[place]
-        count.lines += marker.lines - marker.blank
-        count.bad += len(marker.problems)
-        count.bad_bytes += marker.bad_bytes
+        count.lines += marker.counts.lines - marker.counts.blank
+        count.bad += len(marker.counts.problems)
+        count.bad_bytes += marker.counts.bad_bytes
         count.units_left -= 1
         self._markers[marker.unit] = marker
         if self.total > self._limits.max_bad:
@@ -121,14 +121,14 @@ class BadLines:
 
     def _named(self, marker: Marker) -> list[dict[str, Any]]:
         """The problems of a unit, by the lines of the file."""
-        if not marker.problems:
+        if not marker.counts.problems:
             return []
         unit = self._units[marker.unit]
         file = self._files[unit.file]
         first = lines_before(file, unit)
         return [
             {"file": file.shown, "line": first + line, "reason": reason}
-            for line, reason in marker.problems
+            for line, reason in marker.counts.problems
         ]
 
     def write(self, path: Path) -> None:

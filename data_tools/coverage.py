@@ -46,14 +46,12 @@ def _unknown(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[int, str]:
         covered = bytearray(len(text))
         for start, end in places:
             covered[start:end] = b"\x01" * (end - start)
-        lost = [
-            character
-            for character, seen in zip(text, covered, strict=True)
-            if not seen and _is_visible(character)
-        ]
-        if lost:
-            found[place] = (
-                f"the tokenizer has no token for {lost[0]!r} and would leave out {len(lost)} "
-                "character(s)"
-            )
+        seen = zip(text, covered, strict=True)
+        if any(not known and _is_visible(character) for character, known in seen):
+            # Where one is left out the library's places move: they do not say which it was.
+            characters = [each for each in dict.fromkeys(text) if _is_visible(each)]
+            alone = tokenizer.encode(characters)
+            lost = [each for each, ids in zip(characters, alone, strict=True) if not len(ids)]
+            names = ", ".join(map(repr, lost[:5])) or "some of its characters"
+            found[place] = f"the tokenizer has no token for {names} and would leave it out"
     return found

@@ -230,7 +230,7 @@ class _UnitEncoder:
 
     def _give_up(self) -> Marker:
         self._part.discard()
-        return Marker(unit=self._number, documents=0, tokens=0, checksum=0, **vars(self._counts()))
+        return Marker(self._number, documents=0, tokens=0, checksum=0, counts=self._counts())
 
     def _counts(self) -> Counts:
         problems = sorted(self._problems)

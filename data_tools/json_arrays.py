@@ -20,7 +20,7 @@ def split_array(stream: BinaryIO, largest: int) -> Iterator[bytes | int]:
 
     Args:
         stream: at the first bracket, or at white space before it.
-        largest: bytes; of a longer element comes its length instead.
+        largest: bytes; of a longer element comes about its length instead.
 
     Raises:
         BrokenArray: saying what is wrong.
@@ -87,7 +87,8 @@ class _Scanner:
                 element = bytes(self.buffer[: position - 1]).strip(_SPACE)
                 del self.buffer[:position]
                 size = dropped + len(element)
-                return (size if size > self._largest else element), mark == b"]"
+                too_long = dropped > 0 or size > self._largest
+                return (size if too_long else element), mark == b"]"
             elif depth == 0:
                 raise BrokenArray("a brace closes what was not opened")
 

@@ -82,7 +82,18 @@ def merge(
         _require_different(files)
     if not options.allow_empty and not any(file.num_documents for file in files):
         raise UserError(f"{', '.join(prefixes[:3])}: no document to join (--allow-empty)")
-    return _join(files, output_prefix, vocabularies[0], options)
+    vocabulary = dict(vocabularies[0])
+    said = [file.manifest.bos for file in files if file.manifest and not _is_silent(file)]
+    if said:
+        vocabulary["bos"] = said[0]
+    elif files[0].manifest is not None:
+        del vocabulary["bos"]
+    return _join(files, output_prefix, vocabulary, options)
+
+
+def _is_silent(file: IndexedTokens) -> bool:
+    """Whether a manifest is too old to say how documents start."""
+    return file.manifest is not None and "bos" not in file.manifest.model_fields_set
 
 
 def _join(
@@ -228,7 +239,7 @@ def _only_unsaid(name: str, files: Sequence[IndexedTokens]) -> bool:
     """Whether one manifest is too old to say how documents start, and they start as the other's."""
     if name != "bos":
         return False
-    silent = [f for f in files if f.manifest and "bos" not in f.manifest.model_fields_set]
+    silent = [f for f in files if _is_silent(f)]
     said = [f.manifest.bos for f in files if f.manifest and f not in silent]
     return len(silent) == 1 and bool(said) and _all_start_with(silent[0], said[0])
 

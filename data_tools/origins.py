@@ -53,7 +53,7 @@ def write_origins(
             # The lines before a unit are those of the units before, where this run has them all.
             number, end = ends.get(unit.file, (-1, 0))
             first = end if number == marker.unit - 1 else lines_before(files[unit.file], unit)
-            ends[unit.file] = (marker.unit, first + marker.lines)
+            ends[unit.file] = (marker.unit, first + marker.counts.lines)
             region = layout.regions(path, marker)["rows"]
             rows = np.fromfile(path, np.int64, marker.documents, offset=region.start)
             of_file = np.full(marker.documents, unit.file, np.int32)

@@ -30,41 +30,44 @@ BLOCK = 4 << 20
 
 
 @dataclass(frozen=True)
-class Marker:
-    """What a finished part holds."""
+class Counts:
+    """What was read for a part."""
 
-    unit: int
-    documents: int
-    tokens: int
-    lines: int
-    """Lines or rows read, problems included."""
-    text_bytes: int
+    lines: int = 0
+    """Lines or rows, problems included."""
+    text_bytes: int = 0
     """UTF-8 bytes of the texts."""
-    checksum: int
-    """CRC-32 of the part's file."""
-    problems: list[tuple[int, str]]
+    problems: list[tuple[int, str]] = field(default_factory=list)
     """Line within the unit, from 1, and reason."""
     bad_bytes: int = 0
     """Of the lines that are no documents, where they are known."""
     blank: int = 0
     """Lines of nothing."""
     left_out: int = 0
-    """Documents that --sample did not draw."""
+    """Documents that --sample or --max-tokens did not draw."""
     notes: dict[str, int] = field(default_factory=dict)
     """What else the user should know, and how often that was so."""
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What was read for a part besides its documents."""
+class Marker:
+    """What a finished part holds."""
 
-    lines: int = 0
-    text_bytes: int = 0
-    problems: list[tuple[int, str]] = field(default_factory=list)
-    bad_bytes: int = 0
-    blank: int = 0
-    left_out: int = 0
-    notes: dict[str, int] = field(default_factory=dict)
+    unit: int
+    documents: int
+    tokens: int
+    checksum: int
+    """CRC-32 of the part's file."""
+    counts: Counts
+
+    @classmethod
+    def read(cls, path: Path) -> Marker | None:
+        """The marker in a file; None if it is torn, or of another version."""
+        try:
+            content = orjson.loads(path.read_bytes())
+            return cls(**content | {"counts": Counts(**content["counts"])})
+        except (orjson.JSONDecodeError, TypeError, KeyError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -182,13 +185,7 @@ class PartFile:
             error.filename = str(self._partial)
             raise
         os.replace(self._partial, self._folder / f"{self._unit:08}.{suffix}")
-        marker = Marker(
-            unit=self._unit,
-            documents=self._documents,
-            tokens=self._tokens,
-            checksum=self._checksum,
-            **vars(counts),
-        )
+        marker = Marker(self._unit, self._documents, self._tokens, self._checksum, counts)
         if suffix == "part":
             unfinished = self._folder / f"{self._unit:08}.{os.getpid()}.marker"
             unfinished.write_bytes(orjson.dumps(asdict(marker)))
@@ -242,11 +239,8 @@ class PartsFolder:
         for path in sorted(self.path.glob("*.json")):
             if not path.stem.isdigit():
                 continue
-            try:
-                marker = Marker(**orjson.loads(path.read_bytes()))
-            except (orjson.JSONDecodeError, TypeError):
-                continue
-            if marker.unit < unit_count and self._is_whole(marker, layout):
+            marker = Marker.read(path)
+            if marker is not None and marker.unit < unit_count and self._is_whole(marker, layout):
                 found[marker.unit] = marker
         return found
 

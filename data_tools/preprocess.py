@@ -263,7 +263,7 @@ class _Run:
         try:
             for marker in run_units(make_encoder, job, missing, workers, progress.add):
                 markers[marker.unit] = marker
-                progress.add(tokens=marker.tokens, bad=len(marker.problems))
+                progress.add(tokens=marker.tokens, bad=len(marker.counts.problems))
                 bad.add(marker)
         finally:
             progress.close()
@@ -292,17 +292,17 @@ class _Run:
             keys = options.read.text_keys
             made_by["text_key"] = keys[0] if len(keys) == 1 else list(keys)
         made_by["backend"] = options.tokens.backend
-        made_by["text_bytes"] = sum(marker.text_bytes for marker in markers)
+        made_by["text_bytes"] = sum(marker.counts.text_bytes for marker in markers)
         made_by["bad_lines"] = bad.total
         if bad.total:
             made_by["bad_lines_by_file"] = bad.by_file()
-        made_by["blank_lines"] = sum(marker.blank for marker in markers)
+        made_by["blank_lines"] = sum(marker.counts.blank for marker in markers)
         made_by["empty_files"] = self._empty_files(markers)
-        notes = add_notes(marker.notes for marker in markers)
+        notes = add_notes(marker.counts.notes for marker in markers)
         if notes:
             made_by["notes"] = notes
         if not options.selection.is_all:
-            left_out = sum(marker.left_out for marker in markers)
+            left_out = sum(marker.counts.left_out for marker in markers)
             made_by["selection"] = {**asdict(options.selection), "left_out": left_out}
         if options.task != (1, 1):
             made_by["task"] = list(options.task)
@@ -318,7 +318,11 @@ class _Run:
         """Inputs of which nothing at all was read; of a share of a run none is known."""
         if self.options.task != (1, 1):
             return []
-        read = {self.units[marker.unit].file for marker in markers if marker.lines > marker.blank}
+        read = {
+            self.units[marker.unit].file
+            for marker in markers
+            if marker.counts.lines > marker.counts.blank
+        }
         return [file.shown for place, file in enumerate(self.files) if place not in read]
 
 
@@ -377,7 +381,7 @@ def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-bytes",
         type=int,
-        help="per document (default: 256 MiB; 4 MiB with a tokenizer.json, whose library takes "
+        help="per document (default: 256 MiB; 8 MiB with a tokenizer.json, whose library takes "
         "up to 225 times as much memory)",
     )
     parser.add_argument("--allow-copies", action="store_true", help="read files of the same bytes")

@@ -12,7 +12,7 @@ a question has: such a prefix can be a target or an evaluation set.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,12 +21,11 @@ from data_tools.chat_encoding import ChatEncoder, ChatOptions
 from data_tools.commands import run_command, tool_parser
 from data_tools.fields import Blank, Problem
 from data_tools.inputs import InputFile, cut_into_units, list_inputs
-from data_tools.messages import Conversation
 from data_tools.outputs import claim, recipe_of, token_output, tokenizer_inputs
 from data_tools.pieces import Piece
 from data_tools.pipes import spool_pipes
 from data_tools.readers import ReadOptions, read_rows
-from data_tools.templates import load_template
+from data_tools.templates import ChatTemplate, load_template
 from fastmix_mega import __version__
 from fastmix_mega.data.indexed import IndexedWriter, token_dtype
 from fastmix_mega.data.tokenizer import Tokenizer
@@ -55,22 +54,13 @@ def preprocess_choices(
         UserError: naming the file and line of the first question that cannot be used.
     """
     tokenizer = Tokenizer(tokenizer_path)
-    render = load_template(template, tokenizer).render
     encoder = ChatEncoder(tokenizer, ChatOptions(template), bos=False)
     with spool_pipes(output_prefix.parent) as pipes:
         files = list_inputs(inputs, pipes=pipes)
         questions = [question for file in files for question in read_questions(file)]
     if not questions:
         raise UserError(f"{', '.join(map(str, inputs))}: no question")
-    count = len(questions[0].choices)
-    rendered: list[list[Piece]] = []
-    for number, question in enumerate(questions, 1):
-        if len(question.choices) != count:
-            raise UserError(
-                f"question {number} has {len(question.choices)} choices and the first one has "
-                f"{count}; make a prefix for each number of choices"
-            )
-        rendered += [_sound(pieces, number) for pieces in _rendered(question, render)]
+    rendered = _render(questions, load_template(template, tokenizer))
     recipe = recipe_of(
         tool="preprocess_choices",
         questions=[asdict(question) for question in questions],
@@ -81,7 +71,7 @@ def preprocess_choices(
         "tokenizer_sha256": tokenizer.sha256,
         "vocab_size": tokenizer.vocab_size,
         "eod": tokenizer.eod,
-        "choices": count,
+        "choices": len(questions[0].choices),
         "made_by": {"program": f"fastmix-mega {__version__}", "recipe": recipe},
     }
     read = [*(file.path for file in files), *tokenizer_inputs(tokenizer_path), template]
@@ -91,22 +81,31 @@ def preprocess_choices(
         IndexedWriter(output_prefix, dtype, manifest, masked=True, template=template) as writer,
     ):
         for place, found in enumerate(encoder.encode(rendered)):
-            ids, mask = _sound(found, place // count + 1)
+            ids, mask = _sound(found, place // len(questions[0].choices) + 1)
             writer.add_document(ids, mask)
             tokens += len(ids)
     return len(questions), tokens
 
 
-def _rendered(
-    question: Question, render: Callable[[Conversation], list[Piece] | Problem]
-) -> Iterator[list[Piece] | Problem]:
-    for choice in question.choices:
-        yield render(
-            [
-                {"role": "user", "content": question.question},
-                {"role": "assistant", "content": choice},
-            ]
-        )
+def _render(questions: Sequence[Question], template: ChatTemplate) -> list[list[Piece]]:
+    """The pieces of text of every choice of every question, in order."""
+    count = len(questions[0].choices)
+    rendered: list[list[Piece]] = []
+    for number, question in enumerate(questions, 1):
+        if len(question.choices) != count:
+            raise UserError(
+                f"question {number} has {len(question.choices)} choices and the first one has "
+                f"{count}; make a prefix for each number of choices"
+            )
+        for choice in question.choices:
+            pieces = template.render(
+                [
+                    {"role": "user", "content": question.question},
+                    {"role": "assistant", "content": choice},
+                ]
+            )
+            rendered.append(_sound(pieces, number))
+    return rendered
 
 
 def _sound(found: Found | Problem, number: int) -> Found:

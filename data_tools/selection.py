@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.joining import Region
-from data_tools.parts import Counts, Documents, Marker, PartFile, PartLayout, PartsFolder
+from data_tools.parts import Documents, Marker, PartFile, PartLayout, PartsFolder
 
 BINS = 1 << 16
 BLOCK = 1 << 14
@@ -69,15 +69,8 @@ def choose(
         file = PartFile(parts.path, marker.unit, layout)
         try:
             kept = _copy(file, regions, layout, highest)
-            counts = Counts(
-                lines=marker.lines,
-                text_bytes=marker.text_bytes,
-                problems=marker.problems,
-                bad_bytes=marker.bad_bytes,
-                blank=marker.blank,
-                left_out=marker.left_out + marker.documents - kept,
-                notes=marker.notes,
-            )
+            left_out = marker.counts.left_out + marker.documents - kept
+            counts = replace(marker.counts, left_out=left_out)
             chosen.append(file.finish(counts, "chosen"))
         except BaseException:
             file.discard()

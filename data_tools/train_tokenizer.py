@@ -63,8 +63,6 @@ class Training:
     text_key: str = "text"
     spread: bool = True
     """Take text from all over a source, rather than its start."""
-    max_bad: int = 0
-    """Lines that are no documents, and are left out."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,16 @@ def train_tokenizer(
     output: Path,
     training: Training | None = None,
     overwrite: bool = False,
+    max_bad: int = 0,
 ) -> list[Learnt]:
     """Train on the sources and write the model atomically.
+
+    Args:
+        sources: a file, pattern or dataset folder each.
+        output: the .model file.
+        training: how.
+        overwrite: replace an output that is there.
+        max_bad: lines that are no documents, and are left out.
 
     Returns:
         How much of each source was learnt from; a source may have less than was wanted.
@@ -104,7 +110,7 @@ def train_tokenizer(
         )
         claimed = Output(output, (output,), recipe=recipe)
         with claim([claimed], [file.path for file in every], overwrite):
-            sampler = _Sampler(training)
+            sampler = _Sampler(training, max_bad)
             model = _train(sampler.pieces(files, wanted), training, sampler)
             write_atomic(output, model)
     taken = sampler.taken
@@ -177,8 +183,8 @@ class _Sampler:
         failure: what went wrong, which the training library hides.
     """
 
-    def __init__(self, training: Training) -> None:
-        self._training = training
+    def __init__(self, training: Training, max_bad: int) -> None:
+        self._training, self._max_bad = training, max_bad
         self._options = ReadOptions((training.text_key,))
         self._bad = 0
         self.taken: list[int] = []
@@ -225,10 +231,10 @@ class _Sampler:
         if isinstance(problem, Blank):
             return
         self._bad += 1
-        if self._bad > self._training.max_bad:
+        if self._bad > self._max_bad:
             raise UserError(
                 f"{file.shown}:{lines_before(file, unit) + line}: {problem.reason} "
-                f"({self._bad} bad line(s) so far, --max-bad is {self._training.max_bad}); mend "
+                f"({self._bad} bad line(s) so far, --max-bad is {self._max_bad}); mend "
                 "it, or raise --max-bad"
             )
 
@@ -270,9 +276,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             not options.no_split_digits,
             tuple(options.special_tokens),
             options.text_key,
-            max_bad=options.max_bad,
         )
-        learnt_from = train_tokenizer(options.sources, options.output, training, options.overwrite)
+        learnt_from = train_tokenizer(
+            options.sources, options.output, training, options.overwrite, options.max_bad
+        )
         for learnt in learnt_from:
             few = "" if learnt.taken >= learnt.wanted else f" of {learnt.wanted:,} wanted (all)"
             print(f"{learnt.source}: {learnt.taken:,} characters{few}")

@@ -98,6 +98,8 @@ class Manifest(BaseModel):
 
     def write(self, prefix: str | Path) -> None:
         left_out = {"mask"} if self.mask is None else set()
+        # Merged from files that do not say it.
+        left_out |= {"bos"} - self.model_fields_set
         write_json(manifest_path(prefix), self.model_dump(mode="json", exclude=left_out))
 
 

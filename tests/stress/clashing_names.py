@@ -233,15 +233,16 @@ class Folder:
         text = ["--tokenizer", self.tokenizer(), "--output-prefix", self.prefix()]
         bad = ["--max-bad", "9", "--max-bad-share", "1"] if self.dice.random() < 0.6 else []
         output = self.spell(self.dice.choice((".", "new", "beside")))
+        good = next(path.name for path in self.here.glob("good*.jsonl"))
         make: dict[str, Callable[[], list[str]]] = {
-            "preprocess": lambda: [*self.inputs(), *text, *bad, *self._preprocess_options()],
+            "preprocess": lambda: [*self._mostly(good), *text, *bad, *self._preprocess_options()],
             "preprocess_choices": lambda: [*self._mostly("quiz.jsonl"), *text],
             "merge": lambda: [*self._prefixes(), "--output-prefix", self.prefix()],
             "split": lambda: [*self._prefixes()[:1], "--output-prefix", self.prefix()],
             "inspect": self._prefixes,
             "verify": lambda: [*self._prefixes(), "--deep"],
             "dedup": lambda: [
-                *("--sources", *self.inputs(), "--targets", *self.inputs()),
+                *("--sources", *self._mostly(good), "--targets", *self._mostly(good)),
                 *("--output", self.spell(self.dice.choice(STEMS) + ".jsonl"), *bad[:2]),
             ],
             "train_tokenizer": lambda: [
@@ -265,7 +266,7 @@ class Folder:
         return options
 
     def _mostly(self, name: str) -> list[str]:
-        return [self.spell(name)] if self.dice.random() < 0.6 else self.inputs(1)
+        return [self.spell(name)] if self.dice.random() < 0.6 else self.inputs()
 
     def _prefixes(self) -> list[str]:
         if (self.here / "good.idx").exists() and self.dice.random() < 0.7:
