@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fastmix_mega.model.engine_trial import hide_if_broken
+
 DECORATED = (
     "megatron.core.models.gpt.gpt_layer_specs",
     "megatron.core.pipeline_parallel",
@@ -37,6 +39,7 @@ def import_libraries() -> None:
     if not torch.cuda.is_available():
         # Else DeepSpeed warns that it has found no accelerator.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    hide_if_broken()
     with _compiled_when_called(), _absent("wandb"):
         for name in DECORATED:
             importlib.import_module(name)
