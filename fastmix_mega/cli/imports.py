@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fastmix_mega.model.engine_trial import hide_if_broken
+
 DECORATED = (
     "megatron.core.models.gpt.gpt_layer_specs",
     "megatron.core.pipeline_parallel",
@@ -44,6 +46,7 @@ def import_libraries() -> None:
         for category in (UserWarning, FutureWarning, DeprecationWarning):
             warnings.filterwarnings("ignore", category=category, module=r"(megatron|deepspeed)\.")
             warnings.filterwarnings("ignore", category=category, module=r"torch\.distributed\.")
+    hide_if_broken()
     with _compiled_when_called(), _absent("wandb"):
         for name in DECORATED:
             importlib.import_module(name)

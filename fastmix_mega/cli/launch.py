@@ -23,6 +23,8 @@ from pathlib import Path
 from types import FrameType
 
 from fastmix_mega.cli.imports import import_libraries
+from fastmix_mega.errors import UserError
+from fastmix_mega.parallel import devices
 from fastmix_mega.training.stop import SIGNALS, STOP_FILE_VARIABLE
 
 
@@ -64,11 +66,17 @@ def run_processes(
 
     Returns:
         0 if every process ended well, else the exit code of the first that did not.
+
+    Raises:
+        UserError: if this machine has fewer GPUs than that.
     """
     # Read when torch is imported, and by every worker.
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    threads = max(1, devices.usable_cores() // processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     import torch
+
+    if mistakes := devices.problems(processes):
+        raise UserError("\n".join(mistakes))
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch

@@ -13,6 +13,8 @@ from fastmix_mega.quantities import parse_quantity
 
 HUGGING_FACE = "huggingface"
 """The one format of models; all others are of mixtures."""
+OLMIX = "olmix"
+"""The one format of evidence: many runs with their mixtures and losses."""
 
 
 def add_verbs(verbs: Any) -> None:
@@ -57,6 +59,18 @@ def add_verbs(verbs: Any) -> None:
         type=Path,
         required=True,
         help="the mixture.json to write; of a model, the configuration's keys as YAML",
+    )
+    take.add_argument(
+        "--stage", metavar="NAME", help="take only this stage of a schedule (nanotron, levanter)"
+    )
+    take.add_argument(
+        "--sizes",
+        type=Path,
+        metavar="FILE",
+        help="tokens and rows by source, as YAML, for numbers that are epochs or shares of rows",
+    )
+    take.add_argument(
+        "--metrics", type=Path, metavar="FILE", help="olmix: the metrics.csv beside ratios.csv"
     )
     take.set_defaults(verb=_import)
 
@@ -169,8 +183,19 @@ def _import(options: argparse.Namespace) -> int:
 
         print("\n".join(import_huggingface(options.file, options.output)))
         return 0
-    from fastmix_mega.export.export import import_mixture
+    if options.format == OLMIX:
+        from fastmix_mega.export.evidence import import_olmix
 
-    print("\n".join([*import_mixture(options.file, options.format, options.output)]))
-    print(options.output)
+        if options.metrics is None:
+            raise UserError("--from olmix takes two tables: give --metrics metrics.csv as well")
+        print("\n".join(import_olmix(options.file, options.metrics, options.output)))
+        return 0
+    from fastmix_mega.export.take import import_mixture
+    from fastmix_mega.export.units import read_sizes
+
+    sizes = None if options.sizes is None else read_sizes(options.sizes)
+    lines = import_mixture(options.file, options.format, options.output, options.stage, sizes)
+    print("\n".join(lines))
+    if options.output.is_file():
+        print(options.output)
     return 0

@@ -31,7 +31,7 @@ from fastmix_mega.methods.evidence import (
     surface_controller,
     write_surface,
 )
-from fastmix_mega.methods.gradients import GradientMethod, too_short, window_rate
+from fastmix_mega.methods.gradients import GradientMethod, too_short
 from fastmix_mega.methods.result import Answer
 from fastmix_mega.mixture.bigram import first_mixture
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources
@@ -254,7 +254,7 @@ class FastMix(GradientMethod):
                 run.inputs,
                 reference,
                 budget_tokens(config),
-                lambda number: window_rate(config, schedule.warmup + number * schedule.every),
+                schedule,
                 observer,
                 project=None if constraints is None else constraints.project,
             )

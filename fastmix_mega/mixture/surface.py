@@ -33,6 +33,8 @@ from fastmix_mega.mixture.ngram_loss import NgramLossModel
 
 MOST_ITERATIONS = 400
 """Of the search for the mixture with the least loss."""
+LEAST_GAIN = 1e-7
+"""Nats per token that an iteration still has to gain."""
 EM_ITERATIONS = 50
 
 
@@ -160,6 +162,7 @@ class LossSurface:
         weights: FloatArray,
         project: Callable[[FloatArray], FloatArray] | None = None,
         parameters: FloatArray | None = None,
+        start: FloatArray | None = None,
     ) -> FloatArray:
         """[S] the mixture of the least expected loss, by exponentiated gradient descent.
 
@@ -167,6 +170,7 @@ class LossSurface:
             weights: [K] of the targets; they need not sum to 1.
             project: to the nearest allowed mixture; None allows all.
             parameters: [K, P] other than the posterior means.
+            start: [S] where the descent starts; by default at u.
         """
         shares = weights / weights.sum()
         if parameters is None:
@@ -175,7 +179,7 @@ class LossSurface:
         def allowed(mixture: FloatArray) -> FloatArray:
             return mixture if project is None else project(mixture)
 
-        mixture = allowed(self.reference)
+        mixture = allowed(self.reference if start is None else start)
         loss, gradient = self._loss_of(parameters, mixture, shares)
         step = 1.0
         for _ in range(MOST_ITERATIONS):
@@ -190,7 +194,7 @@ class LossSurface:
                 continue
             gained = loss - new_loss
             mixture, loss, gradient, step = moved, new_loss, new_gradient, step * 1.5
-            if gained < 1e-9:
+            if gained < LEAST_GAIN:
                 break
         return mixture
 

@@ -36,8 +36,9 @@ def initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> An
     from fastmix_mega.parallel.mpu import ModelParallelUnit
 
     logger.setLevel(logging.WARNING)
-    # On CPU the shared-memory collectives would be compiled at the first start, for a minute.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # None of DeepSpeed's own operators is used. Asked for the list, it would try compilers and GPUs
+    # on every rank, and on CPU compile its shared-memory collectives for a minute.
+    deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed(verbose=False)
     train, options = config.train, config.train.optimizer
     matrices = [p for p in model.parameters() if p.dim() > 1]
@@ -74,6 +75,8 @@ def initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> An
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": math.inf,
+        # It would wait for the GPU before and after every micro-batch.
+        "timers": {"throughput": {"enabled": False}},
     }
     if config.precision == "bf16":
         # Every backward pass adds to fp32 gradients at once, in a pipeline schedule too.

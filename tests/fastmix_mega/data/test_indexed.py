@@ -81,9 +81,9 @@ def test_dtype_is_megatrons_choice() -> None:
         ("idx", lambda b: b[:17] + b"\x04" + b[18:], "one of them was truncated"),
         ("idx", lambda b: b + b"\0" * 3, "multimodal files are not supported"),
         ("idx", lambda b: b[:20], "does not start like"),
-        ("json", lambda b: b[:-3], "is not a manifest"),
-        ("json", lambda b: b.replace(b'"tokens": 5', b'"tokens": 6'), "says tokens = 6"),
-        ("json", lambda b: b.replace(b"uint16", b"int32"), "says dtype = int32"),
+        ("manifest.json", lambda b: b[:-3], "is not a manifest"),
+        ("manifest.json", lambda b: b.replace(b'"tokens": 5', b'"tokens": 6'), "says tokens = 6"),
+        ("manifest.json", lambda b: b.replace(b"uint16", b"int32"), "says dtype = int32"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, file: str, damage, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -150,4 +150,4 @@ def test_manifest_holds_true_checksums(tmp_path: Path) -> None:
     assert found.manifest is not None
     assert found.manifest.bin_sha256 == hashlib.sha256(found.bin_path.read_bytes()).hexdigest()
     assert found.manifest.idx_sha256 == hashlib.sha256(found.idx_path.read_bytes()).hexdigest()
-    assert json.loads((tmp_path / "d.json").read_text())["documents"] == 2
+    assert json.loads((tmp_path / "d.manifest.json").read_text())["documents"] == 2
