@@ -17,6 +17,7 @@ from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, S
 from fastmix_mega.mixture.file import MixtureFile, mixture_path, read_mixture
 from fastmix_mega.mixture.simplex import effective_sources, entropy
 from fastmix_mega.outputs import require_output_file
+from fastmix_mega.quantities import in_epochs
 
 BEARABLE_EPOCHS = 4
 """Beyond it, repeated text is known to teach little (Muennighoff et al., 2023)."""
@@ -137,7 +138,7 @@ def describe(
     for index, source in enumerate(mixture.sources):
         found = f" {result.before[index]:6.2%}" if result is not None else ""
         times = epochs[index]
-        shown = "     ?" if times is None else f"{times:6.2f}"
+        shown = "     ?" if times is None else f"{in_epochs(times):>6}"
         mark = "  read too often" if times is not None and times > BEARABLE_EPOCHS else ""
         lines.append(f"{source.name:<{wide}}  {source.weight:6.2%}{found}  {shown}{mark}")
     if budget is None:
@@ -150,7 +151,7 @@ def describe(
     else:
         lines.append(f"epochs are at {budget:,} tokens")
     often = [
-        f"{source.name} ({times:.3g} times)"
+        f"{source.name} ({in_epochs(times)} times)"
         for source, times in zip(mixture.sources, epochs, strict=True)
         if times is not None and times > BEARABLE_EPOCHS
     ]
