@@ -36,6 +36,7 @@ PARSED_ONLY = {
 
 TINY = {
     r"--vocab-size 32000": "--vocab-size 600",
+    r"(fastmix audit .* --budget-tokens) 2T": r"\1 20k --seq-length 16",
     r"--workers 8": "--workers 1",
     r"--nproc \d+": "--nproc 1",
     r"(my\.yaml --gpus) 64": r"\1 2",

@@ -77,23 +77,19 @@ def run_processes(
 
     if mistakes := devices.problems(processes):
         raise UserError("\n".join(mistakes))
+    if torch.cuda.is_available():
+        # torch reads it when it is imported; what depends on the layout, each process sets itself.
+        devices.prepare_cuda(tensor=1, context=1)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args, run
 
-    if nodes is None:
-        place = ["--standalone"]
-    else:
-        host, _, port = nodes.address.rpartition(":")
-        place = ["--nnodes", str(nodes.count), "--node-rank", str(nodes.rank)]
-        place += ["--master-addr", host, "--master-port", port]
-    place += ["--signals-to-handle", "SIGHUP,SIGQUIT"]
     forked = not torch.cuda.is_available() and nodes is None
     with tempfile.TemporaryDirectory(prefix="fastmix-") as directory:
         # torchrun would leave a folder of its own behind at every start.
-        place += ["--log-dir", directory, "--nproc-per-node", str(processes)]
-        options = parse_args([*place, "-m", "fastmix_mega", *arguments])
+        own = ["--log-dir", directory, "--nproc-per-node", str(processes)]
+        options = parse_args([*_place(nodes), *own, "-m", "fastmix_mega", *arguments])
         stop_file = Path(directory) / "stop"
         os.environ[STOP_FILE_VARIABLE] = str(stop_file)
         asked: list[float] = []
@@ -123,6 +119,16 @@ def run_processes(
             for each, handler in before.items():
                 signal.signal(each, handler)
     return 0
+
+
+def _place(nodes: Nodes | None) -> list[str]:
+    """What torchrun must know of this machine's place."""
+    signals = ["--signals-to-handle", "SIGHUP,SIGQUIT"]
+    if nodes is None:
+        return ["--standalone", *signals]
+    host, _, port = nodes.address.rpartition(":")
+    place = ["--nnodes", str(nodes.count), "--node-rank", str(nodes.rank)]
+    return [*place, "--master-addr", host, "--master-port", port, *signals]
 
 
 def _prepare_for_forks() -> None:

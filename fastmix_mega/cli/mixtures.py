@@ -19,6 +19,11 @@ OLMIX = "olmix"
 
 def add_verbs(verbs: Any) -> None:
     """Add the verbs to the command's parser."""
+    for add in (_add_export, _add_import, _add_compare, _add_pool, _add_ngram):
+        add(verbs)
+
+
+def _add_export(verbs: Any) -> None:
     export = verbs.add_parser(
         "export", help="write a mixture in a trainer's format, or a run's model for Hugging Face"
     )
@@ -42,6 +47,8 @@ def add_verbs(verbs: Any) -> None:
     )
     export.set_defaults(verb=_export)
 
+
+def _add_import(verbs: Any) -> None:
     take = verbs.add_parser(
         "import", help="take a trainer's or a published mixture, or a Hugging Face model"
     )
@@ -74,11 +81,15 @@ def add_verbs(verbs: Any) -> None:
     )
     take.set_defaults(verb=_import)
 
+
+def _add_compare(verbs: Any) -> None:
     compare = verbs.add_parser("compare", help="how two mixtures or runs differ")
     compare.add_argument("first", metavar="A", help="a mixture.json or a run folder")
     compare.add_argument("second", metavar="B")
     compare.set_defaults(verb=_compare)
 
+
+def _add_pool(verbs: Any) -> None:
     pool = verbs.add_parser("pool", help="one mixture from the searches of several seeds")
     pool.add_argument(
         "mixtures",
@@ -88,6 +99,8 @@ def add_verbs(verbs: Any) -> None:
     pool.add_argument("--output", "-o", type=Path, required=True, help="the mixture.json to write")
     pool.set_defaults(verb=_pool)
 
+
+def _add_ngram(verbs: Any) -> None:
     ngram = verbs.add_parser("ngram", help="the control: a mixture from pairs of tokens alone")
     ngram.add_argument("config", help="a YAML configuration, for example configs/demo.yaml")
     ngram.add_argument("overrides", nargs="*", metavar="key.path=value", help="change it")

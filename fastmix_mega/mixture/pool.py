@@ -10,7 +10,7 @@ import numpy as np
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.errors import UserError
-from fastmix_mega.mixture.file import MixtureFile
+from fastmix_mega.mixture.file import MixtureFile, MixtureSource
 from fastmix_mega.mixture.simplex import effective_sources, entropy
 from fastmix_mega.mixture.target_weights import pool_targets
 
@@ -84,6 +84,35 @@ def pool_files(files: Sequence[MixtureFile]) -> MixtureFile:
     Raises:
         UserError: if they are fewer than two, or answers to different questions.
     """
+    _require_same_question(files)
+    first = files[0]
+    names = [source.name for source in first.sources]
+    given = [file.search.get("seed") for file in files]
+    weights = np.array([[source.weight for source in file.sources] for file in files])
+    errors = np.array([[source.stderr for source in file.sources] for file in files])
+    result = pool(weights, errors)
+
+    cost = sum(float(file.search.get("cost_in_proxy_runs", 1.0)) for file in files)
+    search = first.search | {
+        "seed": None,
+        "seeds": given,
+        "agreement": result.agreement,
+        "confident": result.confident,
+        "cost_in_proxy_runs": round(cost, 4),
+        "entropy": entropy(result.weights),
+        "effective_sources": effective_sources(result.weights),
+        "warnings": pooled_warnings(files, result, names),
+        "per_seed": [
+            {"seed": seed, "weights": row.tolist()}
+            for seed, row in zip(given, weights, strict=True)
+        ],
+    }
+    sources = _pooled_sources(files, result)
+    targets = pool_targets([file.targets for file in files])
+    return first.model_copy(update={"sources": sources, "targets": targets, "search": search})
+
+
+def _require_same_question(files: Sequence[MixtureFile]) -> None:
     if len(files) < 2:
         raise UserError("pooling needs the mixtures of at least two seeds")
     first = files[0]
@@ -98,13 +127,13 @@ def pool_files(files: Sequence[MixtureFile]) -> MixtureFile:
     given = [file.search.get("seed") for file in files]
     if len(set(map(str, given))) < len(given):
         raise UserError(f"seeds must differ; these are {', '.join(map(str, given))}")
-    weights = np.array([[source.weight for source in file.sources] for file in files])
-    errors = np.array([[source.stderr for source in file.sources] for file in files])
-    result = pool(weights, errors)
-    gains = [[source.gain for source in file.sources] for file in files]
+
+
+def _pooled_sources(files: Sequence[MixtureFile], result: Pooled) -> list[MixtureSource]:
+    """The first seed's sources with the pooled shares."""
     sources = []
-    for index, source in enumerate(first.sources):
-        known = [row[index] for row in gains]
+    for index, source in enumerate(files[0].sources):
+        known = [file.sources[index].gain for file in files]
         gain = (
             None
             if None in known
@@ -123,23 +152,7 @@ def pool_files(files: Sequence[MixtureFile]) -> MixtureFile:
                 }
             )
         )
-    cost = sum(float(file.search.get("cost_in_proxy_runs", 1.0)) for file in files)
-    search = first.search | {
-        "seed": None,
-        "seeds": given,
-        "agreement": result.agreement,
-        "confident": result.confident,
-        "cost_in_proxy_runs": round(cost, 4),
-        "entropy": entropy(result.weights),
-        "effective_sources": effective_sources(result.weights),
-        "warnings": pooled_warnings(files, result, names),
-        "per_seed": [
-            {"seed": seed, "weights": row.tolist()}
-            for seed, row in zip(given, weights, strict=True)
-        ],
-    }
-    targets = pool_targets([file.targets for file in files])
-    return first.model_copy(update={"sources": sources, "targets": targets, "search": search})
+    return sources
 
 
 def pooled_warnings(
