@@ -19,7 +19,10 @@ from tests.tiny import tiny_settings
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _BEGINS = re.compile(r"(\$ )?(\.venv/bin/)?(fastmix |python -m |make |sbatch |\w+=\$\(sbatch )")
+_SYNOPSIS = re.compile(r" \[")
+"""Brackets around what may be left out: no command, but what its options are."""
 _INLINE = re.compile(r"`((?:\.venv/bin/)?fastmix [^`]+)`")
+_SYNOPSES = re.compile(r"^ {4}(fastmix .* \[.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def commands_of(page: Path) -> list[Command]:
         if joined.endswith("\\"):
             joined = joined.removesuffix("\\").rstrip()
         elif joined:
-            found.append(Command(page.name, joined))
+            if not _SYNOPSIS.search(joined):
+                found.append(Command(page.name, joined))
             joined = ""
     return found
 
@@ -70,7 +74,8 @@ def commands_of(page: Path) -> list[Command]:
 def mentions_in(page: Path) -> list[list[str]]:
     """The words of `fastmix ...` within sentences, which may leave out what is not their point."""
     text = page.read_text(encoding="utf-8")
-    return [re.sub(r"[\[\]]", "", found).split()[1:] for found in _INLINE.findall(text)]
+    found = [*_INLINE.findall(text), *_SYNOPSES.findall(text)]
+    return [re.sub(r"[\[\]]", "", each).split()[1:] for each in found]
 
 
 def write_sandbox(folder: Path, corpora: Path) -> None:
