@@ -63,10 +63,9 @@ def test_the_answer_is_the_same_on_one_and_two_processes(
 
     found = read_mixture(two / "mixture.json")
     weights = {source.name: source.weight for source in found.sources}
-    # The targets' tokens are distributed like beta's (twice as important) and gamma's.
+    # The tokens of the more important target are distributed like beta's.
+    assert max(weights, key=weights.__getitem__) == "beta"
     assert weights["beta"] > 0.3
-    assert weights["beta"] > weights["alpha"]
-    assert weights["gamma"] > weights["delta"]
     search = found.search
     assert search["answer_from"] == "surface"
     assert set(search["evidence"]) == {"ngrams", "scores"}
