@@ -294,11 +294,9 @@ class SearchSection(Section):
     reference_rate: PositiveFloat = 0.1
     """`method: reference` only: Adam's learning rate on the mixture's logits."""
     constraints: Constraints | None = None
-    """Limits that every mixture of the search keeps to; epochs count at their own budget, the
-    large run's. `method: fastmix` only."""
+    """Limits on every mixture of the search, epochs at their budget; `method: fastmix` only."""
     reuse: ReuseSection | None = None
-    """Keep the ratios of an old mixture among the sources that did not change. `method: fastmix`
-    only."""
+    """Keep an old mixture's ratios among sources that did not change; `method: fastmix` only."""
 
     def warmup_steps(self, from_bigrams_for: int | None = None) -> int:
         """Steps before the first target gradient.
