@@ -47,6 +47,7 @@ soak: $(READY)
 	$(BIN)/python -m tests.stress.fault_campaign --kills 50
 	$(BIN)/python -m tests.stress.fuzz --count 10000 --runs 20
 	$(BIN)/python -m tests.stress.fuzz_data --count 6000
+	$(BIN)/python -m tests.stress.clashing_names --runs 5000
 	$(BIN)/python -m tests.stress.soak --minutes 20
 
 # The three families of the judge (research/bigram_regime.md), and the third in many pieces; the second and

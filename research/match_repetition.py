@@ -4,8 +4,8 @@
 
 DATA is what `make demo` prepares. One source, docstrings, is cut to a scarce rest; the target is
 held-out text of the same kind. For every seed two searches, with and without
-`search.match_repetition`; both mixtures, and uniform, are then trained at four times the budget with
-the same seed, and judged on other held-out text. Finished runs are kept: start again to go on.
+`search.match_repetition`; both mixtures, and uniform, are then trained at four times the budget
+with the same seed, and judged on other held-out text. Finished runs are kept: start again to go on.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ def _summary(rows: Sequence[dict[str, Any]]) -> list[str]:
         gaps = np.array([by[name, s]["loss"] - by["plain", s]["loss"] for s in seeds])
         spread = gaps.std(ddof=1) if len(gaps) > 1 else float("nan")
         lines.append(
-            f"{name} - plain: {gaps.mean():+.4f} nats per token (SD {spread:.4f}, {len(gaps)} seeds)"
+            f"{name} - plain: {gaps.mean():+.4f} nats per token (SD {spread:.4f}, {len(gaps)} "
+            "seeds)"
         )
     for name in ("plain", "matched"):
         shares = [by[name, s]["scarce_share"] for s in seeds]

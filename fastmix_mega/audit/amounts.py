@@ -13,10 +13,23 @@ BEARABLE_EPOCHS = 4
 """Beyond it, repeated text is known to teach less and less (Muennighoff et al., 2023)."""
 USELESS_EPOCHS = 40
 """Beyond it, it teaches nothing more (the same)."""
-FIXED_LENGTH = (*INDEXED, "levanter", "nemotron", "fast-llm", "nanotron", "torchtitan")
+FIXED_LENGTH: tuple[str, ...] = (
+    *INDEXED,
+    "levanter",
+    "nemotron",
+    "fast-llm",
+    "nanotron",
+    "torchtitan",
+)
 FIXED_LENGTH += ("torchtitan-main", "olmo-core", "olmo-core-composable", "weights", "csv")
 """Formats whose samples have the sequence's length (of a bare list of weights it is taken so)."""
-NEEDS_POSITIVE = (*INDEXED, "energon", "olmo-core", "olmo-core-composable", "torchtitan-main")
+NEEDS_POSITIVE: tuple[str, ...] = (
+    *INDEXED,
+    "energon",
+    "olmo-core",
+    "olmo-core-composable",
+    "torchtitan-main",
+)
 NEEDS_POSITIVE += ("axolotl", "megatron-bridge-sft", "mosaicml-streaming")
 """Formats whose trainers stop at a weight of 0."""
 FEW_ROWS = 10
@@ -160,7 +173,11 @@ def against_the_intended(case: Case) -> Iterator[Finding]:
                     "give --intended MIXTURE to have it compared with what was meant",
                 )
         return
-    given = {leaf.name: leaf.share or 0.0 for leaf in case.leaves}
+    given: dict[str, float] = {}
+    for leaf in case.leaves:
+        # A source of several files is one.
+        name = leaf.part.source or leaf.name
+        given[name] = given.get(name, 0.0) + (leaf.share or 0.0)
     moved = sum(abs(given.get(n, 0) - meant.get(n, 0)) for n in set(given) | set(meant)) / 2
     if moved > 0.02:
         worst = max(set(given) | set(meant), key=lambda n: abs(given.get(n, 0) - meant.get(n, 0)))

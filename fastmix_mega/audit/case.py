@@ -15,7 +15,7 @@ import yaml
 from fastmix_mega.data.indexed import IndexedTokens
 from fastmix_mega.errors import UserError
 from fastmix_mega.export.blend import Blend
-from fastmix_mega.export.plan import Part
+from fastmix_mega.export.plan import Part, Plan
 from fastmix_mega.export.take import names_of, read_blends
 from fastmix_mega.export.units import Size, to_token_shares
 from fastmix_mega.mixture.file import MixtureFile, read_mixture
@@ -197,16 +197,18 @@ def _content(text: str) -> Any:
 
 
 def _own(mixture: MixtureFile) -> Blend:
-    """Every file of a source has its share by tokens; here a source is one entry."""
+    """Every file of a source by itself, where all can be opened; else one entry a source."""
+    try:
+        return Blend(Plan(mixture).parts("{prefix}", counted=True))
+    except UserError:
+        pass
     parts = []
     for source in mixture.sources:
         prefixes = [source.prefix] if isinstance(source.prefix, str) else source.prefix or []
-        parts.append(
-            Part(
-                source.name, prefixes[0] if len(prefixes) == 1 else "", source.weight, source.tokens
-            )
-        )
-    return Blend([part for part in parts if part.weight > 0])
+        path = prefixes[0] if len(prefixes) == 1 else ""
+        if source.weight > 0:
+            parts.append(Part(source.name, path, source.weight, source.tokens))
+    return Blend(parts)
 
 
 def _case(

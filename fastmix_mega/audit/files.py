@@ -19,8 +19,9 @@ REPEATS_ON_PURPOSE = ("axolotl", "trl", "llama-factory", "ms-swift", "megatron-b
 MAPS_PER_FILE = 2
 """One of .bin and one of .idx."""
 OTHER_MAPS = 1500
-"""Libraries of a training process (measured: torch with CUDA libraries, 1,000 to 1,400)."""
+"""Of a training process: three times what torch and megatron-core take without CUDA (516)."""
 OTHER_FILES = 100
+"""The same takes 57; numpy keeps one open for every map."""
 MANY_PREFIXES = 400
 """From about 590 data sets a parallel file system refused maps (Megatron-Bridge, issue 3968)."""
 SHARED_DOCUMENTS = 0.001

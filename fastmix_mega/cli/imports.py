@@ -11,6 +11,7 @@ import functools
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +40,12 @@ def import_libraries() -> None:
     if not torch.cuda.is_available():
         # Else DeepSpeed warns that it has found no accelerator.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if not sys.warnoptions:
+        # What they say of optional packages and of their own future is for their developers;
+        # `fastmix check` names the kernels that are used.
+        for category in (UserWarning, FutureWarning, DeprecationWarning):
+            warnings.filterwarnings("ignore", category=category, module=r"(megatron|deepspeed)\.")
+            warnings.filterwarnings("ignore", category=category, module=r"torch\.distributed\.")
     hide_if_broken()
     with _compiled_when_called(), _absent("wandb"):
         for name in DECORATED:

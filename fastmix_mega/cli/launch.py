@@ -77,6 +77,9 @@ def run_processes(
 
     if mistakes := devices.problems(processes):
         raise UserError("\n".join(mistakes))
+    if torch.cuda.is_available():
+        # torch reads it when it is imported; what depends on the layout, each process sets itself.
+        devices.prepare_cuda(tensor=1, context=1)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch

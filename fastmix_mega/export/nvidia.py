@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.export.blend import Blend, Given
+from fastmix_mega.export.blend import Blend, Given, Unit
 from fastmix_mega.export.plan import Part, Plan, number, refuse_spaces
 from fastmix_mega.export.text import a_number, entries, from_json, from_yaml, required, to_yaml
 from fastmix_mega.export.units import decimal, epochs_of, kept_of, row_shares_of
@@ -103,7 +103,7 @@ def read_energon(given: Given) -> list[Blend]:
     if units == {"rows", "epochs"}:
         raise UserError("`blend` and `blend_epochized` are mixed, which Energon refuses")
     parts = [part for part, _ in leaves]
-    unit = "epochs" if units == {"epochs"} else "rows"
+    unit: Unit = "epochs" if units == {"epochs"} else "rows"
     return [Blend(parts, unit, leaves=[leaf for _, leaf in leaves])]
 
 

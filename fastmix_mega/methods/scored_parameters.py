@@ -9,7 +9,6 @@ from fastmix_mega.config.schema import Config
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.presets import resolve_shape
-from fastmix_mega.weights.names import parameter_names
 
 
 def scored_parameter_problems(config: Config, scores: str) -> Iterator[str]:
@@ -19,9 +18,11 @@ def scored_parameter_problems(config: Config, scores: str) -> Iterator[str]:
         config: for the model.
         scores: what `search.scores` means for the method.
     """
-    if scores == "head":
+    if scores in ("head", "hooks:head", "body", "all"):
         return
+    # Only here: these import the libraries of training.
     from fastmix_mega.training.engine.hook_scores import no_such_parameters, select_parameters
+    from fastmix_mega.weights.names import parameter_names
 
     names: dict[str, None] = {}
     # What is wrong with the model or the tokenizer is told where they are looked at.

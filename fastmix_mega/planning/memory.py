@@ -258,6 +258,9 @@ def _activations(
     # Under sequence parallelism the whole input is gathered again beside its gradient.
     wholes = 2 if parallel.sequence else 1
     backward = tokens * width * (1.5 * shape.ffn_size / tensor + wholes * hidden)
+    # DeepSpeed's bf16 optimizer adds a matrix's gradient up in fp32 by way of an fp32 copy.
+    copied = BYTES_BF16 + BYTES_FP32 if width == BYTES_BF16 and parallel.zero == 1 else 0
+    backward += copied * 2 * shape.ffn_size * hidden / tensor
     layers = shape.layers // parallel.pipeline
     residual = tokens * width * hidden / spread
     # Interleaving keeps the activations of a few more chunks (Narayanan et al., 2021).
@@ -278,6 +281,8 @@ def _activations(
     # backward pass makes two gradients before the logits go.
     logits = table * (BYTES_FP32 if width == BYTES_FP32 else BYTES_FP32 + width)
     logits += matrix * width + residual
+    # Later the head's gradient is copied so, while that of the logits is still there.
+    logits = max(logits, table * width + copied * matrix + wholes * tokens * width * hidden)
     scored = 0.0
     if mode == "search" and config.search.scores == "head":
         # Probabilities and responses; a bf16 head's logits are made fp32 besides.

@@ -1,7 +1,8 @@
 """`fastmix watch`: a training run's shares and losses beside what was asked and predicted.
 
-Of our own runs metrics.jsonl tells sequences and loss by source. Logs of Megatron and torchtitan tell
-one loss, and Megatron's the losses of its validation sets: what they do not tell is said, not guessed.
+Of our own runs metrics.jsonl tells sequences and loss by source. Logs of Megatron and torchtitan
+tell one loss, and Megatron's the losses of its validation sets: what they do not tell is said, and
+not guessed.
 """
 
 from __future__ import annotations
@@ -136,7 +137,10 @@ def _names(folder: Path) -> list[str]:
 
 
 def asked_of_run(folder: Path) -> dict[str, float] | None:
-    """The mixture in a training run's config.yaml, where it stands as weights or a file."""
+    """The mixture in a training run's config.yaml, where it stands as weights or a file.
+
+    None for a search, which samples otherwise than it mixes, and for stages.
+    """
     import yaml
 
     from fastmix_mega.mixture.file import read_mixture
@@ -144,9 +148,10 @@ def asked_of_run(folder: Path) -> dict[str, float] | None:
     try:
         content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         names, given = [s["name"] for s in content["sources"]], content.get("mixture")
+        verb = json.loads((folder / "run.json").read_bytes())["verb"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None
-    if content.get("stages"):
+    if verb != "train" or content.get("stages"):
         return None
     if isinstance(given, dict):
         return {str(name): float(weight) for name, weight in given.items()}

@@ -122,9 +122,18 @@ def test_the_command(blend: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_our_mixture_file(tmp_path: Path, corpora: Path) -> None:
-    sources = [{"name": n, "weight": 0.25, "prefix": str(corpora / n)} for n in SOURCES]
-    (tmp_path / "m.json").write_text(
-        json.dumps({"schema": "fastmix-mixture/1", "sources": sources})
-    )
-    _, findings = audit(tmp_path / "m.json", Run(10_000, 16))
-    assert not harmful(findings)
+    """A source of several files is looked at file by file, and compared as one."""
+    sources: list[dict[str, object]] = [
+        {"name": "two", "weight": 0.5, "prefix": [str(corpora / n) for n in ("alpha", "beta")]},
+        {"name": "gamma", "weight": 0.5, "prefix": str(corpora / "gamma")},
+    ]
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps({"schema": "fastmix-mixture/1", "sources": sources}))
+    cases, findings = audit(path, Run(10_000, 16, intended={"two": 0.5, "gamma": 0.5}))
+    assert findings == []
+    assert [leaf.file is not None for leaf in cases[0].leaves] == [True] * 3
+    sources[1]["prefix"] = str(corpora / "beta")
+    path.write_text(json.dumps({"schema": "fastmix-mixture/1", "sources": sources}))
+    _, findings = audit(path, Run(10_000, 16))
+    assert [finding.rule for finding in findings] == ["twice"]
+    assert harmful(findings)

@@ -25,16 +25,18 @@ per iteration (ms): 900.1 | learning rate: 1.0E-04 | global batch size:    16 | 
 """
 """As Megatron-LM's training_log and evaluate_and_print_results write them."""
 TORCHTITAN = """
-[rank0]:[titan] 2026-08-01 - root - INFO - \x1b[31mstep:  1  \x1b[32mloss: 12.2  \x1b[38mmemory: 1GiB
-[rank0]:[titan] 2026-08-01 - root - INFO - \x1b[31mstep: 1,010  \x1b[32mloss:  7.5  \x1b[38mmemory: 1GiB
+[titan] 2026-08-01 - root - INFO - \x1b[31mstep:  1  \x1b[32mloss: 12.2 \x1b[38mmemory: 1
+[titan] 2026-08-01 - root - INFO - \x1b[31mstep: 1,010  \x1b[32mloss:  7.5 \x1b[38mmemory: 1
 """
 
 
 @pytest.fixture
-def trained(settings: dict[str, Any], tmp_path: Path) -> Path:
+def trained(settings: dict[str, Any], corpora: Path, tmp_path: Path) -> Path:
     """A real run with the mixture that its configuration asks for."""
     weights = dict(zip(SOURCES, (0.5, 0.25, 0.125, 0.125), strict=True))
-    return run_config("train", settings | {"mixture": weights}, tmp_path)
+    sets = [{"name": "held_out", "prefix": str(corpora / "target")}]
+    more = {"mixture": weights, "evaluation": {"sets": sets, "sequences": 8}}
+    return run_config("train", settings | more, tmp_path)
 
 
 def test_our_run_does_what_it_was_asked(
