@@ -81,6 +81,16 @@ def merged(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def make_corpora(directory: Path) -> None:
+    """Token files that both checkouts read."""
+    directory.mkdir()
+    write_corpora(directory)
+    write_conversations(directory)
+    # Earlier versions look for manifests under this name.
+    for path in directory.rglob("*.manifest.json"):
+        shutil.copy(path, path.with_name(path.name.replace(".manifest.json", ".json")))
+
+
 def settings_over(corpora: Path, folder: str = "") -> dict[str, Any]:
     """A small configuration without run_dir, in keys that both checkouts know.
 
@@ -416,9 +426,7 @@ def main() -> int:
         work = options.keep.resolve()
         work.mkdir(parents=True)
     corpora = work / "corpora"
-    corpora.mkdir()
-    write_corpora(corpora)
-    write_conversations(corpora)
+    make_corpora(corpora)
     wanted = {
         name: case
         for name, case in cases(corpora).items()
