@@ -1,0 +1,258 @@
+"""Everything of the product that the research uses, in one place."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import shutil
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_tools.build_corpora import CorporaConfig, build_corpora
+from data_tools.preprocess import Options, preprocess
+from data_tools.train_tokenizer import Training
+from data_tools.train_tokenizer import train_tokenizer as train_product_tokenizer
+from fastmix_mega.baselines import regmix
+from fastmix_mega.config import Config, load_config
+from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter, token_dtype
+from fastmix_mega.data.inputs import Inputs, open_inputs
+from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.files import read_jsonl
+from fastmix_mega.mixture.file import read_mixture
+from fastmix_mega.mixture.token_pairs import PairCounts, count_pairs, first_mixture, law_loss
+
+FloatArray = NDArray[np.float64]
+Tokens = NDArray[np.int64]
+REPETITIONS = 15.0
+
+# --- corpora ---------------------------------------------------------------------------------
+
+
+def build_text(corpora: dict[str, Any], output: Path, base: Path) -> None:
+    """OUTPUT/text/{sources,targets,judge,heldout}/NAME.jsonl."""
+    build_corpora(CorporaConfig.model_validate(corpora), output, base)
+
+
+def train_tokenizer(texts: Sequence[Path], output: Path, vocab_size: int) -> None:
+    training = Training(vocab_size, per_source=400_000, spread=False)
+    train_product_tokenizer(list(texts), output, training)
+
+
+def index_text(text: Path, tokenizer: Path, prefix: Path) -> tuple[int, int]:
+    """Documents and tokens written."""
+    return preprocess([text], tokenizer, prefix, Options(fresh=True))
+
+
+def read_documents(prefix: Path) -> list[Tokens]:
+    data = IndexedTokens(prefix)
+    ends = np.cumsum(data.lengths)
+    every = np.asarray(data.tokens, np.int64)
+    return [every[end - length : end] for end, length in zip(ends, data.lengths, strict=True)]
+
+
+def write_documents(prefix: Path, documents: Sequence[Tokens], tokenizer: Path) -> None:
+    known = Tokenizer(tokenizer)
+    extra = {
+        "tokenizer_sha256": known.sha256,
+        "vocab_size": known.vocab_size,
+        "eod": known.eod,
+        "made_by": {"research": "ngrams"},
+    }
+    with IndexedWriter(prefix, token_dtype(known.vocab_size), extra) as writer:
+        for document in documents:
+            writer.add_document(document)
+
+
+# --- a family's runs -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Family:
+    """A configuration whose targets are judged together."""
+
+    config_path: Path
+
+    @property
+    def name(self) -> str:
+        return self.config_path.stem
+
+    @cached_property
+    def config(self) -> Config:
+        return load_config(self.config_path)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        return open_inputs(self.config)
+
+    @property
+    def sources(self) -> list[str]:
+        return self.config.source_names
+
+    @property
+    def targets(self) -> list[str]:
+        return [target.name for target in self.config.targets]
+
+    @property
+    def source_tokens(self) -> FloatArray:
+        return np.array([source.num_tokens for source in self.inputs.sources], np.float64)
+
+    @property
+    def budget(self) -> float:
+        return float(self.config.train.tokens)
+
+    @cached_property
+    def _pair_counts(self) -> dict[tuple[str, bool], PairCounts]:
+        return {}
+
+    def pair_counts(self, target: str, judged: bool) -> PairCounts:
+        """Of the sources, for the target's search text or for the judge's."""
+        if (target, judged) not in self._pair_counts:
+            every = self.inputs.evaluation_sets if judged else self.inputs.targets
+            texts = [text for text in every if text.name == target]
+            vocabulary = self.inputs.tokenizer.vocab_size
+            counts = count_pairs(self.inputs.sources, texts, np.ones(1), vocabulary)
+            self._pair_counts[target, judged] = counts
+        return self._pair_counts[target, judged]
+
+    def bigram_loss(self, weights: FloatArray, target: str, judged: bool) -> float:
+        """Nats per token of the bigram law at the mixture and the family's budget."""
+        counts = self.pair_counts(target, judged)
+        return law_loss(weights, counts, self.budget, REPETITIONS)[0]
+
+    def bigram_gradient(self, weights: FloatArray, target: str) -> FloatArray:
+        counts = self.pair_counts(target, judged=False)
+        return law_loss(weights, counts, self.budget, REPETITIONS)[1]
+
+    def bigram_mixture(self, target: str) -> FloatArray:
+        """[S] what a default search begins with."""
+        texts = [text for text in self.inputs.targets if text.name == target]
+        vocabulary = self.inputs.tokenizer.vocab_size
+        every = self.inputs.sources
+        return first_mixture(every, texts, np.ones(1), vocabulary, self.budget, REPETITIONS)
+
+
+def warm_up() -> None:
+    """Import what every run needs, on one thread, so that forks are safe and start at once."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+    for name in ("fastmix_mega.loop", "fastmix_mega.report.build", "deepspeed", "megatron.core"):
+        importlib.import_module(name)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves."""
+
+    losses: dict[str, float]
+    """On held-out text that no search sees, by target."""
+    seconds: float
+    """Of the processor."""
+    weights: list[float] = field(default_factory=list)
+    standard_errors: list[float] = field(default_factory=list)
+    cost: float = 1.0
+    """In proxy runs by operation counts."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+HISTORY = ("step", "mixture", "sampling", "scores", "score_stderr", "counts", "target_loss")
+TARGET_HISTORY = ("target_scores", "target_score_stderr")
+
+
+def train(family: Family, weights: Sequence[float], seed: int) -> Finished:
+    """A fresh model trained on a mixture by sampling."""
+    mixture = dict(zip(family.sources, weights, strict=True))
+    run_dir, seconds = _forked(family, "train", seed, [f"mixture={json.dumps(mixture)}"])
+    return Finished(_losses(run_dir), seconds)
+
+
+def search(family: Family, targets: Sequence[str], seed: int, settings: Sequence[str]) -> Finished:
+    """A search for the mean of some targets, with everything that its history tells of them."""
+    chosen = [
+        each.model_dump(mode="json") for each in family.config.targets if each.name in targets
+    ]
+    run_dir, seconds = _forked(
+        family, "search", seed, [*settings, f"targets={json.dumps(chosen)}"]
+    )
+    file = read_mixture(run_dir / "mixture.json")
+    rows = read_jsonl(run_dir / "history.jsonl")
+    history = [
+        {key: _short(row[key]) for key in (*HISTORY, *TARGET_HISTORY) if key in row}
+        for row in rows
+    ]
+    return Finished(
+        _losses(run_dir),
+        seconds,
+        [source.weight for source in file.sources],
+        [source.stderr or 0.0 for source in file.sources],
+        float(file.search["cost_in_proxy_runs"]),
+        history,
+    )
+
+
+def swarm_fit(mixtures: FloatArray, losses: FloatArray, seed: int) -> FloatArray:
+    """[S] RegMix's answer, its regression chosen by cross-validation."""
+    predict = regmix.fit(mixtures, losses, seed=seed)
+    return regmix.best_mixture(predict, np.ones(mixtures.shape[1]), seed=seed)
+
+
+def _losses(run_dir: Path) -> dict[str, float]:
+    rows = [row["eval"] for row in read_jsonl(run_dir / "metrics.jsonl") if "eval" in row]
+    return rows[-1]
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, list):
+        return [_short(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _short(each) for key, each in value.items()}
+    return value
+
+
+def _forked(
+    family: Family, mode: str, seed: int, overrides: Sequence[str]
+) -> tuple[Path, float]:
+    run_dir = Path(family.config.run_dir) / f"{mode}-{os.getpid()}"
+    shutil.rmtree(run_dir, ignore_errors=True)
+    run_dir.mkdir(parents=True)
+    log = run_dir / "output.log"
+    words = [str(family.config_path), f"run_dir={run_dir}", f"seed={seed}", *overrides]
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        _child(words, mode, log)
+    _, status, usage = os.wait4(pid, 0)
+    if status:
+        raise RuntimeError(f"a {mode} failed:\n{log.read_text()[-3000:]}")
+    return run_dir, usage.ru_utime + usage.ru_stime
+
+
+def _child(words: list[str], mode: str, log: Path) -> None:
+    code = 1
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        config = load_config(words[0], words[1:])
+        from fastmix_mega.loop import run
+
+        run(config, "search" if mode == "search" else "train")
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
