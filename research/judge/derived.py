@@ -102,7 +102,9 @@ def question_pairs(documents: Sequence[str], swapped: bool, dice: random.Random)
     pairs = [
         pair
         for text in documents
-        for pair in re.findall(r"Question: (.*?)\nAnswer: (.*?)(?=\nQuestion: |\Z)", text, re.DOTALL)
+        for pair in re.findall(
+            r"Question: (.*?)\nAnswer: (.*?)(?=\nQuestion: |\Z)", text, re.DOTALL
+        )
     ]
     answers = [answer for _, answer in pairs]
     if swapped:

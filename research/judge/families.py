@@ -42,10 +42,7 @@ def make(name: str, output: Path) -> list[Path]:
         _make_text(given, folder)
         _make_tokens(given, folder)
         finished.write_text(json.dumps(given))
-    return [
-        _write_family(family, parts, folder)
-        for family, parts in given["families"].items()
-    ]
+    return [_write_family(family, parts, folder) for family, parts in given["families"].items()]
 
 
 def _make_text(given: dict[str, Any], folder: Path) -> None:
@@ -72,9 +69,7 @@ def _make_text(given: dict[str, Any], folder: Path) -> None:
         _write(folder / "text" / "judge" / f"{entry['name']}.jsonl", made[half:])
 
 
-def _derive_text(
-    entry: dict[str, Any], documents: list[str], dice: random.Random
-) -> list[str]:
+def _derive_text(entry: dict[str, Any], documents: list[str], dice: random.Random) -> list[str]:
     if entry["kind"] == "sentences":
         return derived.shuffled_sentences(documents, dice)
     if entry["kind"] == "permuted":

@@ -27,6 +27,7 @@ from fastmix_mega.config import Config, load_config
 from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter, token_dtype
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.mixture.token_pairs import PairCounts, count_pairs, first_mixture, law_loss
@@ -129,9 +130,10 @@ class Family:
         counts = self.pair_counts(target, judged)
         return law_loss(weights, counts, self.budget, REPETITIONS)[0]
 
-    def bigram_gradient(self, weights: FloatArray, target: str) -> FloatArray:
+    def bigram_law(self, weights: FloatArray, target: str) -> tuple[float, FloatArray]:
+        """Loss and gradient on the target's search text."""
         counts = self.pair_counts(target, judged=False)
-        return law_loss(weights, counts, self.budget, REPETITIONS)[1]
+        return law_loss(weights, counts, self.budget, REPETITIONS)
 
     def bigram_mixture(self, target: str) -> FloatArray:
         """[S] what a default search begins with."""
@@ -139,6 +141,13 @@ class Family:
         vocabulary = self.inputs.tokenizer.vocab_size
         every = self.inputs.sources
         return first_mixture(every, texts, np.ones(1), vocabulary, self.budget, REPETITIONS)
+
+
+def rate_of_window(family: Family, end: int) -> float:
+    """The learning rates of a window's steps, summed; the window ends after step `end`."""
+    train = family.config.train
+    steps = range(end - family.config.search.every, end)
+    return sum(learning_rate(train.schedule, step, train.steps) for step in steps)
 
 
 def warm_up() -> None:
@@ -173,7 +182,9 @@ TARGET_HISTORY = ("target_scores", "target_score_stderr")
 def train(family: Family, weights: Sequence[float], seed: int) -> Finished:
     """A fresh model trained on a mixture by sampling."""
     mixture = dict(zip(family.sources, weights, strict=True))
-    run_dir, seconds = _forked(family, "train", seed, [f"mixture={json.dumps(mixture)}"])
+    # Whole batches are faster, and no scores ask for single sources here.
+    size = f"train.micro_batch={family.config.train.global_batch}"
+    run_dir, seconds = _forked(family, "train", seed, [f"mixture={json.dumps(mixture)}", size])
     return Finished(_losses(run_dir), seconds)
 
 
@@ -182,14 +193,11 @@ def search(family: Family, targets: Sequence[str], seed: int, settings: Sequence
     chosen = [
         each.model_dump(mode="json") for each in family.config.targets if each.name in targets
     ]
-    run_dir, seconds = _forked(
-        family, "search", seed, [*settings, f"targets={json.dumps(chosen)}"]
-    )
+    run_dir, seconds = _forked(family, "search", seed, [*settings, f"targets={json.dumps(chosen)}"])
     file = read_mixture(run_dir / "mixture.json")
     rows = read_jsonl(run_dir / "history.jsonl")
     history = [
-        {key: _short(row[key]) for key in (*HISTORY, *TARGET_HISTORY) if key in row}
-        for row in rows
+        {key: _short(row[key]) for key in (*HISTORY, *TARGET_HISTORY) if key in row} for row in rows
     ]
     return Finished(
         _losses(run_dir),
@@ -222,9 +230,7 @@ def _short(value: Any) -> Any:
     return value
 
 
-def _forked(
-    family: Family, mode: str, seed: int, overrides: Sequence[str]
-) -> tuple[Path, float]:
+def _forked(family: Family, mode: str, seed: int, overrides: Sequence[str]) -> tuple[Path, float]:
     run_dir = Path(family.config.run_dir) / f"{mode}-{os.getpid()}"
     shutil.rmtree(run_dir, ignore_errors=True)
     run_dir.mkdir(parents=True)
