@@ -86,7 +86,7 @@ class Surface:
     """[2 + S, 2 + S]"""
 
     def predict(self, mixtures: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Losses [N] of mixtures [N, S] and their standard deviations, those of a fresh training."""
+        """Losses [N] of mixtures [N, S] and standard deviations, those of a fresh training."""
         rows = np.array([design(mixture, self.law, self.constants) for mixture in mixtures])
         moved = 0.5 * np.abs(mixtures - 1 / mixtures.shape[1]).sum(axis=1)
         own = (self.constants.misfit * moved) ** 2 + self.constants.level_noise**2

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Tokens = NDArray[np.int64]
 _SENTENCE = re.compile(r"(?<=[.!?:;])\s+|\n+")
-_WORD = re.compile(r"\s*\S+")
+_PAIR = re.compile(r"Question: (.*?)\nAnswer: (.*?)(?=\nQuestion: |\Z)", re.DOTALL)
 PAIRS_ASKED = 12
 """Of a lookup document."""
 
@@ -88,13 +88,14 @@ def shuffled_sentences(documents: Sequence[str], dice: random.Random) -> list[st
 
 def permuted_words(text: str, share: float, dice: random.Random) -> str:
     """A share of the words, chosen at random, in random order among themselves."""
-    words = _WORD.findall(text)
-    chosen = [place for place in range(len(words)) if dice.random() < share]
-    moved = [words[place] for place in chosen]
+    pieces = re.split(r"(\s+)", text)
+    places = [place for place, piece in enumerate(pieces) if piece and not piece.isspace()]
+    chosen = [place for place in places if dice.random() < share]
+    moved = [pieces[place] for place in chosen]
     dice.shuffle(moved)
     for place, word in zip(chosen, moved, strict=True):
-        words[place] = word
-    return "".join(words)
+        pieces[place] = word
+    return "".join(pieces)
 
 
 def question_pairs(documents: Sequence[str], swapped: bool, dice: random.Random) -> list[str]:
@@ -108,8 +109,8 @@ def question_pairs(documents: Sequence[str], swapped: bool, dice: random.Random)
     ]
     answers = [answer for _, answer in pairs]
     if swapped:
-        answers = answers[1:] + answers[:1]
-        dice.shuffle(answers)
+        turn = dice.randrange(1, len(answers))
+        answers = answers[turn:] + answers[:turn]
     joined = [
         f"Question: {question}\nAnswer: {answer.strip()}\n"
         for (question, _), answer in zip(pairs, answers, strict=True)

@@ -30,11 +30,23 @@ from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture.file import read_mixture
-from fastmix_mega.mixture.token_pairs import PairCounts, count_pairs, first_mixture, law_loss
+from fastmix_mega.mixture.token_pairs import (
+    PairCounts,
+    count_pairs,
+    first_mixture,
+    law_loss,
+    read_sequences,
+)
+from research.ngram_law import NgramCounts, count_ngrams, ngram_loss
 
 FloatArray = NDArray[np.float64]
 Tokens = NDArray[np.int64]
 REPETITIONS = 15.0
+MOST_TOKENS = 600_000
+"""Of a source that n-grams are counted in."""
+MOST_TARGET_TOKENS = 40_000
+LONGEST = 4
+"""Context of an n-gram law, in tokens."""
 
 # --- corpora ---------------------------------------------------------------------------------
 
@@ -134,6 +146,29 @@ class Family:
         """Loss and gradient on the target's search text."""
         counts = self.pair_counts(target, judged=False)
         return law_loss(weights, counts, self.budget, REPETITIONS)
+
+    @cached_property
+    def _source_sequences(self) -> list[Tokens]:
+        return [read_sequences(source, MOST_TOKENS, 1) for source in self.inputs.sources]
+
+    @cached_property
+    def _ngram_counts(self) -> dict[str, NgramCounts]:
+        return {}
+
+    def ngram_law(
+        self, weights: FloatArray, target: str, concentrations: Sequence[float]
+    ) -> tuple[float, FloatArray]:
+        """Loss and gradient on the target's search text of a law with contexts of as many tokens
+        as there are concentrations; repetition plays no part."""
+        if target not in self._ngram_counts:
+            text = next(text for text in self.inputs.targets if text.name == target)
+            sequences = read_sequences(text, MOST_TARGET_TOKENS, 1)
+            size = self.inputs.tokenizer.vocab_size
+            found = count_ngrams(self._source_sequences, sequences, LONGEST, size)
+            self._ngram_counts[target] = found
+        counts = self._ngram_counts[target]
+        loss, gradient = ngram_loss(self.budget * weights, counts, concentrations)
+        return loss, self.budget * gradient
 
     def bigram_mixture(self, target: str) -> FloatArray:
         """[S] what a default search begins with."""

@@ -79,6 +79,26 @@ def law_of(family: Family, target: str) -> surface_lab.Law:
     return law
 
 
+CONCENTRATIONS = (30.0, 10.0, 5.0, 3.0)
+"""Of n-gram laws by context length, from the loss of uniform samples on targets; see LOG.md."""
+
+
+def longer_law_of(family: Family, target: str, longest: int) -> surface_lab.Law:
+    """The n-gram law with contexts of up to so many tokens."""
+
+    def law(mixture: FloatArray) -> tuple[float, FloatArray]:
+        return family.ngram_law(mixture, target, CONCENTRATIONS[:longest])
+
+    return law
+
+
+def least_loss(law: surface_lab.Law, count: int) -> FloatArray:
+    """[S] where a law's loss is least, with a floor of 2% of uniform."""
+    mean = np.concatenate(([0.0, 1.0], np.zeros(count)))
+    nothing = np.zeros((count + 2, count + 2))
+    return surface_lab.Surface(law, surface_lab.Constants(), mean, nothing).best(FLOOR)
+
+
 def normalised(found: Evidence) -> FloatArray:
     """[S] the sum over windows of scores less their mean, each window's largest one 1 (about):
     what the product's rule adds to log-weights per unit of step, without its pull back."""

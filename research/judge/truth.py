@@ -8,6 +8,7 @@ job is a line `NAME SEED`. The second prints the table. Names of trainings:
 
     uniform                     the same share of every source
     bigram.TARGET               what a default search begins with
+    ngramsN.TARGET              the best for an n-gram law with contexts of N tokens
     swarm.K                     drawn from a Dirichlet law
     near.K                      a known good mixture, its log-weights disturbed
     METHOD.TARGET.sSEED         what the search METHOD.TARGET with that seed found
@@ -37,6 +38,7 @@ RESULTS = Path("research/results/judge.jsonl")
 SWARM_SEED = 101
 """Of every run of the swarm: common noise cancels."""
 DICE = 20261126
+HEADING = "| mixture | loss (SD, seeds) | minus uniform | regret | below bigrams | weights, % |"
 HALF = "HALF"
 """In settings: half of the run's steps."""
 BROAD = ["search.initial=uniform", "search.exploration=1"]
@@ -97,6 +99,9 @@ def weights_for(family: Family, records: Records, name: str) -> FloatArray | Non
         return near_mixture(family, records, int(rest[0]))
     if kind == "bigram":
         return family.bigram_mixture(rest[0])
+    if kind.startswith("ngrams"):
+        law = rules.longer_law_of(family, rest[0], int(kind.removeprefix("ngrams")))
+        return rules.least_loss(law, count)
     if kind == "regmix":
         runs = swarm(family, records)
         mixtures = np.array([run.weights for run in runs])
@@ -200,23 +205,31 @@ def main() -> None:
         print(table(family, records))
         return
     product.warm_up()
-    end = time.monotonic() + 60 * options.minutes
-    for line in options.jobs.read_text().splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, seed = line.split()[0], int(line.split()[1])
-        known = [records.get(kind, family.name, name, seed) for kind in ("search", "train")]
-        if any(known):
-            continue
-        if time.monotonic() > end:
+    work(family, records, options.jobs, options.minutes)
+
+
+def work(family: Family, records: Records, jobs: Path, minutes: float) -> None:
+    """Do the first job that is not recorded and can be done, again and again; the file is read
+    anew each time."""
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        for name, seed in _read_jobs(jobs):
+            if any(records.get(kind, family.name, name, seed) for kind in ("search", "train")):
+                continue
+            found = do(family, records, name, seed)
+            if found is None:
+                continue
+            records.add(found)
+            told = {target: round(loss, 3) for target, loss in found.losses.items()}
+            print(f"{family.name} {name} {seed} {found.seconds:.0f} s {told}", flush=True)
+            break
+        else:
             return
-        found = do(family, records, name, seed)
-        if found is None:
-            print(f"{family.name} {name} {seed}: what it rests on is missing", flush=True)
-            continue
-        records.add(found)
-        told = {target: round(loss, 3) for target, loss in found.losses.items()}
-        print(f"{family.name} {name} {seed} {found.seconds:.0f} s {told}", flush=True)
+
+
+def _read_jobs(path: Path) -> list[tuple[str, int]]:
+    lines = (line.split("#")[0].split() for line in path.read_text().splitlines())
+    return [(words[0], int(words[1])) for words in lines if words]
 
 
 if __name__ == "__main__":
