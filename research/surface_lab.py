@@ -163,7 +163,8 @@ def fit(
     answers = np.array(seen) / np.array(noise)
     level = float(values.losses.mean())
     prior_mean = np.concatenate(([level, constants.beta], np.zeros(count)))
-    variances = np.full(count, constants.scale**2)
+    # From the wide side: from the narrow one the iteration never frees a source at all.
+    variances = np.full(count, 100 * constants.scale**2 + 1.0)
     for _ in range(iterations):
         precision = np.diag(np.concatenate(([1e-2, constants.beta_spread**-2], 1 / variances)))
         covariance = np.linalg.inv(weighted.T @ weighted + precision)

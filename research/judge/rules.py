@@ -34,13 +34,20 @@ class Evidence:
     """[K, S] of single windows, NaN where a source was not seen."""
     counts: FloatArray
     """[K, S] observations."""
+    target_losses: FloatArray
+    """[K] on the sequences of the target that were seen then."""
     loss: float
     """The trunk's own, on the judge's text."""
 
     def late(self, share: float = LATE) -> Evidence:
         kept = self.steps > share * self.steps[-1]
         return Evidence(
-            self.steps[kept], self.rates[kept], self.scores[kept], self.counts[kept], self.loss
+            self.steps[kept],
+            self.rates[kept],
+            self.scores[kept],
+            self.counts[kept],
+            self.target_losses[kept],
+            self.loss,
         )
 
     def slopes(self) -> surface_lab.Slopes:
@@ -54,6 +61,20 @@ class Evidence:
         length = self.rates.sum()
         return surface_lab.Slopes(length * mean, length * np.sqrt(squares) / total)
 
+    def optimism(self) -> float:
+        """By how much the windows promise more than was seen: the fall of the target's loss to
+        first order, over the fall itself. Steps are no infinitesimal ones."""
+        promised = self.slopes().mean.mean()
+        quarter = max(1, len(self.target_losses) // 4)
+        fall = self.target_losses[:quarter].mean() - self.target_losses[-quarter:].mean()
+        seen = fall * len(self.target_losses) / (len(self.target_losses) - quarter)
+        return float(max(promised, 1e-9) / max(seen, 0.02))
+
+    def calibrated(self) -> surface_lab.Slopes:
+        """Slopes in nats that the run itself bears out."""
+        slopes, optimism = self.slopes(), self.optimism()
+        return surface_lab.Slopes(slopes.mean / optimism, slopes.standard_error / optimism)
+
 
 def evidence(family: Family, trunk: Record, target: str) -> Evidence:
     """Of a record whose search had `search.decay: 0` and `search.step: 0`."""
@@ -66,6 +87,7 @@ def evidence(family: Family, trunk: Record, target: str) -> Evidence:
         np.array([product.rate_of_window(family, row["step"]) for row in rows]),
         np.where(counts > 0, scores, np.nan),
         counts,
+        np.array([row["target_loss"][target] for row in rows]),
         trunk.losses[target],
     )
 
@@ -156,20 +178,27 @@ def _veto(least: float) -> Rule:
     return rule
 
 
-def _posterior(constants: surface_lab.Constants) -> Rule:
+def _posterior(longest: int, constants: surface_lab.Constants) -> Rule:
+    """The least of the surface; no contexts of more than one token is the product's pair law."""
+
     def rule(family: Family, found: Evidence, target: str) -> FloatArray:
-        return surface(family, found, target, constants).best(FLOOR)
+        return surface(family, found, target, longest, constants).best(FLOOR)
 
     return rule
 
 
 def surface(
-    family: Family, found: Evidence, target: str, constants: surface_lab.Constants
+    family: Family,
+    found: Evidence,
+    target: str,
+    longest: int,
+    constants: surface_lab.Constants,
 ) -> surface_lab.Surface:
-    """The posterior from one trunk."""
+    """The posterior from one trunk and a law of contexts of up to so many tokens."""
     count = len(family.sources)
+    law = law_of(family, target) if longest == 1 else longer_law_of(family, target, longest)
     values = surface_lab.Values(np.full((1, count), 1 / count), np.array([found.loss]))
-    return surface_lab.fit(law_of(family, target), found.late().slopes(), values, constants)
+    return surface_lab.fit(law, found.late().calibrated(), values, constants)
 
 
 def _normal(weights: FloatArray) -> FloatArray:
@@ -184,7 +213,9 @@ RULES: dict[str, Rule] = {
     "pairs05": _pairs_and_scores(0.05),
     "half_pairs02": _pairs_and_scores(0.2, 0.5),
     "veto2": _veto(2.0),
-    "posterior": _posterior(surface_lab.Constants()),
+    **{
+        f"posterior{longest}": _posterior(longest, surface_lab.Constants()) for longest in (1, 2, 3)
+    },
 }
 
 

@@ -13,21 +13,21 @@ def documents(seed=1, count=5):
     return [dice.integers(0, 20, int(dice.integers(30, 60))) for _ in range(count)]
 
 
+def ngrams(texts, order):
+    return [
+        tuple(text[place : place + order])
+        for text in texts
+        for place in range(len(text) - order + 1)
+    ]
+
+
 @pytest.mark.parametrize("order", [2, 3])
 def test_drawn_documents_hold_no_ngram_that_the_real_ones_do_not(order):
     real = documents()
     made = derived.ngram_documents(real, order, 2000, np.random.default_rng(2))
-    known = {
-        tuple(text[place : place + order])
-        for text in real
-        for place in range(len(text) - order + 1)
-    }
+    known = set(ngrams(real, order))
     ends = {tuple(text[1 - order :]) for text in real}
-    found = Counter(
-        tuple(text[place : place + order])
-        for text in made
-        for place in range(len(text) - order + 1)
-    )
+    found = set(ngrams(made, order))
     strange = [each for each in found if each not in known and each[:-1] not in ends]
     assert not strange
     assert sum(map(len, made)) >= 2000
