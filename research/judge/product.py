@@ -161,14 +161,30 @@ class Family:
         """Loss and gradient on the target's search text of a law with contexts of as many tokens
         as there are concentrations; repetition plays no part."""
         if target not in self._ngram_counts:
+            self._ngram_counts[target] = self._kept_counts(target)
+        counts = self._ngram_counts[target]
+        loss, gradient = ngram_loss(self.budget * weights, counts, concentrations)
+        return loss, self.budget * gradient
+
+    def _kept_counts(self, target: str) -> NgramCounts:
+        """Counting takes minutes on a busy machine: what was counted is kept beside the corpora."""
+        path = self.config_path.parent / "ngrams" / f"{self.name}.{target}.npz"
+        if not path.is_file():
             text = next(text for text in self.inputs.targets if text.name == target)
             sequences = read_sequences(text, MOST_TARGET_TOKENS, 1)
             size = self.inputs.tokenizer.vocab_size
             found = count_ngrams(self._source_sequences, sequences, LONGEST, size)
-            self._ngram_counts[target] = found
-        counts = self._ngram_counts[target]
-        loss, gradient = ngram_loss(self.budget * weights, counts, concentrations)
-        return loss, self.budget * gradient
+            path.parent.mkdir(exist_ok=True)
+            np.savez(
+                path,
+                together=found.together,
+                alone=found.alone,
+                singles=found.singles,
+                weights=found.weights,
+            )
+        kept = np.load(path)
+        together, alone = list(kept["together"]), list(kept["alone"])
+        return NgramCounts(together, alone, kept["singles"], kept["weights"])
 
     def bigram_mixture(self, target: str) -> FloatArray:
         """[S] what a default search begins with."""
