@@ -34,16 +34,19 @@ class Kind:
 
     longest: int
     """Contexts of the law, in tokens."""
-    scores: bool
+    late: float | None = None
+    """Scores count from this share of the run on; None for no scores."""
 
 
 KINDS = {
-    "pairs": Kind(1, False),
-    "pairs, scores": Kind(1, True),
-    "contexts of 2": Kind(2, False),
-    "contexts of 3": Kind(3, False),
-    "contexts of 2, scores": Kind(2, True),
-    "contexts of 3, scores": Kind(3, True),
+    "pairs": Kind(1),
+    "contexts of 2": Kind(2),
+    "contexts of 3": Kind(3),
+    "pairs, scores from 1/2": Kind(1, 0.5),
+    "contexts of 2, scores from 1/2": Kind(2, 0.5),
+    "contexts of 3, scores from 1/2": Kind(3, 0.5),
+    "contexts of 3, scores from 2/3": Kind(3, 0.67),
+    "contexts of 3, scores from 4/5": Kind(3, 0.8),
 }
 GRID = {"beta": (0.5, 1.0, 1.5, 2.0), "kappa": (0.5, 1.0, 2.0), "bend": (0.02, 0.05, 0.15)}
 
@@ -109,7 +112,7 @@ def surface_of(case: Case, kind: Kind, constants: Constants) -> Surface:
     count = case.mixtures.shape[1]
     law = case.laws[kind.longest]
     values = Values(np.full((1, count), 1 / count), np.array([case.level]))
-    slopes = case.found.late().calibrated() if kind.scores else None
+    slopes = None if kind.late is None else case.found.late(kind.late).calibrated()
     return fit(law, slopes, values, constants)
 
 
