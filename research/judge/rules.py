@@ -50,10 +50,17 @@ class Evidence:
             self.loss,
         )
 
-    def slopes(self) -> surface_lab.Slopes:
+    def slopes(self, even: bool = False) -> surface_lab.Slopes:
         """[S] nats per unit of share that the windows promise to first order: the sum of learning
-        rate times score, each source's mean over its observations; the error from the scatter."""
-        weight = np.where(np.isfinite(self.scores), self.counts, 0.0) * self.rates[:, None]
+        rates times each source's mean score; the error from the scatter.
+
+        Args:
+            even: every observation counts the same in the mean, rather than by the learning rate of
+                its window. Then what a trained model says counts more, though its steps were small.
+        """
+        weight = np.where(np.isfinite(self.scores), self.counts, 0.0)
+        if not even:
+            weight = weight * self.rates[:, None]
         scores = np.nan_to_num(self.scores)
         total = weight.sum(axis=0)
         mean = (weight * scores).sum(axis=0) / total
@@ -70,9 +77,9 @@ class Evidence:
         seen = fall * len(self.target_losses) / (len(self.target_losses) - quarter)
         return float(max(promised, 1e-9) / max(seen, 0.02))
 
-    def calibrated(self) -> surface_lab.Slopes:
+    def calibrated(self, even: bool = False) -> surface_lab.Slopes:
         """Slopes in nats that the run itself bears out."""
-        slopes, optimism = self.slopes(), self.optimism()
+        slopes, optimism = self.slopes(even), self.optimism()
         return surface_lab.Slopes(slopes.mean / optimism, slopes.standard_error / optimism)
 
 
