@@ -4,7 +4,7 @@
 #   make demo-sft   the same for instruction data, from a model trained on what the demo found
 #   make test    lint, type-check and run all tests
 #   make bench   the short speed benchmarks, into docs/speed.md
-#   make quality-corpora   the corpora on which mixtures are judged (docs/quality.md)
+#   make quality-corpora   the corpora on which mixtures are judged (research/bigram_regime.md)
 #   make soak    an hour of faults, fuzzing and watching memory (docs/reliability.md)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -34,27 +34,28 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck -x slurm/*.sbatch slurm/*.sh tests/slurm/*.sh .ci/run
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/shellcheck -x slurm/*.sbatch slurm/*.sh tests/*.sh tests/slurm/*.sh .ci/run
 
 bench: $(READY)
 	$(BIN)/python -m data_tools.prepare configs/corpora_demo.yaml --output data/demo
 	$(BIN)/python -m benchmarks.speed configs/demo.yaml
 
 soak: $(READY)
-	$(BIN)/python -m benchmarks.fault_campaign --kills 50
-	$(BIN)/python -m benchmarks.fuzz --count 10000 --runs 20
-	$(BIN)/python -m benchmarks.fuzz_data --count 6000
-	$(BIN)/python -m benchmarks.soak --minutes 20
+	$(BIN)/python -m tests.stress.fault_campaign --kills 50
+	$(BIN)/python -m tests.stress.fuzz --count 10000 --runs 20
+	$(BIN)/python -m tests.stress.fuzz_data --count 6000
+	$(BIN)/python -m tests.stress.soak --minutes 20
 
-# The three families of the judge (docs/quality.md), and the third in many pieces; the second and
+# The three families of the judge (research/bigram_regime.md), and the third in many pieces; the second and
 # third need Debian's apt-get.
 quality-corpora: $(READY)
-	$(BIN)/python -m benchmarks.quality.packages --output data/quality/packages
-	$(BIN)/python -m benchmarks.quality.packages --family languages \
+	$(BIN)/python -m research.quality.packages --output data/quality/packages
+	$(BIN)/python -m research.quality.packages --family languages \
 		--output data/quality/packages_languages
 	for family in demo debian languages; do $(BIN)/python -m data_tools.prepare \
-		benchmarks/quality/configs/$${family}_corpora.yaml --output data/quality/$$family || exit; done
-	$(BIN)/python -m benchmarks.quality.pieces data/quality/languages --output data/quality/languages_many
+		research/quality/configs/$${family}_corpora.yaml --output data/quality/$$family || exit; done
+	$(BIN)/python -m research.quality.pieces data/quality/languages --output data/quality/languages_many
 
 # The stamp is written last: an interrupted set-up starts again from a clean folder.
 $(READY): requirements.txt requirements-consumers.txt pyproject.toml

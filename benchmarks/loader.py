@@ -25,29 +25,30 @@ DRAWN = 256
 
 
 def step_rows(folder: Path, budget: float) -> list[Row]:
-    from fastmix_mega.data.batches import MicroBatch, load_micro_batch
-    from fastmix_mega.loop import TrainingLoop
+    from fastmix_mega.config.sections import ParallelSection
+    from fastmix_mega.methods.fixed import FixedMixture
     from fastmix_mega.parallel import layout as parallel_layout
-    from fastmix_mega.sections import ParallelSection
+    from fastmix_mega.training.engine.batches import MicroBatch, load_micro_batch
+    from fastmix_mega.training.trainer import Trainer
 
     with parallel_layout.start(ParallelSection()) as layout:
-        loop = TrainingLoop(config_of(folder, "demo"), "train", layout)
+        trainer = Trainer(FixedMixture(config_of(folder, "demo")), layout)
         batches: list[MicroBatch] = []
         numbers = iter(range(1_000_000))
 
         def load() -> None:
-            draw = loop.sampler.draw(next(numbers), loop.policy.law)
-            weights = loop.policy.weights[draw.sources]
+            draw = trainer.sampler.draw(next(numbers), trainer.mixer.policy.distribution)
+            weights = trainer.mixer.policy.loss_weights[draw.sources]
             batches[:] = [
-                load_micro_batch(loop.inputs.sources, draw, rows, weights, layout.device)
-                for rows in loop.rows
+                load_micro_batch(trainer.run.inputs.sources, draw, rows, weights, layout.device)
+                for rows in trainer.rows
             ]
 
         def train() -> None:
-            loop.engine.train_step(5, batches)
+            trainer.engine.train_step(5, batches)
 
         loads, steps = alternate_in_order(load, train, budget)
-        loop.close()
+        trainer.close()
     wall, cpu = (
         Spread.of(
             [1 + first / second for first, second in zip(loads[way], steps[way], strict=True)]

@@ -83,10 +83,10 @@ def start_up(folder: Path, count: int) -> dict[str, float]:
 
 
 def print_start_up(folder: Path, count: int) -> None:
-    from fastmix_mega.check import check, require_no_mistakes
-    from fastmix_mega.config import parse_config
+    from fastmix_mega.cli.imports import import_libraries
+    from fastmix_mega.configuration import parse_config
     from fastmix_mega.data.inputs import open_inputs
-    from fastmix_mega.imports import import_libraries
+    from fastmix_mega.planning.check import check, require_no_mistakes
 
     config = parse_config(settings_of(folder, count))
     require_no_mistakes(check(config, 1))
@@ -107,11 +107,14 @@ def resident() -> float:
 
 def controller_seconds(count: int) -> list[float]:
     """Of updates late in a search, in processor time."""
-    from fastmix_mega.mixture.controller import build_controller
-    from fastmix_mega.sections import SearchSection
+    from fastmix_mega.config.sections import SearchSection
+    from fastmix_mega.methods.fastmix import STEP
+    from fastmix_mega.mixture.exponentiated_gradient import ExponentiatedGradient, RuleSettings
 
     random = np.random.default_rng(0)
-    controller = build_controller("fastmix", SearchSection(), np.full(count, 1 / count))
+    search = SearchSection()
+    settings = RuleSettings(STEP, search.decay, search.prior_strength)
+    controller = ExponentiatedGradient(np.full(count, 1 / count), settings)
     seconds = []
     for _ in range(300):
         counts = random.integers(0, 3, count).astype(float)
@@ -135,10 +138,11 @@ def report_row(folder: Path, count: int) -> Row:
 
 
 def measure(count: int, budget: float) -> list[Row]:
-    from fastmix_mega.config import parse_config
-    from fastmix_mega.loop import TrainingLoop
+    from fastmix_mega.config.sections import ParallelSection
+    from fastmix_mega.configuration import parse_config
+    from fastmix_mega.methods.registry import method_of
     from fastmix_mega.parallel import layout as parallel_layout
-    from fastmix_mega.sections import ParallelSection
+    from fastmix_mega.training.trainer import Trainer
 
     rows = []
     with tempfile.TemporaryDirectory() as name:
@@ -166,16 +170,16 @@ def measure(count: int, budget: float) -> list[Row]:
         )
         rows.append(report_row(folder, count))
         with parallel_layout.start(ParallelSection()) as layout:
-            loops = [
-                TrainingLoop(parse_config(settings_of(folder, each)), "search", layout)
+            trainers = [
+                Trainer(method_of(parse_config(settings_of(folder, each))), layout)
                 for each in (FEW, count)
             ]
-            windows = [Windows(loop, 8) for loop in loops]
+            windows = [Windows(trainer, 8) for trainer in trainers]
             spans = alternate([each.searching for each in windows], 24, budget)
             what = f"a window of 8 steps with {count:,} sources / with {FEW}"
             rows.append(ratio_row(2, what, 1.05, spans[1], spans[0]))
-            for loop in loops:
-                loop.close()
+            for trainer in trainers:
+                trainer.close()
     return rows
 
 

@@ -26,12 +26,13 @@ def measure(config_path: str, mode: str, overrides: list[str]) -> dict[str, Any]
     """Run three steps in this process (of several, under torchrun); returns peak and prediction."""
     import torch
 
-    from fastmix_mega.config import load_config
+    from fastmix_mega.configuration import load_config
     from fastmix_mega.data.tokenizer import Tokenizer
-    from fastmix_mega.loop import TrainingLoop
+    from fastmix_mega.methods.registry import method_of
     from fastmix_mega.model.presets import resolve_shape
     from fastmix_mega.parallel import layout as layouts
     from fastmix_mega.planning.memory import peak_memory, savings_of
+    from fastmix_mega.training.trainer import Trainer
 
     config = load_config(config_path, overrides)
     shape = resolve_shape(config.model, Tokenizer(config.tokenizer).vocab_size)
@@ -42,13 +43,11 @@ def measure(config_path: str, mode: str, overrides: list[str]) -> dict[str, Any]
         )
         if not on_cuda:
             profiler.start()
-        loop = TrainingLoop(config, mode, layout)  # type: ignore[arg-type]
+        trainer = Trainer(method_of(config, mode), layout)  # type: ignore[arg-type]
         for step in range(MEASURED_STEPS):
-            if loop.outer is not None:
-                loop.outer.before_step(step)
-            loop._train_step(step)
-            if loop.outer is not None:
-                loop.outer.after_step(step)
+            trainer.mixer.before_step(step)
+            trainer._train_step(step)
+            trainer.mixer.after_step(step)
         if on_cuda:
             peak = torch.cuda.max_memory_allocated()
         else:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmix_mega.checkpoint import store
-from fastmix_mega.config import load_config
+from fastmix_mega.configuration import load_config
 
 
 def timed(owner: Any, name: str, seconds: dict[str, float], label: str) -> None:
@@ -43,8 +43,9 @@ def main() -> None:
     parser.add_argument("--saves", type=int, default=3)
     options = parser.parse_args()
 
-    from fastmix_mega.loop import TrainingLoop
+    from fastmix_mega.methods.fixed import FixedMixture
     from fastmix_mega.parallel import layout as layouts
+    from fastmix_mega.training.trainer import Trainer
 
     config = load_config(options.config, options.overrides)
     # Beside the run folder, whose disk is the one that counts.
@@ -53,29 +54,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="save-cost-", dir=beside) as directory:
         config = config.model_copy(update={"run_dir": directory})
         with layouts.start(config.parallel) as layout:
-            loop = TrainingLoop(config, "train", layout)
+            trainer = Trainer(FixedMixture(config), layout)
             spent: dict[str, float] = defaultdict(float)
-            timed(loop.engine.deepspeed, "save_checkpoint", spent, "collecting")
+            timed(trainer.engine.deepspeed, "save_checkpoint", spent, "collecting")
             timed(store, "_write_all", spent, "writing")
             timed(store, "record_file", spent, "checksums")
             rows: dict[str, list[float]] = defaultdict(list)
-            loop.drawn_at.append(loop.sampler.drawn.copy())
+            trainer.mixer.before_step(0)
             for step in range(options.saves):
                 started = time.perf_counter()
-                loop._train_step(step)
+                trainer._train_step(step)
                 rows["training step"].append(time.perf_counter() - started)
                 spent.clear()
                 started = time.perf_counter()
-                assert loop.checkpoints.save(step + 1, loop._state())
+                assert trainer.checkpoints.save(step + 1, trainer._state())
                 rows["save"].append(time.perf_counter() - started)
                 for name, value in spent.items():
                     rows[f"  {name}"].append(value)
             newest = Path(directory) / "checkpoints" / f"step_{options.saves}"
             size = sum(path.stat().st_size for path in newest.iterdir())
-            print(f"{loop.shape.parameters / 1e6:.1f}M parameters, checkpoint {size / 1e6:.0f} MB")
+            parameters = trainer.run.shape.parameters / 1e6
+            print(f"{parameters:.1f}M parameters, checkpoint {size / 1e6:.0f} MB")
             for name, values in rows.items():
                 print(f"{name:16} {statistics.median(values):7.2f} s")
-            loop.close()
+            trainer.close()
 
 
 if __name__ == "__main__":

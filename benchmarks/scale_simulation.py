@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.timing import Row, parser, tell
-from fastmix_mega.config import load_config
-from fastmix_mega.parallel.rules import as_yaml
+from fastmix_mega.configuration import load_config
 from fastmix_mega.planning.describe import best_plan, planned_shape
 from fastmix_mega.planning.layouts import Machine
+from fastmix_mega.planning.rules import as_yaml
 
 CONFIGS = {"1B": "configs/large_1b.yaml", "7B": "configs/large_7b.yaml"}
 GPUS = (8, 32, 128, 512, 1024)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 
-from fastmix_mega.config import load_config
-from fastmix_mega.parallel.rules import as_yaml
+from fastmix_mega.configuration import load_config
 from fastmix_mega.planning.describe import best_plan, planned_shape
 from fastmix_mega.planning.layouts import Machine
+from fastmix_mega.planning.rules import as_yaml
 
 CONFIGS = ("configs/large_1b.yaml", "configs/large_7b.yaml", "configs/large_70b.yaml")
 GPUS = (8, 32, 64, 128, 512, 1024)

@@ -21,7 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.timing import Row, Spread, alternate, one_thread, parser, ratio_row, tell, timed
-from fastmix_mega.engine import head_scores
+from fastmix_mega.training.engine import head_scores
 
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {
@@ -39,9 +39,10 @@ MOST = {"demo": 1.05, "100M": 1.02}
 
 
 def build_loop(folder: Path, size: str, layout: Any, overrides: dict[str, Any]) -> Any:
-    """A search's TrainingLoop over small corpora; `overrides` by section."""
-    from fastmix_mega.config import parse_config
-    from fastmix_mega.loop import TrainingLoop
+    """A search's Trainer over small corpora; `overrides` by section."""
+    from fastmix_mega.configuration import parse_config
+    from fastmix_mega.methods.registry import method_of
+    from fastmix_mega.training.trainer import Trainer
     from tests.tiny import tiny_settings
 
     settings = tiny_settings(folder, folder / f"run-{size}-{len(overrides)}")
@@ -50,31 +51,31 @@ def build_loop(folder: Path, size: str, layout: Any, overrides: dict[str, Any]) 
         settings[section] |= overrides.get(section, {})
     settings["train"]["steps"] = 1_000_000
     settings["search"]["warmup"] = settings["search"]["every"]
-    return TrainingLoop(parse_config(settings), "search", layout)
+    return Trainer(method_of(parse_config(settings)), layout)
 
 
 class Windows:
-    """Windows of steps of one loop, plain, scored or searching; one after another."""
+    """Windows of steps of one run, plain, scored or searching; one after another."""
 
-    def __init__(self, loop: Any, length: int) -> None:
-        self.loop, self.length = loop, length
+    def __init__(self, trainer: Any, length: int) -> None:
+        self.trainer, self.length = trainer, length
         self.step = 0
         self._steps(2)
-        loop.outer.before_step(loop.config.search.every)
-        loop.outer.meter.enabled = False
+        trainer.mixer.before_step(trainer.config.search.every)
+        trainer.mixer.observer.meter.enabled = False
 
     def _steps(self, count: int) -> None:
         for _ in range(count):
-            self.loop._train_step(self.step)
+            self.trainer._train_step(self.step)
             self.step += 1
 
     def plain(self) -> None:
         self._steps(self.length)
 
     def scored(self) -> None:
-        self.loop.outer.meter.enabled = True
+        self.trainer.mixer.observer.meter.enabled = True
         self._steps(self.length)
-        self.loop.outer.meter.enabled = False
+        self.trainer.mixer.observer.meter.enabled = False
 
     def score_share(self) -> float:
         """Processor time of the head's scores, every target's own included, for that of the rest
@@ -102,25 +103,25 @@ class Windows:
 
     def searching(self) -> None:
         """A whole window between two updates."""
-        outer, every = self.loop.outer, self.loop.config.search.every
+        outer, every = self.trainer.mixer, self.trainer.config.search.every
         self.step += -self.step % every
         for _ in range(every):
             outer.before_step(self.step)
-            self.loop._train_step(self.step)
+            self.trainer._train_step(self.step)
             outer.after_step(self.step)
             self.step += 1
 
     def whole_search(self) -> None:
-        self._steps(self.loop.config.search.every)
+        self._steps(self.trainer.config.search.every)
         self.searching()
 
     def whole_plain(self) -> None:
-        self._steps(2 * self.loop.config.search.every)
+        self._steps(2 * self.trainer.config.search.every)
 
 
 def measure(size: str, budget: float) -> list[Row]:
+    from fastmix_mega.config.sections import ParallelSection
     from fastmix_mega.parallel import layout as parallel_layout
-    from fastmix_mega.sections import ParallelSection
     from tests.tiny import write_corpora
 
     rows = []
@@ -143,7 +144,7 @@ def measure(size: str, budget: float) -> list[Row]:
         if size == "demo":
             plain, whole = alternate((windows.whole_plain, windows.whole_search), 30, budget / 3)
             rows.append(ratio_row(1, f"{size}: the whole search / training", 1.05, whole, plain))
-        windows.loop.close()
+        windows.trainer.close()
         hooked = build_loop(folder, size, layout, {"search": {"scores": "all"}})
         windows = Windows(hooked, length)
         plain, scored = alternate((windows.plain, windows.scored), 40, budget / 3)
@@ -157,8 +158,8 @@ def profile(size: str) -> None:
     """Where processor time goes, plain steps and scored ones."""
     import torch
 
+    from fastmix_mega.config.sections import ParallelSection
     from fastmix_mega.parallel import layout as parallel_layout
-    from fastmix_mega.sections import ParallelSection
     from tests.tiny import write_corpora
 
     with (

@@ -21,7 +21,7 @@ WAYS = {"head": "head scores", "all": "hooks on all parameters"}
 
 
 def measure(precision: str) -> list[Row]:
-    from fastmix_mega.config import parse_config
+    from fastmix_mega.configuration import parse_config
     from fastmix_mega.model.presets import resolve_shape
     from tests.tiny import tiny_settings, write_corpora
 

@@ -55,7 +55,7 @@ WEIGHTS = "weights.pt"
 
 
 def config_of(folder: Path, size: str, overrides: dict[str, Any] | None = None) -> Any:
-    from fastmix_mega.config import parse_config
+    from fastmix_mega.configuration import parse_config
     from tests.tiny import tiny_settings
 
     settings = tiny_settings(folder, folder / f"run-{size}")
@@ -138,20 +138,21 @@ def bare(size: str, folder: Path) -> None:
 
 
 def measure_ours(size: str, folder: Path, layout: Any, budget: float) -> list[Row]:
-    from fastmix_mega.data.batches import MicroBatch
-    from fastmix_mega.loop import TrainingLoop
+    from fastmix_mega.methods.fixed import FixedMixture
     from fastmix_mega.model.gpt import named_parts
+    from fastmix_mega.training.engine.batches import MicroBatch
+    from fastmix_mega.training.trainer import Trainer
 
     config = config_of(folder, size)
-    loop = TrainingLoop(config, "train", layout)
-    named = named_parts(loop.engine.deepspeed.module)
-    plain = plain_from(loop.shape, named)
-    count = loop.engine.micro_batches_per_step
+    trainer = Trainer(FixedMixture(config), layout)
+    named = named_parts(trainer.engine.deepspeed.module)
+    plain = plain_from(trainer.run.shape, named)
+    count = trainer.engine.micro_batches_per_step
     batches = random_batches(config, count)
     rows = len(batches[0])
     given = MicroBatch(batches[0], torch.zeros(rows, dtype=torch.int64), torch.ones(rows))
     with torch.no_grad():
-        ours = loop.engine._forward(loop.engine.deepspeed.module, given)
+        ours = trainer.engine._forward(trainer.engine.deepspeed.module, given)
         theirs = plain.losses(batches[0][:, :-1], batches[0][:, 1:])
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     steps = WINDOW[size]
@@ -159,17 +160,17 @@ def measure_ours(size: str, folder: Path, layout: Any, budget: float) -> list[Ro
 
     def our_window() -> None:
         for _ in range(steps):
-            loop._train_step(next(numbers))
+            trainer._train_step(next(numbers))
 
     own_process = OwnProcess(size, folder, named)
     actions: list[Callable[[], object]] = [our_window, own_process]
     for fused in (False, True):
-        model = plain_from(loop.shape, named)
+        model = plain_from(trainer.run.shape, named)
         training = PlainTraining(list(model.parameters.values()), 3e-3, fused)
         actions.append(plain_window(model.losses, training, batches, steps))
     ours, *others = alternate(actions, 20, budget)
     own_process.close()
-    loop.close()
+    trainer.close()
     told = []
     ways = (
         "a bare PyTorch loop",
@@ -282,21 +283,22 @@ def measure_hugging_face(size: str, folder: Path, budget: float) -> list[Row]:
 
 def data_parallel(folder: Path, steps: int) -> None:
     """Under torchrun: processor time per step of this many processes; rank 0 prints the sum."""
-    from fastmix_mega.loop import TrainingLoop
+    from fastmix_mega.methods.fixed import FixedMixture
     from fastmix_mega.parallel import layout as parallel_layout
+    from fastmix_mega.training.trainer import Trainer
 
     config = config_of(folder, "demo")
     with parallel_layout.start(config.parallel) as layout:
-        loop = TrainingLoop(config, "train", layout)
+        trainer = Trainer(FixedMixture(config), layout)
         for step in range(3):
-            loop._train_step(step)
+            trainer._train_step(step)
         used = []
         for step in range(3, 3 + steps):
             before = time.process_time()
-            loop._train_step(step)
+            trainer._train_step(step)
             spent = torch.tensor([time.process_time() - before])
             used.append(float(layout.world.sum(spent)))
-        loop.close()
+        trainer.close()
         if layout.is_main:
             print(json.dumps(used))
 
@@ -319,8 +321,8 @@ def measure_data_parallel(folder: Path) -> list[Row]:
 
 
 def measure(size: str, budget: float) -> Iterator[Row]:
+    from fastmix_mega.config.sections import ParallelSection
     from fastmix_mega.parallel import layout as parallel_layout
-    from fastmix_mega.sections import ParallelSection
     from tests.tiny import write_corpora
 
     with tempfile.TemporaryDirectory() as name:

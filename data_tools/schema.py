@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from fastmix_mega.config import read_yaml
+from fastmix_mega.config.parse import read_yaml
 from fastmix_mega.errors import UserError
 
 Schema = TypeVar("Schema", bound=BaseModel)

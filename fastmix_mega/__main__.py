@@ -2,6 +2,6 @@
 
 import sys
 
-from fastmix_mega.cli import main
+from fastmix_mega.cli.entry import main
 
 sys.exit(main())

@@ -1,1 +1,1 @@
-"""Experiments that decide what the product does; nothing here is part of it."""
+"""The laboratory: how mixtures are judged, and what was tried."""

@@ -38,7 +38,7 @@ echo "job $SLURM_JOB_ID, start $((RESTARTS + 1)): fastmix ${VERB:?} $1 on $SLURM
     "node(s) x $PROCESSES process(es), rendezvous $RENDEZVOUS, logs $LOGS"
 ARGUMENTS=("$@")
 JOB=$SLURM_JOB_ID
-# A sweep over seeds, sbatch --array=1-5: task N has seed N and the run folder's seed-N. The number
+# A sweep over seeds, sbatch --array=1-5: task N has seed N and the run folder's seed_N. The number
 # of one of the tasks is also that of the whole array, which must not be requeued with it.
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
     ARGUMENTS+=(--sweep-seed "$SLURM_ARRAY_TASK_ID")

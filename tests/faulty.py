@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fastmix_mega import cli
 from fastmix_mega.checkpoint import store
-from fastmix_mega.engine.engine import TrainingEngine
-from fastmix_mega.loop import TrainingLoop
-from fastmix_mega.mixture.controller import FastMixController
-from fastmix_mega.mixture.outer import OuterLoop
+from fastmix_mega.cli import main as cli
+from fastmix_mega.mixture.exponentiated_gradient import ExponentiatedGradient
+from fastmix_mega.training.engine.engine import TrainingEngine
+from fastmix_mega.training.outer_loop import OuterLoop
+from fastmix_mega.training.trainer import Trainer
 
 
 def kill(*_: Any) -> None:
@@ -33,10 +33,9 @@ def hang(*_: Any) -> None:
     time.sleep(3600)
 
 
-def drift(loop: TrainingLoop, *_: Any) -> None:
-    assert loop.outer is not None
-    policy = loop.outer.policy
-    loop.outer.policy = policy.moved_to(policy.mixture[::-1].copy())
+def drift(trainer: Trainer, *_: Any) -> None:
+    policy = trainer.mixer.policy
+    trainer.mixer.policy = policy.moved_to(policy.mixture[::-1].copy())
 
 
 def before(owner: Any, name: str, count: int, fault: Callable[..., None]) -> None:
@@ -100,16 +99,16 @@ def install(kind: str, count: int) -> None:
         spoil_losses(count, count, 10.0, None)
         return
     owner, name, fault = {
-        "kill-start": (TrainingLoop, "_resume", kill),
+        "kill-start": (Trainer, "_resume", kill),
         "kill-step": (TrainingEngine, "train_step", kill),
         "kill-outer": (OuterLoop, "_broadcast", kill),
         "kill-save": (store, "write_tensors", kill),
         "kill-seal": (store, "record_file", kill),
         "hang": (TrainingEngine, "train_step", hang),
-        "drift": (TrainingLoop, "_log_step", drift),
+        "drift": (Trainer, "_log_step", drift),
         "collapse": (OuterLoop, "_broadcast", collapse),
         "destroy": (TrainingEngine, "measure_target", destroy),
-        "doubt": (FastMixController, "update", doubt),
+        "doubt": (ExponentiatedGradient, "update", doubt),
     }[kind]
     before(owner, name, count, fault)
 

@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastmix_mega.imports import import_libraries
+from fastmix_mega.cli.imports import import_libraries
 
 LIMIT_SECONDS = 300.0
 GRACE_SECONDS = 5.0
@@ -80,8 +80,8 @@ def _be_a_rank(
             os.dup2(file, 1)
             os.dup2(file, 2)
         os.environ |= launched
-        from fastmix_mega import cli
-        from fastmix_mega.stop import die_with_parent
+        from fastmix_mega.cli import main as cli
+        from fastmix_mega.training.stop import die_with_parent
         from tests import faulty
 
         die_with_parent()

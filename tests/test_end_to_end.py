@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data_tools import preprocess, train_tokenizer
-from fastmix_mega import cli
+from fastmix_mega.cli import main as cli
 from fastmix_mega.data.indexed import IndexedTokens
 from fastmix_mega.mixture.file import read_mixture
 from tests.launch import run_config

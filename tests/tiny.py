@@ -110,6 +110,7 @@ def tiny_settings(corpora: Path, run_dir: Path) -> dict[str, Any]:
             "optimizer": {"epsilon": 1e-6},
         },
         "search": {
+            "answer": "trajectory",
             "every": 4,
             "warmup": 4,
             "target_batch": 6,

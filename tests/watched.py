@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 
-from fastmix_mega.guards.watchdog import Member, Watchdog
+from fastmix_mega.training.guards.watchdog import Member, Watchdog
 
 if __name__ == "__main__":
     rank, port, run_dir = sys.argv[1:]

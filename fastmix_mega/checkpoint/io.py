@@ -62,10 +62,24 @@ def write_tensors(path: Path, state: Any) -> None:
         try:
             torch.save(state, file)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise OSError(f"{path.name}: torch could not write it: {reason}") from error
+            raise OSError(f"{path.name}: {_why(error)}") from error
         file.flush()
         os.fsync(file.fileno())
+
+
+def _why(error: BaseException) -> str:
+    """Why torch could not write, in the disk's words where it gave some.
+
+    Torch's zip writer says where in its source it noticed (`inline_container.cc`), and holds what
+    the disk said, if anything, as the error before.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    text = str(error).splitlines()[0]
+    return "the disk took only a part of it" if "inline_container" in text else text
 
 
 def load_tensors(path: Path, map_location: Any = None, mmap: bool = False) -> Any:

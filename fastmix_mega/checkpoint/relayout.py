@@ -84,10 +84,13 @@ def load_universal(deepspeed_engine: Any, directory: Path) -> None:
 
 
 def merge_states(states: Sequence[dict[str, Any]], sizes: dict[str, int]) -> dict[str, Any]:
-    """The whole of all ranks' own parts (see `TrainingLoop._state`), in the order of ranks."""
+    """The whole of all ranks' own parts (see `Trainer._state`), in the order of ranks."""
     whole = dict(states[0])
     for name in ("losses", "objective"):
         whole[name] = sum(state[name] for state in states)
+    if whole["loss_meter"] is not None:
+        found = [state["loss_meter"]["sums"] for state in states]
+        whole["loss_meter"] = whole["loss_meter"] | {"sums": sum(found)}
     if whole["meter"] is not None:
         meters = [state["meter"] for state in states]
         # Processes without a measured parameter hold an empty list.
@@ -122,7 +125,9 @@ def split_state(whole: dict[str, Any], layout: Layout) -> dict[str, Any]:
     keep = layout.is_reporter and layout.data.rank == 0
     for name in ("losses", "objective"):
         own[name] = whole[name] if keep else torch.zeros_like(whole[name])
-    meter = whole["meter"]
+    losses, meter = whole["loss_meter"], whole["meter"]
+    if losses is not None and not keep:
+        own["loss_meter"] = losses | {"sums": torch.zeros_like(losses["sums"])}
     if meter is not None:
         enabled, left = meter["switch"]
         tensor = layout.tensor
@@ -138,6 +143,6 @@ def split_state(whole: dict[str, Any], layout: Layout) -> dict[str, Any]:
             # A limit on scored micro-batches is the first data-parallel rank's.
             "switch": (enabled, left if layout.data.rank == 0 or left is None else 0),
         }
-    if own["outer"] is not None and not layout.is_main:
-        own["outer"] = own["outer"] | {"controller": None}
+    if not layout.is_main:
+        own["mixer"] = own["mixer"] | {"controller": None}
     return own

@@ -28,10 +28,10 @@ from fastmix_mega.checkpoint.manifest import (
     record_file,
 )
 from fastmix_mega.checkpoint.retention import to_remove
+from fastmix_mega.config.sections import CheckpointSection
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import fsync_directory, write_atomic
 from fastmix_mega.parallel.layout import Layout
-from fastmix_mega.sections import CheckpointSection
 
 Value = TypeVar("Value")
 

@@ -24,8 +24,8 @@ def require_no_questions(file: IndexedTokens) -> None:
     """Raises: UserError for multiple choice, whose documents make sense in a row only."""
     if choices_of(file) > 1:
         raise UserError(
-            f"{file.prefix} holds multiple-choice questions, which cannot be merged or split; do it "
-            "with the questions themselves and preprocess them again"
+            f"{file.prefix} holds multiple-choice questions, which cannot be merged or split; do "
+            "it with the questions themselves and preprocess them again"
         )
 
 

@@ -56,8 +56,8 @@ class ConversationSource:
 
     A conversation takes its tokens' places in a sequence of s + 1 tokens. It is read as if it stood
     alone: attention does not leave it, and its first token is no label. Longer conversations are
-    cut at s + 1 tokens, and counted. The sequence of (seed, name, index) depends on nothing else but
-    s and `packed`.
+    cut at s + 1 tokens, and counted. The sequence of (seed, name, index) depends on nothing else
+    but s and `packed`.
 
     Args:
         name: of the source; part of the shuffle's key.

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fastmix_mega.data import remote
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import fsync_directory, write_json
+from fastmix_mega.paths import rule_for
 
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")
@@ -125,6 +126,14 @@ def _local_files(prefix: str) -> tuple[Path, Path]:
     )
 
 
+def _missing(prefix: str, path: Path) -> str:
+    """What to say of a prefix without its files."""
+    stem, end = os.path.splitext(prefix)
+    if end in (".bin", ".idx") and os.path.isfile(f"{stem}.bin"):
+        return f"{path} is missing; give the prefix without {end}: {stem}"
+    return f"{path} is missing; make it with fastmix data preprocess{rule_for(prefix)}"
+
+
 class IndexedTokens:
     """One prefix, opened for reading.
 
@@ -146,7 +155,7 @@ class IndexedTokens:
         for path in (self.bin_path, self.idx_path):
             # Unlike Path.is_file: no error where a name is too long or a folder is closed to us.
             if not os.path.isfile(path):
-                raise UserError(f"{path} is missing; make it with python -m data_tools.preprocess")
+                raise UserError(_missing(self.prefix, path))
             if not os.access(path, os.R_OK):
                 raise UserError(f"{path} cannot be read: permission denied")
         bin_size, idx_size = self.bin_path.stat().st_size, self.idx_path.stat().st_size

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastmix_mega.config import Config
-from fastmix_mega.sections import SourceConfig
+from fastmix_mega.config.schema import Config
+from fastmix_mega.config.sections import SourceConfig
 from fastmix_mega.data.rows import Source, any_masked
 from fastmix_mega.data.source import open_source
 from fastmix_mega.data.tokenizer import Tokenizer

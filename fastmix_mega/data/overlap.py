@@ -31,6 +31,29 @@ def shared_documents(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> i
     return int(np.isin(second, first).sum())
 
 
+def shared_by_pairs(hashes: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
+    """[S, S] how many documents every two of S sources share; a document counts once a source.
+
+    The diagonal holds every source's own different documents.
+    """
+    own = [np.unique(each) for each in hashes]
+    count = len(own)
+    values = np.concatenate(own) if own else np.zeros(0, np.uint64)
+    holders = np.repeat(np.arange(count), [len(each) for each in own])
+    order = np.argsort(values, kind="stable")
+    values, holders = values[order], holders[order]
+    shared = np.diag(np.array([len(each) for each in own], np.int64))
+    # Equal hashes stand side by side now, of at most `count` sources: look 1, 2, ... places ahead.
+    for ahead in range(1, count):
+        same = np.flatnonzero(values[ahead:] == values[:-ahead])
+        if not len(same):
+            break
+        pairs = holders[same], holders[same + ahead]
+        np.add.at(shared, pairs, 1)
+        np.add.at(shared, pairs[::-1], 1)
+    return shared
+
+
 def _fingerprints(file: IndexedTokens) -> NDArray[np.uint64]:
     """One 64-bit hash per document that is long enough."""
     count = file.num_sequences

@@ -113,7 +113,8 @@ def cached_copy(url: str, sha256: str) -> Path:
         raise UserError(f"{url} is missing") from None
     except OSError as error:
         raise UserError(
-            f"cannot copy {url} to {folder}: {error.strerror}; {CACHE_VARIABLE} names another folder"
+            f"cannot copy {url} to {folder}: {error.strerror}; {CACHE_VARIABLE} names "
+            "another folder"
         ) from None
     return copy
 

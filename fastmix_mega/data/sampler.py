@@ -1,4 +1,4 @@
-"""Which samples make up a global batch: a function of the seed, the step and the sampling law.
+"""Which samples make up a global batch: by the seed, the step and the sampling distribution.
 
 The draw is made for the whole global batch, the same on every process, and knows nothing of ranks:
 each process then takes its own rows. So the samples of a step are the same under every layout.
@@ -30,7 +30,7 @@ class MixtureSampler:
 
     Sources are drawn by systematic sampling: a source with probability q gets floor or ceil of
     q * B places in every batch and q * B in expectation, so that the observed shares follow the
-    law with less noise than independent draws.
+    distribution with less noise than independent draws.
 
     Args:
         seed: of the run.
@@ -48,10 +48,10 @@ class MixtureSampler:
         self.drawn: IntArray = np.zeros(source_count, np.int64)
         """[S] samples drawn so far: the sampler's whole state."""
 
-    def draw(self, step: int, law: FloatArray) -> Draw:
-        """The global batch of `step` under the sampling law q [S]. Advances the state."""
+    def draw(self, step: int, distribution: FloatArray) -> Draw:
+        """The global batch of `step` under the sampling distribution q [S]. Advances the state."""
         generator = np.random.Generator(np.random.Philox(key=[self.seed, step]))
-        blocks = systematic_sample(law, self.global_batch // self.block, generator)
+        blocks = systematic_sample(distribution, self.global_batch // self.block, generator)
         sources = np.repeat(blocks, self.block)
         indices = np.empty_like(sources)
         for source in np.unique(sources):
@@ -61,15 +61,18 @@ class MixtureSampler:
         return Draw(sources, indices)
 
 
-def systematic_sample(law: FloatArray, count: int, generator: np.random.Generator) -> IntArray:
-    """`count` sources in random order; source i appears floor or ceil of count * law[i] times.
+def systematic_sample(
+    distribution: FloatArray, count: int, generator: np.random.Generator
+) -> IntArray:
+    """`count` sources in random order; source i appears count * distribution[i] times, rounded
+    up or down.
 
     The order in which the sources lie on the line is drawn anew, so that no two sources exclude
     each other from batch to batch.
     """
-    order = generator.permutation(len(law))
-    edges = np.cumsum(law[order])
+    order = generator.permutation(len(distribution))
+    edges = np.cumsum(distribution[order])
     points = (np.arange(count) + generator.random()) / count * edges[-1]
     positions = np.searchsorted(edges, points, side="right")
-    chosen = order[np.minimum(positions, len(law) - 1)]
+    chosen = order[np.minimum(positions, len(distribution) - 1)]
     return generator.permutation(chosen).astype(np.int64)

@@ -17,6 +17,7 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from fastmix_mega.errors import UserError
+from fastmix_mega.paths import rule_for
 
 Ids = NDArray[np.int32]
 Places = NDArray[np.int64]
@@ -154,7 +155,9 @@ class Tokenizer:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise UserError(f"tokenizer: cannot read {path}: {error.strerror}") from None
+            raise UserError(
+                f"tokenizer: cannot read {path}: {error.strerror}{rule_for(path)}"
+            ) from None
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.is_json = path.suffix == ".json"
         kind = _HuggingFace if self.is_json else _SentencePiece

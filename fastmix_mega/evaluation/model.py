@@ -11,7 +11,7 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
 from torch import Tensor
 
-from fastmix_mega.config import Config
+from fastmix_mega.config.schema import Config
 from fastmix_mega.model.gpt import build_model, chunks_of
 from fastmix_mega.model.initialize import Weights
 from fastmix_mega.model.kernels import choose

@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 
-from fastmix_mega.config import Config, load_config
-from fastmix_mega.data.batches import even_micro_batches
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import load_config
 from fastmix_mega.data.inputs import open_inputs
-from fastmix_mega.engine.engine import TrainingEngine
 from fastmix_mega.errors import UserError
 from fastmix_mega.evaluation import harness
 from fastmix_mega.evaluation.model import AnsweringModel
@@ -26,7 +25,9 @@ from fastmix_mega.files import write_json
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
-from fastmix_mega.parallel.rules import problems
+from fastmix_mega.planning.rules import problems
+from fastmix_mega.training.engine.batches import even_micro_batches
+from fastmix_mega.training.engine.engine import TrainingEngine
 from fastmix_mega.weights.runs import RunWeights
 
 

@@ -15,17 +15,32 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastmix_mega.mixture.rule import FloatArray, geometric_mean
+from fastmix_mega.arrays import FloatArray
+from fastmix_mega.mixture.simplex import geometric_mean
+from fastmix_mega.resumable import Resumable
 
 CONFIDENT = 0.95
 """Probability from which a mixture counts as better than the initial one."""
 LEAST_OUTER_STEPS = 16
 """Before that many a mixture cannot have settled."""
+FEW_OUTER_STEPS = 10
+"""Fewer than that many say too little to rely on."""
+
+
+def few_outer_steps(count: int, when: str = "was") -> str:
+    """What to tell of a search with so few updates, in the past or (`will be`) before it."""
+    times = "once" if count == 1 else f"{count} times"
+    return (
+        f"The mixture {when} updated only {times}; search for more steps, or set search.every "
+        "lower, before you rely on it."
+    )
 
 
 @dataclass
-class Evidence:
+class Evidence(Resumable):
     """Advantages of the mixtures of a search over its initial one, window by window."""
+
+    resumes = ("advantages",)
 
     advantages: list[float] = field(default_factory=list)
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import platform
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fastmix_mega.arrays import FloatArray
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_json
-from fastmix_mega.mixture.rule import FloatArray
+from fastmix_mega.paths import rule_for
 
+RULES = ("uniform", "proportional")
+"""Mixtures that need no file."""
 Weight = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -32,7 +38,8 @@ class MixtureSource(_Part):
     data_sha256: list[str] | None = None
     """Of every file's tokens; None where a file has no manifest."""
     epochs_at_budget: Annotated[float, Field(ge=0)] | None = None
-    """How often the source is read in a run of the search's own token budget."""
+    """How often the source is read in a run of `search.budget_tokens` tokens, which an export may
+    give, else of the search's own `search.train_tokens`."""
     gain: float | None = None
     """By how much the proxy's target loss fell per unit of this source's share over the search: the
     sum of learning rate x score over its steps, scaled so that the mixture's own sum is the fall
@@ -62,6 +69,18 @@ class MixtureFile(_Part):
         write_json(path, self.model_dump(mode="json", by_alias=True))
 
 
+def mixture_path(given: str | Path) -> Path:
+    """The mixture.json itself, or that of a run folder."""
+    path = Path(given)
+    return path / "mixture.json" if path.is_dir() else path
+
+
+def versions() -> dict[str, str]:
+    """What can change a result, as every mixture.json records it."""
+    packages = ("fastmix-mega", "torch", "deepspeed", "megatron-core")
+    return {name: version(name) for name in packages} | {"python": platform.python_version()}
+
+
 def read_mixture(path: str | Path) -> MixtureFile:
     """Read and validate a mixture file.
 
@@ -71,16 +90,28 @@ def read_mixture(path: str | Path) -> MixtureFile:
     try:
         return MixtureFile.model_validate(json.loads(Path(path).read_bytes()))
     except OSError as error:
-        raise UserError(f"cannot read the mixture {path}: {error.strerror}") from None
+        reason = f"{error.strerror}{rule_for(path)}"
+        raise UserError(f"cannot read the mixture {path}: {reason}") from None
     except (ValidationError, ValueError, RecursionError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise UserError(f"{path} is not a mixture file: {reason}") from None
 
 
+def _named_mixture(given: str, where: str) -> MixtureFile:
+    """A mixture.json or a run folder's; a word that is nearly a rule's is said to be so."""
+    path = mixture_path(given)
+    close = difflib.get_close_matches(given, RULES, n=1)
+    if close and not path.exists():
+        raise UserError(
+            f"{where}: {given!r} is neither a file nor a rule; did you mean {close[0]!r}?"
+        )
+    return read_mixture(path)
+
+
 def resolve_mixture(
     given: str | dict[str, float], names: Sequence[str], tokens: Sequence[int], where: str
 ) -> FloatArray:
-    """[S] weights from `uniform`, `proportional`, a mixture.json or weights by name.
+    """[S] weights from `uniform`, `proportional`, a mixture.json, a run folder, or by name.
 
     Args:
         given: as in the configuration.
@@ -96,7 +127,7 @@ def resolve_mixture(
     if given == "proportional":
         return np.asarray(tokens, np.float64) / sum(tokens)
     if isinstance(given, str):
-        by_name = {source.name: source.weight for source in read_mixture(given).sources}
+        by_name = {source.name: source.weight for source in _named_mixture(given, where).sources}
         where = f"{where} ({given})"
     else:
         by_name = given

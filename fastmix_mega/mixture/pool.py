@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastmix_mega.arrays import FloatArray
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.file import MixtureFile
-from fastmix_mega.mixture.rule import FloatArray, effective_sources, entropy
-from fastmix_mega.mixture.targets import pool_targets
+from fastmix_mega.mixture.simplex import effective_sources, entropy
+from fastmix_mega.mixture.target_weights import pool_targets
 
 AGREEMENT = 0.6
 """Mean rank correlation between seeds below which they are said to disagree."""

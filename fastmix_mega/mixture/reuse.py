@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os.path import normpath
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastmix_mega.arrays import FloatArray
+from fastmix_mega.config.sections import ReuseSection, SearchSection
 from fastmix_mega.data.rows import Source
 from fastmix_mega.errors import UserError
-from fastmix_mega.mixture.file import MixtureFile, MixtureSource, read_mixture
-from fastmix_mega.mixture.rule import FloatArray, sampling_law
-from fastmix_mega.mixture.tied import TiedSources
-from fastmix_mega.sections import ReuseSection, SearchSection
+from fastmix_mega.mixture.file import MixtureFile, MixtureSource, mixture_path, read_mixture
+from fastmix_mega.mixture.simplex import sampling_distribution
+from fastmix_mega.mixture.tied_sources import TiedSources
 
 WHERE = "search.reuse"
 NO_WEIGHT = f"{WHERE}: the untouched sources had no weight; search without search.reuse"
@@ -76,8 +76,10 @@ class Reuse:
         before = self.old.search.get("steps")
         if not isinstance(before, int) or not self.free:
             return None
-        law = sampling_law(self.initial, search.exploration, self.tied.even_law)
-        least = float(law[self.tied.free].min())
+        distribution = sampling_distribution(
+            self.initial, search.exploration, self.tied.even_distribution
+        )
+        least = float(distribution[self.tied.free].min())
         return search.warmup_steps() + int(
             np.ceil(before / len(self.old.sources) / max(least, 1e-12))
         )
@@ -112,7 +114,7 @@ def resolve_reuse(given: ReuseSection, sources: Sequence[Source], tokenizer_sha2
     Raises:
         UserError: if the tokenizers differ, a name is wrong, or nothing is untouched.
     """
-    old = read_mixture(old_mixture_path(given))
+    old = read_mixture(mixture_path(given.mixture))
     notes = _same_tokenizer(old, given, tokenizer_sha256)
     names = [source.name for source in sources]
     before = {source.name: source for source in old.sources}
@@ -159,12 +161,6 @@ def resolve_reuse(given: ReuseSection, sources: Sequence[Source], tokenizer_sha2
         )
     initial = _initial(names, now, before, kept, free, parts)
     return Reuse(old, initial, _tied(names, before, kept), names, kept, free, gone, notes)
-
-
-def old_mixture_path(given: ReuseSection) -> Path:
-    """The mixture.json itself, or that of a run folder."""
-    path = Path(given.mixture)
-    return path / "mixture.json" if path.is_dir() else path
 
 
 def _same_tokenizer(old: MixtureFile, given: ReuseSection, sha256: str) -> list[str]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastmix_mega.config import Config
+from fastmix_mega.arrays import FloatArray
+from fastmix_mega.config.schema import Config
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.file import resolve_mixture
-from fastmix_mega.mixture.rule import FloatArray
 
 
 @dataclass(frozen=True)

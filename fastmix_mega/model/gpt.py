@@ -27,12 +27,12 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastmix_mega.config import Config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.config.sections import RotaryScalingSection
 from fastmix_mega.model.initialize import Weights, initialize_weights, load_weights
 from fastmix_mega.model.kernels import Kernels
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.layout import Layout
-from fastmix_mega.sections import RotaryScalingSection
 
 HeadObserver = Callable[[Tensor, Tensor, Tensor], None]
 """Called in the forward pass with (hidden [s, b, d], logits [s, b, V / tensor], labels [b, s]).

@@ -16,7 +16,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from fastmix_mega.config import Config
+from fastmix_mega.config.schema import Config
 
 OLDEST_TRANSFORMER_ENGINE = Version("2.9")
 """What megatron-core 0.16 is released for."""

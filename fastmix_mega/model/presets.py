@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastmix_mega.config.sections import ModelSection
 from fastmix_mega.errors import UserError
-from fastmix_mega.sections import ModelSection
 
 VOCABULARY_MULTIPLE = 128
 """The embedding's rows are padded to a multiple of this under every layout, so that the layout

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.errors import UserError
-from fastmix_mega.sections import ParallelSection
 
 
 def world_size_from_environment() -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from fastmix_mega.config import Config
+from fastmix_mega.config.schema import Config
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.presets import ModelShape, resolve_shape
-from fastmix_mega.parallel.rules import as_yaml, problems
 from fastmix_mega.planning.layouts import Machine, Plan, plan_layout, plan_layouts
 from fastmix_mega.planning.memory import Memory
+from fastmix_mega.planning.rules import as_yaml, problems
 
 SHOWN = 8
 """Layouts in the table."""

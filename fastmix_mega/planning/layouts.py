@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fastmix_mega.config import Config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.model.presets import ModelShape
-from fastmix_mega.parallel.rules import valid_layouts
 from fastmix_mega.planning.memory import Memory, peak_memory, savings_of
+from fastmix_mega.planning.rules import valid_layouts
 from fastmix_mega.planning.traffic import Traffic, outer_traffic, step_traffic
-from fastmix_mega.sections import ParallelSection
 
 
 @dataclass(frozen=True)

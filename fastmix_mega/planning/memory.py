@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from fastmix_mega.config import Config
-from fastmix_mega.engine.head_scores import CHUNK_ELEMENTS
-from fastmix_mega.engine.zero import reduction_bucket
+from fastmix_mega.config.schema import Config
+from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.model.presets import ModelShape
-from fastmix_mega.sections import ParallelSection
+from fastmix_mega.training.engine.head_scores import CHUNK_ELEMENTS
+from fastmix_mega.training.engine.zero import reduction_bucket
 
 BYTES_FP32, BYTES_BF16 = 4, 2
 ZERO3_LIVE_PARAMETERS = 1_000_000_000

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from fastmix_mega.config import Config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.planning.memory import BYTES_BF16, BYTES_FP32, stage_parameters
-from fastmix_mega.sections import ParallelSection
 
 
 @dataclass(frozen=True)

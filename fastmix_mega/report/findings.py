@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastmix_mega.mixture.rule import effective_sources
+from fastmix_mega.mixture.simplex import effective_sources
 from fastmix_mega.report.cost import machine_hours
 from fastmix_mega.report.read import Run
 from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, SourceView, told_apart
@@ -72,7 +72,7 @@ def lead(run: Run, mixture: Mixture | None) -> str:
     budget = f"{search.get('steps', last_step):,} steps"
     budget += f" ({quantity(tokens)} tokens)" if tokens else ""
     if mixture is not None and mixture.is_training:
-        return f"A training run of {budget} with a fixed mixture; nothing was searched."
+        return f"A training run of {budget} with {_fixed_mixture(run)}; nothing was searched."
     targets = [str(target.get("name")) for target in run.mixture.targets]
     sentence = "Found"
     if targets:
@@ -96,6 +96,21 @@ def lead(run: Run, mixture: Mixture | None) -> str:
     if not cost:
         return f"{sentence}."
     return f"{sentence}. That cost as much as {cost:.2f} plain training runs of the proxy."
+
+
+def _fixed_mixture(run: Run) -> str:
+    """What a training run drew from: one mixture, or one a stage."""
+    stages = [each for each in run.setting("stages") or [] if isinstance(each, dict)]
+    if not stages:
+        return "a fixed mixture"
+    shown = [
+        f"{shorten(str(each.get('name')), 30)} from {quantity(each.get('from_tokens') or 0)} tokens"
+        for each in stages
+    ]
+    return (
+        f"{len(stages) + 1} mixtures one after the other (after the first: {listing(shown)}), of "
+        "which this page shows the mean over the run"
+    )
 
 
 def short_names(sources: Sequence[SourceView]) -> list[str]:

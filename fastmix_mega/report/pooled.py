@@ -14,7 +14,7 @@ import numpy as np
 
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.file import read_mixture
-from fastmix_mega.mixture.rule import effective_sources, geometric_mean
+from fastmix_mega.mixture.simplex import effective_sources, geometric_mean
 from fastmix_mega.report.read import Evaluation, LoggedStep, OuterStep, Run, check_result, read_run
 
 

@@ -1,6 +1,6 @@
 "use strict";
 // The constraints' projection in the page: nearest mixture within limits, in KL(x || p). The same
-// mathematics as fastmix_mega/constraints/solve.py, to which the tests compare it.
+// mathematics as fastmix_mega/mixture/constraints/solve.py, to which the tests compare it.
 const whatIf = (() => {
   const ROUNDING = 1e-12, BISECTIONS = 120;
 

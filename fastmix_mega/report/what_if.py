@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fastmix_mega.constraints.apply import ConstraintSet, Sources
-from fastmix_mega.constraints.solve import Node
-from fastmix_mega.constraints.spec import Constraints
+from fastmix_mega.config.constraints import Constraints
 from fastmix_mega.errors import UserError
+from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
+from fastmix_mega.mixture.constraints.solve import Node
 from fastmix_mega.report.read import Run
 from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, SourceView
 

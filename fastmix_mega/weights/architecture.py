@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fastmix_mega.config import explain_mistakes
+from fastmix_mega.config.mistakes import explain_mistakes
+from fastmix_mega.config.sections import ModelSection
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.presets import ModelShape
-from fastmix_mega.sections import ModelSection
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 CLASSES = {

@@ -20,9 +20,17 @@ from torch import Tensor
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import fsync_directory, write_atomic, write_json
 from fastmix_mega.model.presets import ModelShape, resolve_shape
+from fastmix_mega.outputs import require_output_file
 from fastmix_mega.weights.architecture import write_architecture
-from fastmix_mega.weights.hf_tokenizer import write_tokenizer
-from fastmix_mega.weights.huggingface import INDEX, SINGLE, TOKENIZERS, HuggingFaceWeights
+from fastmix_mega.weights.hf_tokenizer import is_translation, write_tokenizer
+from fastmix_mega.weights.huggingface import (
+    INDEX,
+    JSON,
+    MODEL,
+    SINGLE,
+    TOKENIZERS,
+    HuggingFaceWeights,
+)
 from fastmix_mega.weights.names import parameter_names, split, their_names, their_shapes
 from fastmix_mega.weights.runs import RunWeights
 
@@ -64,6 +72,10 @@ def export_huggingface(
     try:
         partial.mkdir(parents=True)
         write_json(partial / "config.json", content)
+        # Not in config.json: there, a padding token would no longer be trained.
+        ids["pad_token_id"] = tokenizer.eod
+        known = {name: number for name, number in ids.items() if number is not None}
+        write_json(partial / "generation_config.json", known)
         lines = write_tokenizer(tokenizer, partial)
         _write_tensors(weights, shape, dtype, partial, shard_bytes)
         partial.rename(output)
@@ -88,11 +100,15 @@ def import_huggingface(folder: str | Path, output: str | Path) -> list[str]:
     Raises:
         UserError: if the model is not supported, or the folder is damaged.
     """
+    require_output_file(output)
     weights = HuggingFaceWeights(folder)
     shape, family = weights.shape, weights.architecture.family
     lines = [f"{shape.parameters / 1e6:.1f}M parameters, {family}; {len(weights.names())} tensors"]
     content: dict[str, Any] = {"init_from": str(weights.folder)}
     found = [weights.folder / name for name in TOKENIZERS if (weights.folder / name).is_file()]
+    if len(found) > 1 and is_translation(weights.folder / MODEL, weights.folder / JSON):
+        # An export of ours: its data was made with the model, whose SHA-256 the files name.
+        found = [weights.folder / MODEL]
     if found:
         content["tokenizer"] = str(found[0])
     else:
@@ -126,6 +142,8 @@ def _write_tensors(
             for theirs, part in zip(their_names(name), parts, strict=True):
                 tensors[theirs] = part.to(dtype).contiguous().clone()
         save_file(tensors, folder / file, metadata={"format": "pt"})
+        # It makes the file private; a result is for the team.
+        (folder / file).chmod(0o644)
         where |= dict.fromkeys(tensors, file)
         total += sum(tensor.nbytes for tensor in tensors.values())
     if len(shards) > 1:

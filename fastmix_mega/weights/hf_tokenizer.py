@@ -6,6 +6,7 @@ only if it gives the same tokens for a few hundred texts; the .model goes along 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,19 @@ from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.files import write_atomic, write_json
 
 SPACE = "▁"
+GENERATION = {
+    # Token types, which the fast tokenizer gives by default, are no input of these models.
+    "model_input_names": ["input_ids", "attention_mask"],
+    # New tokens follow the prompt directly in every row of a batch.
+    "padding_side": "left",
+}
 TEXTS = (
     "def f(x):\n    return x  # \tkept\n\n",
     "The model learns, from 1234 texts (and 5.6e-7 more).",
     "  leading, trailing and   inner spaces  ",
     "Zoë naïvely paid 3 € for 你好, Ω≈∑ and 🙂🙃.",
     "",
+    "<s>in text</s>, <unk> and <pad> are text",
 )
 
 
@@ -36,6 +44,9 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> list[str]:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "eos_token": tokenizer.name_of(tokenizer.eod),
+        **GENERATION,
+        # Nothing is learnt of padding, which an attention mask hides; any token will do.
+        "pad_token": tokenizer.name_of(tokenizer.eod),
     }
     if tokenizer.bos is not None:
         settings["bos_token"] = tokenizer.name_of(tokenizer.bos)
@@ -46,8 +57,10 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> list[str]:
             if beside.is_file():
                 write_atomic(folder / name, beside.read_bytes())
         if (folder / "tokenizer_config.json").exists():
-            return lines
+            settings = _completed(folder / "tokenizer_config.json", settings)
     else:
+        # Text never becomes a control symbol of sentencepiece's.
+        settings["split_special_tokens"] = True
         write_atomic(folder / "tokenizer.model", source.read_bytes())
         translated = translate(source.read_bytes())
         different = 0 if translated is None else differences(tokenizer, translated)
@@ -62,6 +75,14 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> list[str]:
             )
     write_json(folder / "tokenizer_config.json", settings)
     return lines
+
+
+def _completed(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer_config.json with what generating needs and it does not say."""
+    given: dict[str, Any] = json.loads(path.read_bytes())
+    kept = {key: given[key] for key in given if given[key] is not None}
+    needed = (*GENERATION, "eos_token", "pad_token")
+    return given | {key: settings[key] for key in needed if key not in kept}
 
 
 def translate(content: bytes) -> tokenizers.Tokenizer | None:
@@ -80,7 +101,7 @@ def translate(content: bytes) -> tokenizers.Tokenizer | None:
             byte_fallback=trained.byte_fallback,
         )
     elif trained.model_type == proto.TrainerSpec.UNIGRAM:
-        scored = [(piece.piece, piece.score) for piece in pieces]
+        scored = _scores(pieces, (kinds.CONTROL, kinds.UNKNOWN))
         inner = models.Unigram(scored, unknown, trained.byte_fallback)
     else:
         return None
@@ -114,6 +135,15 @@ def translate(content: bytes) -> tokenizers.Tokenizer | None:
     return found
 
 
+def _scores(pieces: Sequence[Any], controls: Sequence[int]) -> list[tuple[str, float]]:
+    """Log-probabilities by piece: control symbols are never worth more than their characters."""
+    least = min((piece.score for piece in pieces if piece.type not in controls), default=0.0) - 20
+    return [
+        (piece.piece, len(piece.piece) * least if piece.type in controls else piece.score)
+        for piece in pieces
+    ]
+
+
 def differences(tokenizer: Tokenizer, other: tokenizers.Tokenizer) -> int:
     """Of texts of many kinds, how many the two split otherwise."""
     random = np.random.default_rng(0)
@@ -126,8 +156,21 @@ def differences(tokenizer: Tokenizer, other: tokenizers.Tokenizer) -> int:
     ]
     made = [tokenizer.decode(random.choice(usable, 40).tolist()) for _ in range(300)]
     texts = [*TEXTS, *made]
+    # As transformers does where a tokenizer_config.json says `split_special_tokens`.
+    other.encode_special_tokens = True
     pairs = zip(tokenizer.encode(texts), other.encode_batch(texts), strict=True)
     return sum(mine.tolist() != theirs.ids for mine, theirs in pairs)
+
+
+def is_translation(model: Path, translated: Path) -> bool:
+    """Whether a tokenizer.json is our own translation of the sentencepiece model beside it."""
+    try:
+        Tokenizer(model)
+        content = json.loads(translated.read_bytes())
+    except (OSError, ValueError):
+        return False
+    ours = translate(model.read_bytes())
+    return ours is not None and json.loads(ours.to_str()) == content
 
 
 def _merges(pieces: Sequence[str]) -> list[tuple[str, str]]:

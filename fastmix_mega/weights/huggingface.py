@@ -14,15 +14,15 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fastmix_mega.config.sections import ModelSection
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.presets import ModelShape, resolve_shape
-from fastmix_mega.sections import ModelSection
 from fastmix_mega.weights.architecture import Architecture, read_architecture
 from fastmix_mega.weights.names import HEAD, join, parameter_names, their_names, their_shapes
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 DTYPES = ("F32", "BF16", "F16")
-TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+TOKENIZERS = (JSON, MODEL) = ("tokenizer.json", "tokenizer.model")
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 """What of a file its checksum reads: its start (the header), its end, and places between."""
 

@@ -23,11 +23,11 @@ from fastmix_mega.checkpoint.manifest import (
     read_manifest,
 )
 from fastmix_mega.checkpoint.store import checkpoint_steps
-from fastmix_mega.config import Config, load_config
+from fastmix_mega.config.schema import Config, load_common_config
+from fastmix_mega.config.sections import ModelSection
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.initialize import EMBEDDING_NAME, unshard
-from fastmix_mega.sections import ModelSection
 
 
 class RunWeights:
@@ -50,7 +50,7 @@ class RunWeights:
     def __init__(self, path: str | Path) -> None:
         self.directory = _checkpoint_of(Path(path))
         run_dir = self.directory.parent.parent
-        self.config: Config = load_config(run_dir / "config.yaml")
+        self.config: Config = load_common_config(run_dir / "config.yaml")
         try:
             self.manifest: CheckpointManifest = read_manifest(self.directory)
         except DamagedCheckpoint as damage:

@@ -147,7 +147,7 @@ def main() -> None:
     for name in options.names:
         packages = Path("data/quality/packages")
         if name == "debian" and not packages.is_dir():
-            command = [sys.executable, "-m", "benchmarks.quality.packages", "--output"]
+            command = [sys.executable, "-m", "research.quality.packages", "--output"]
             subprocess.run([*command, str(packages)], check=True)
         for path in make(name, options.output):
             print(path)

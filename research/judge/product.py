@@ -22,21 +22,23 @@ from data_tools.build_corpora import CorporaConfig, build_corpora
 from data_tools.preprocess import Options, preprocess
 from data_tools.train_tokenizer import Training
 from data_tools.train_tokenizer import train_tokenizer as train_product_tokenizer
-from fastmix_mega.baselines import regmix
-from fastmix_mega.config import Config, load_config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import load_config
 from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter, token_dtype
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.data.tokenizer import Tokenizer
-from fastmix_mega.engine.schedule import learning_rate
 from fastmix_mega.files import read_jsonl
-from fastmix_mega.mixture.file import read_mixture
-from fastmix_mega.mixture.token_pairs import (
+from fastmix_mega.methods.registry import method_of
+from fastmix_mega.mixture import regression as regmix
+from fastmix_mega.mixture.bigram import (
     PairCounts,
     count_pairs,
     first_mixture,
     law_loss,
     read_sequences,
 )
+from fastmix_mega.mixture.file import read_mixture
+from fastmix_mega.training.engine.schedule import learning_rate
 from research.ngram_law import NgramCounts, count_ngrams, ngram_loss
 
 FloatArray = NDArray[np.float64]
@@ -207,7 +209,12 @@ def warm_up() -> None:
     import torch
 
     torch.set_num_threads(1)
-    for name in ("fastmix_mega.loop", "fastmix_mega.report.build", "deepspeed", "megatron.core"):
+    for name in (
+        "fastmix_mega.training.trainer",
+        "fastmix_mega.report.build",
+        "deepspeed",
+        "megatron.core",
+    ):
         importlib.import_module(name)
 
 
@@ -305,9 +312,7 @@ def _child(words: list[str], mode: str, log: Path) -> None:
         os.dup2(descriptor, 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         config = load_config(words[0], words[1:])
-        from fastmix_mega.loop import run
-
-        run(config, "search" if mode == "search" else "train")
+        method_of(config, "train" if mode == "train" else "search").search()
         code = 0
     except BaseException:
         traceback.print_exc()

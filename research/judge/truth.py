@@ -41,13 +41,15 @@ DICE = 20261126
 HEADING = "| mixture | loss (SD, seeds) | minus uniform | regret | below bigrams | weights, % |"
 HALF = "HALF"
 """In settings: half of the run's steps."""
-BROAD = ["search.initial=uniform", "search.exploration=1"]
+MOVING = "search.answer=trajectory"
+BROAD = [MOVING, "search.initial=uniform", "search.exploration=1"]
 SEARCHES: dict[str, list[str]] = {
     "default": [],
-    "body": ["search.scores=body", "search.initial=uniform", f"search.warmup={HALF}"],
-    "body_early": ["search.scores=body", "search.initial=uniform"],
+    "bigram_start": [MOVING, "search.initial=bigram"],
+    "body": [MOVING, "search.scores=body", "search.initial=uniform", f"search.warmup={HALF}"],
+    "body_early": [MOVING, "search.scores=body", "search.initial=uniform"],
     "body_broad": ["search.scores=body", *BROAD, f"search.warmup={HALF}"],
-    "body_pairs": ["search.scores=body", "search.step=0.2"],
+    "body_pairs": [MOVING, "search.scores=body", "search.initial=bigram", "search.step=0.2"],
     **{
         f"trunk_{scores}": [
             f"search.scores={'hooks:head' if scores == 'head' else scores}",

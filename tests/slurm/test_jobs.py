@@ -174,14 +174,14 @@ def test_a_sweep_then_the_large_run(settings: dict[str, Any], tmp_path: Path, jo
     array = jobs.submit("pretrain_proxy.sbatch", config, options=(output, "--array=3,5"))
     for seed in (3, 5):
         jobs.wait_for(f"{array}_{seed}", "COMPLETED")
-        resolved = yaml.safe_load((run_dir / f"seed-{seed}" / "config.yaml").read_text())
+        resolved = yaml.safe_load((run_dir / f"seed_{seed}" / "config.yaml").read_text())
         assert resolved["seed"] == seed
-        assert resolved["run_dir"] == str(run_dir / f"seed-{seed}")
+        assert resolved["run_dir"] == str(run_dir / f"seed_{seed}")
     first, second = (
-        column(run_dir / f"seed-{seed}", "history.jsonl", "mixture") for seed in (3, 5)
+        column(run_dir / f"seed_{seed}", "history.jsonl", "mixture") for seed in (3, 5)
     )
     assert not np.array_equal(first, second)
-    large = ("mixture=" + str(run_dir / "seed-3" / "mixture.json"), f"run_dir={tmp_path}/large")
+    large = ("mixture=" + str(run_dir / "seed_3" / "mixture.json"), f"run_dir={tmp_path}/large")
     job = jobs.submit("pretrain_large.sbatch", config, *large, options=("--nodes=2",))
     jobs.wait_for(job, "COMPLETED")
     manifest = tmp_path / "large" / "checkpoints" / "step_12" / "manifest.json"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fastmix_mega.checkpoint.io import load_tensors, write_tensors
+from tests.full_disk import files_of_at_most
 
 
 class Attack:
@@ -35,5 +36,13 @@ def test_code_in_a_checkpoint_never_runs(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 def test_a_full_disk_is_an_error_that_can_be_caught() -> None:
-    with pytest.raises(OSError, match=r"."):
+    with pytest.raises(OSError, match="No space left on device"):
         write_tensors(Path("/dev/full"), {"weights": torch.ones(100_000)})
+
+
+def test_a_file_that_is_cut_short_is_told_in_the_disks_words(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=r"state.pt: File too large$"),
+        files_of_at_most(50_000),
+    ):
+        write_tensors(tmp_path / "state.pt", {"weights": torch.ones(100_000)})

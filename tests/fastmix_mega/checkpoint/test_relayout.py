@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastmix_mega.checkpoint.relayout import place_of
+from fastmix_mega.checkpoint.relayout import merge_states, place_of, split_state
+from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.model.initialize import shard, unshard
+from fastmix_mega.parallel import layout as parallel_layout
 from tests.launch import column, run_config
 
 SEQUENCE = {"tensor": 2, "sequence": True}
@@ -104,3 +107,22 @@ def test_places_are_in_megatrons_order() -> None:
     assert places[4] == {"tensor": 0, "context": 0, "data": 1, "pipeline": 0}
     assert places[12] == {"tensor": 0, "context": 0, "data": 0, "pipeline": 1}
     assert len({tuple(place.values()) for place in places}) == 24
+
+
+def test_losses_of_a_window_are_added_up_and_kept_by_one_process() -> None:
+    def state(rank: int) -> dict[str, Any]:
+        sums = torch.full((4, 3), 1.0 + rank)
+        loss_meter = {"sums": sums.clone(), "enabled": True}
+        own = {"losses": sums, "objective": sums[:, :1], "loss_meter": loss_meter, "meter": None}
+        return own | {"mixer": {"outer_step": 2, "controller": {} if rank == 0 else None}}
+
+    sizes = {"tensor": 1, "context": 1, "data": 2, "pipeline": 1}
+    whole = merge_states([state(0), state(1)], sizes)
+    assert (whole["loss_meter"]["sums"] == 3).all()
+    with parallel_layout.start(ParallelSection()) as layout:
+        first = split_state(whole, layout)
+        second = split_state(whole, replace(layout, data=replace(layout.data, rank=1)))
+    assert (first["loss_meter"]["sums"] == 3).all()
+    assert (second["loss_meter"]["sums"] == 0).all()
+    assert first["loss_meter"]["enabled"]
+    assert second["loss_meter"]["enabled"]

@@ -11,13 +11,13 @@ import fsspec
 import numpy as np
 import pytest
 
-from fastmix_mega.check import check
-from fastmix_mega.config import parse_config
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data import remote
 from fastmix_mega.data.indexed import IndexedTokens
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.errors import UserError
-from fastmix_mega.identity import differences, record_run
+from fastmix_mega.planning.check import check
+from fastmix_mega.training.identity import differences, record_run
 from tests.full_disk import files_of_at_most
 
 ENDINGS = ("bin", "idx", "json")
@@ -67,7 +67,8 @@ def test_swapped_missing_and_unreachable_files(bucket: Any) -> None:
         IndexedTokens("nosuch://bucket/beta")
 
 
-def test_a_full_disk_leaves_nothing(bucket: Any) -> None:
+@pytest.mark.usefixtures("bucket")
+def test_a_full_disk_leaves_nothing() -> None:
     with (
         files_of_at_most(1000),
         pytest.raises(UserError, match="FASTMIX_CACHE names another folder"),

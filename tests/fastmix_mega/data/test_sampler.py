@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from hypothesis.extra.numpy import arrays
 
-from fastmix_mega.data.batches import even_draw, rows_of_rank
 from fastmix_mega.data.sampler import MixtureSampler, systematic_sample
+from fastmix_mega.training.engine.batches import even_draw, rows_of_rank
 
 weights = arrays(np.float64, some.integers(1, 12), elements=some.floats(0, 1)).filter(
     lambda values: values.sum() > 0.1

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
-from fastmix_mega import cli, loop
-from fastmix_mega.config import parse_config
+from fastmix_mega.cli import main as cli
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.evaluation.generate import greedy
@@ -24,7 +24,8 @@ from fastmix_mega.evaluation.scoring import Continuation, score
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
-from fastmix_mega.weights.start import open_start
+from fastmix_mega.training import trainer as loop
+from fastmix_mega.weights.init_from import open_start
 from tests.launch import forked
 from tests.tiny import tiny_settings
 

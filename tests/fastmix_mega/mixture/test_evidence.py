@@ -5,18 +5,19 @@ import math
 import numpy as np
 import pytest
 
-from fastmix_mega.mixture.controller import FastMixController
 from fastmix_mega.mixture.evidence import CONFIDENT, LEAST_OUTER_STEPS, Evidence, drift
+from fastmix_mega.mixture.exponentiated_gradient import ExponentiatedGradient, RuleSettings
 
 SOURCES = 6
 
 
 def search(
     random: np.random.Generator, means: np.ndarray, outer_steps: int, shared: float = 0.0
-) -> FastMixController:
+) -> ExponentiatedGradient:
     """Windows of 8 scores per source, with noise per score and noise that a window's target
     sequences share: every source's score then moves by its own, fixed multiple of it."""
-    controller = FastMixController(np.full(SOURCES, 1 / SOURCES), 0.2, 0.7, prior_strength=0.05)
+    settings = RuleSettings(step=0.2, decay=0.7, prior_strength=0.05)
+    controller = ExponentiatedGradient(np.full(SOURCES, 1 / SOURCES), settings)
     directions = random.standard_normal(SOURCES)
     for _ in range(outer_steps):
         centre = means + shared * random.standard_normal() * directions

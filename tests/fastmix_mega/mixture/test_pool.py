@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 import yaml
 
-from fastmix_mega import cli
+from fastmix_mega.cli import main as cli
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, read_mixture
 from fastmix_mega.mixture.pool import (

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmix_mega.check import check
-from fastmix_mega.config import parse_config
+from fastmix_mega.config.sections import ReuseSection
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, read_mixture
 from fastmix_mega.mixture.reuse import Reuse, data_digests, resolve_reuse
-from fastmix_mega.sections import ReuseSection
+from fastmix_mega.planning.check import check
 from tests.launch import column, forked, run_config
 from tests.tiny import SOURCES
 

@@ -13,8 +13,8 @@ from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinea
 from packaging.version import Version
 from torch import nn
 
-from fastmix_mega.check import check
-from fastmix_mega.config import parse_config
+from fastmix_mega.config.sections import ParallelSection
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.gpt import build_model
 from fastmix_mega.model.initialize import initialize_weights
@@ -22,7 +22,7 @@ from fastmix_mega.model.kernels import Capabilities, Kernels, choose, problems
 from fastmix_mega.model.layers import CausalAttention, RMSNorm
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
-from fastmix_mega.sections import ParallelSection
+from fastmix_mega.planning.check import check
 from tests.launch import column, run_config
 
 GPU = Capabilities(cuda=True, transformer_engine=Version("2.9.0"), compiler=True)

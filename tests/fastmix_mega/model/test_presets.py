@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from fastmix_mega.config import parse_config
+from fastmix_mega.config.sections import ModelSection, ParallelSection
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.model.gpt import build_model
 from fastmix_mega.model.kernels import choose
 from fastmix_mega.model.presets import PRESETS, resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
-from fastmix_mega.sections import ModelSection, ParallelSection
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name[-1] in "MB"])

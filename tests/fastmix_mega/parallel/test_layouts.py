@@ -1,7 +1,7 @@
 """The same search on every layout of processes, against one process: a table of differences.
 
 The table goes to test-logs/layouts.md. One process itself equals explicit per-source gradients
-(`tests/fastmix_mega/test_loop.py`).
+(`tests/fastmix_mega/training/test_trainer.py`).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fastmix_mega import cli
-from fastmix_mega.config import load_config
+from fastmix_mega.cli import main as cli
+from fastmix_mega.configuration import load_config
 from fastmix_mega.planning.describe import best_plan, planned_shape
 from fastmix_mega.planning.layouts import Machine
 

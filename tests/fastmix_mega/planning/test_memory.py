@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from benchmarks.plan_memory import measure_in_processes
+from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.model.presets import PRESETS, ModelShape
 from fastmix_mega.planning.memory import stage_parameters
-from fastmix_mega.sections import ParallelSection
 
 SEVEN_BILLION = ModelShape(*PRESETS["7B"], vocab_size=32000, tie_embeddings=False)
 

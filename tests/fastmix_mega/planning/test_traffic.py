@@ -2,10 +2,10 @@
 
 import pytest
 
-from fastmix_mega.config import load_config
+from fastmix_mega.config.sections import ParallelSection
+from fastmix_mega.configuration import load_config
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.planning.traffic import outer_traffic, step_traffic
-from fastmix_mega.sections import ParallelSection
 
 CONFIG = load_config("configs/large_7b.yaml", ["search.target_batch=64"])
 SHAPE = resolve_shape(CONFIG.model, 128256)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fastmix_mega.cli_mixture import pool_runs
+from fastmix_mega.cli.seeds import pool_runs
 from fastmix_mega.files import write_json
-from fastmix_mega.mixture.rule import effective_sources, entropy, geometric_mean, softmax
+from fastmix_mega.mixture.simplex import effective_sources, entropy, geometric_mean, softmax
 
 NAMES = ("docs", "headers", "code", "web", "markdown", "stubs", "licences", "junk")
 HOSTILE = (

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmix_mega.constraints.apply import ConstraintSet, Sources
-from fastmix_mega.constraints.solve import Node, project
-from fastmix_mega.constraints.spec import Constraints
+from fastmix_mega.config.constraints import Constraints
+from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
+from fastmix_mega.mixture.constraints.solve import Node, project
 from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.report.build import build_report
-from tests.fastmix_mega.constraints.test_solve import random_problem
+from tests.fastmix_mega.mixture.constraints.test_solve import random_problem
 from tests.fastmix_mega.report.browser import Browser, find_browser
 from tests.fastmix_mega.report.samples import CASES, HOSTILE, LIMITS, write_run
 

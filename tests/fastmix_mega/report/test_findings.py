@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fastmix_mega.report import words
 from fastmix_mega.report.findings import confidence, headline, key_figures, lead, warnings
@@ -171,3 +172,14 @@ def test_listing_and_shortening() -> None:
     assert words.listing(["a", "b", "c"]) == "a, b and c"
     assert words.listing(list("abcdefgh"), most=2) == "a, b and 6 more"
     assert words.shorten("commoncrawl_part_001", 12) == "commo…rt_001"
+
+
+def test_a_training_run_with_stages_says_so(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "run", ("docs", "code", "web", "junk"), training=True)
+    assert "with a fixed mixture; nothing" in lead(read_run(directory), view(directory))
+    stages = [{"name": "anneal", "from_tokens": 20_000, "mixture": "proportional"}]
+    config = yaml.safe_load((directory / "config.yaml").read_text()) | {"stages": stages}
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    shown = lead(read_run(directory), view(directory))
+    assert "2 mixtures one after the other (after the first: anneal from 20k tokens)" in shown
+    assert "fixed" not in shown

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastmix_mega.config import Config, load_config
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import load_config
 from fastmix_mega.evaluation.model import AnsweringModel
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
-from fastmix_mega.weights.start import open_start
+from fastmix_mega.weights.init_from import open_start
 
 
 def answers(

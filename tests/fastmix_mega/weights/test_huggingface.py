@@ -21,21 +21,22 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from fastmix_mega import cli, loop
-from fastmix_mega.check import check
-from fastmix_mega.config import parse_config
+from fastmix_mega.cli import main as cli
+from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.evaluation.generate import greedy
 from fastmix_mega.evaluation.model import AnsweringModel
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
+from fastmix_mega.planning.check import check
+from fastmix_mega.training import trainer as loop
 from fastmix_mega.weights.hf_export import export_huggingface
 from fastmix_mega.weights.huggingface import HuggingFaceWeights
-from fastmix_mega.weights.start import open_start
-from tests.fastmix_mega.handover.consumers import read_with
+from fastmix_mega.weights.init_from import open_start
+from tests.fastmix_mega.export.consumers import read_with
 from tests.fastmix_mega.weights.answers import answers
-from tests.fastmix_mega.weights.test_start import STILL
+from tests.fastmix_mega.weights.test_init_from import STILL
 from tests.launch import forked, run_config
 from tests.tiny import tiny_settings
 
@@ -183,6 +184,22 @@ def test_transformers_generates_what_our_trained_model_does(
             mine = greedy(model, [prompt.tolist()], GENERATED, {tokenizer.eod})[0]
             assert mine == theirs["new"]
             assert len(set(mine)) > 1
+            # Prompts differ in length, so that all but one are padded.
+            assert theirs["padded"] == theirs["new"]
+            assert theirs["piped"] == theirs["text"]
+
+
+def test_an_export_is_for_the_team_and_goes_back_in(trained: Path, tmp_path: Path) -> None:
+    """Whoever may read the folder may read all of it; imported again it names the tokenizer that
+    the data was made with."""
+    model = trained / "model"
+    assert {path.stat().st_mode & 0o777 for path in model.iterdir()} == {0o644}
+    told = json.loads((model / "generation_config.json").read_text())
+    assert told == {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    assert "pad_token_id" not in json.loads((model / "config.json").read_text())
+    keys = tmp_path / "keys.yaml"
+    assert cli.main(["import", str(model), "--from", "huggingface", "-o", str(keys)]) == 0
+    assert yaml.safe_load(keys.read_text())["tokenizer"] == str(model / "tokenizer.model")
 
 
 Spoil = Callable[[Path], Any]

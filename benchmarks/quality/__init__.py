@@ -1,1 +1,0 @@
-"""The judge of mixtures: corpora, runs, records and statistics of benchmarks/mixture_quality.py."""

@@ -1,1 +1,0 @@
-"""Mixtures by other means than a search, to compare a search with."""

@@ -1,0 +1,1 @@
+"""The `fastmix` command."""

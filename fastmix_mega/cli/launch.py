@@ -1,0 +1,146 @@
+"""Start the processes of a run on this machine, under torchrun's agent: what `--nproc` does.
+
+The agent lives in this process. Signals become a stop file that all workers see, so that they can
+stop at a step boundary, however long that takes (torchrun itself would kill them after 30 s); a
+second signal kills them at once. Without CUDA the workers are forks of this process, which has
+imported the libraries for all of them; CUDA's driver does not survive a fork.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from fastmix_mega.cli.imports import import_libraries
+from fastmix_mega.training.stop import SIGNALS, STOP_FILE_VARIABLE
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """This machine's place among several that run together."""
+
+    count: int
+    rank: int
+    address: str
+    """host:port of the first node."""
+
+
+def under_launcher() -> bool:
+    """Whether torchrun (or Slurm through torchrun) already started this process."""
+    return "RANK" in os.environ
+
+
+def default_processes() -> int:
+    """One per GPU of this machine, or one."""
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def run_processes(
+    main: Callable[[Sequence[str]], int],
+    arguments: Sequence[str],
+    processes: int,
+    nodes: Nodes | None = None,
+) -> int:
+    """Run `fastmix ARGUMENTS` in several processes.
+
+    Args:
+        main: the command; workers that are forks of this process call it.
+        arguments: of the command.
+        processes: on this machine.
+        nodes: this machine's place among several.
+
+    Returns:
+        0 if every process ended well, else the exit code of the first that did not.
+    """
+    # Read when torch is imported, and by every worker.
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    import torch
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import elastic_launch
+    from torch.distributed.run import config_from_args, parse_args, run
+
+    if nodes is None:
+        place = ["--standalone"]
+    else:
+        host, _, port = nodes.address.rpartition(":")
+        place = ["--nnodes", str(nodes.count), "--node-rank", str(nodes.rank)]
+        place += ["--master-addr", host, "--master-port", port]
+    place += ["--signals-to-handle", "SIGHUP,SIGQUIT"]
+    forked = not torch.cuda.is_available() and nodes is None
+    with tempfile.TemporaryDirectory(prefix="fastmix-") as directory:
+        # torchrun would leave a folder of its own behind at every start.
+        place += ["--log-dir", directory, "--nproc-per-node", str(processes)]
+        options = parse_args([*place, "-m", "fastmix_mega", *arguments])
+        stop_file = Path(directory) / "stop"
+        os.environ[STOP_FILE_VARIABLE] = str(stop_file)
+        asked: list[float] = []
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            del frame
+            asked.append(time.monotonic())
+            stop_file.touch()
+            if asked[-1] - asked[0] > 1.0:
+                raise SignalException(f"second signal {number}", sigval=signal.SIGKILL)
+
+        before = {each: signal.signal(each, ask) for each in SIGNALS}
+        try:
+            if forked:
+                _prepare_for_forks()
+                options.rdzv_backend, options.rdzv_endpoint = "c10d", "localhost:0"
+                options.rdzv_id, options.start_method = uuid.uuid4().hex, "fork"
+                config, *_ = config_from_args(options)
+                elastic_launch(config, _work)(main, arguments)
+            else:
+                run(options)
+        except ChildFailedError as failed:
+            return _exit_code(failed)
+        except SignalException as stopped:
+            return 128 + int(stopped.sigval)
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+    return 0
+
+
+def _prepare_for_forks() -> None:
+    import_libraries()
+    # It tells of every exit code that is not 0 with a stack trace of its own; `_exit_code` tells
+    # of those that the worker could not explain itself.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+    # Else every fork would copy what its first collection of garbage touches.
+    gc.freeze()
+
+
+def _work(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> None:
+    """A forked worker's life."""
+    try:
+        code = main(arguments)
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    if code:
+        raise SystemExit(code)
+
+
+def _exit_code(failed: object) -> int:
+    rank, failure = failed.get_first_failure()  # type: ignore[attr-defined]
+    code = int(failure.exitcode)
+    if code < 0:
+        print(f"rank {rank} was killed by {signal.Signals(-code).name}", file=sys.stderr)
+    # A process that a signal killed has a negative code.
+    return code if code > 0 else 128 - code

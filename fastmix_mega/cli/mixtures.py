@@ -1,0 +1,176 @@
+"""The verbs that hand mixtures and models over. Each is thin: words in, lines out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fastmix_mega.cli.seeds import pool_runs
+from fastmix_mega.errors import UserError
+from fastmix_mega.outputs import require_output_file
+from fastmix_mega.quantities import parse_quantity
+
+HUGGING_FACE = "huggingface"
+"""The one format of models; all others are of mixtures."""
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add the verbs to the command's parser."""
+    export = verbs.add_parser(
+        "export", help="write a mixture in a trainer's format, or a run's model for Hugging Face"
+    )
+    export.add_argument("mixture", help="a mixture.json or a run folder")
+    export.add_argument(
+        "--to",
+        required=True,
+        metavar="FORMAT",
+        help="megatron, gpt-neox, ...; huggingface writes the model of a run folder or checkpoint",
+    )
+    export.add_argument("--output", "-o", type=Path, required=True, help="the file to write")
+    export.add_argument("--constraints", type=Path, metavar="FILE", help="limits, as YAML")
+    export.add_argument(
+        "--budget-tokens", type=quantity, metavar="N", help="tokens of the large run: 300B, 2T"
+    )
+    export.add_argument(
+        "--paths", metavar="TEMPLATE", help="where the reader's files are: 's3://bucket/{name}'"
+    )
+    export.add_argument(
+        "--valid", action="append", default=[], metavar="PREFIX", help="held-out text; repeatable"
+    )
+    export.set_defaults(verb=_export)
+
+    take = verbs.add_parser(
+        "import", help="take a trainer's or a published mixture, or a Hugging Face model"
+    )
+    take.add_argument("file", type=Path, help="the mixture's file, or the model's folder")
+    take.add_argument(
+        "--from",
+        dest="format",
+        required=True,
+        metavar="FORMAT",
+        help="weights, megatron, ...; huggingface takes a model's folder",
+    )
+    take.add_argument(
+        "--output",
+        "-o",
+        type=Path,
+        required=True,
+        help="the mixture.json to write; of a model, the configuration's keys as YAML",
+    )
+    take.set_defaults(verb=_import)
+
+    compare = verbs.add_parser("compare", help="how two mixtures or runs differ")
+    compare.add_argument("first", metavar="A", help="a mixture.json or a run folder")
+    compare.add_argument("second", metavar="B")
+    compare.set_defaults(verb=_compare)
+
+    pool = verbs.add_parser("pool", help="one mixture from the searches of several seeds")
+    pool.add_argument(
+        "mixtures",
+        nargs="+",
+        help="mixture.json files or run folders, or the folder of a sweep over seeds",
+    )
+    pool.add_argument("--output", "-o", type=Path, required=True, help="the mixture.json to write")
+    pool.set_defaults(verb=_pool)
+
+    ngram = verbs.add_parser("ngram", help="the control: a mixture from pairs of tokens alone")
+    ngram.add_argument("config", help="a YAML configuration, for example configs/demo.yaml")
+    ngram.add_argument("overrides", nargs="*", metavar="key.path=value", help="change it")
+    ngram.add_argument("--output", "-o", type=Path, required=True, help="the mixture.json to write")
+    ngram.add_argument(
+        "--tokens",
+        type=quantity,
+        metavar="N",
+        help="of each source (default: ngram.tokens, 4M)",
+    )
+    ngram.set_defaults(verb=_ngram)
+
+
+def quantity(text: str) -> int:
+    """300B, 1.5T, 1e9, 20000: tokens on a command line."""
+    try:
+        value = parse_quantity(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens, such as 300B")
+    return value
+
+
+def _export(options: argparse.Namespace) -> int:
+    if options.to == HUGGING_FACE:
+        return _export_model(options)
+    from fastmix_mega.config.constraints import read_constraints
+    from fastmix_mega.export.export import export_mixture
+
+    constraints = None
+    if options.constraints is not None:
+        constraints = read_constraints(options.constraints, options.budget_tokens)
+    done = export_mixture(
+        options.mixture,
+        options.to,
+        options.output,
+        constraints,
+        options.budget_tokens,
+        options.paths,
+        options.valid,
+    )
+    print("\n".join([*done.lines, str(done.path)]))
+    return 0
+
+
+def _export_model(options: argparse.Namespace) -> int:
+    given = (options.constraints, options.budget_tokens, options.paths, options.valid or None)
+    if any(each is not None for each in given):
+        raise UserError(
+            "--to huggingface writes a model; --constraints, --budget-tokens, --paths and --valid "
+            "are about mixtures"
+        )
+    from fastmix_mega.weights.hf_export import export_huggingface
+
+    print("\n".join(export_huggingface(options.mixture, options.output)))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from fastmix_mega.mixture.file import mixture_path, read_mixture
+    from fastmix_mega.mixture.pool import describe_comparison
+
+    first, second = (read_mixture(mixture_path(name)) for name in (options.first, options.second))
+    print("\n".join([f"A: {options.first}", f"B: {options.second}"]))
+    print("\n".join(describe_comparison(first, second)))
+    return 0
+
+
+def _pool(options: argparse.Namespace) -> int:
+    print("\n".join(pool_runs(options.mixtures, options.output)))
+    return 0
+
+
+def _ngram(options: argparse.Namespace) -> int:
+    from fastmix_mega.configuration import load_config
+    from fastmix_mega.export.export import describe
+    from fastmix_mega.methods.ngram import Ngram
+
+    require_output_file(options.output, [options.config])
+    words = [*options.overrides, "method=ngram"]
+    if options.tokens is not None:
+        words.append(f"ngram.tokens={options.tokens}")
+    mixture = Ngram(load_config(options.config, words)).mixture()
+    mixture.write(options.output)
+    print("\n".join([*describe(mixture, None), f"mixture: {options.output}"]))
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    if options.format == HUGGING_FACE:
+        from fastmix_mega.weights.hf_export import import_huggingface
+
+        print("\n".join(import_huggingface(options.file, options.output)))
+        return 0
+    from fastmix_mega.export.export import import_mixture
+
+    print("\n".join([*import_mixture(options.file, options.format, options.output)]))
+    print(options.output)
+    return 0

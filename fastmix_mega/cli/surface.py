@@ -1,0 +1,67 @@
+"""`fastmix surface RUN`: predicted losses of any mixture, from a finished search."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_verb(verbs: Any) -> None:
+    """Add the verb to the command's parser."""
+    surface = verbs.add_parser(
+        "surface", help="predicted loss of mixtures on every target, from a finished search"
+    )
+    surface.add_argument("run_dir", type=Path, help="the run folder of a search")
+    surface.add_argument(
+        "--mixture",
+        action="append",
+        default=[],
+        metavar="MIXTURE",
+        help="a mixture.json, a run folder, uniform or proportional; repeatable (default: what the "
+        "search itself predicted)",
+    )
+    surface.add_argument(
+        "--output", "-o", type=Path, help="a .csv or .json file to write (default: a table)"
+    )
+    surface.set_defaults(verb=_surface)
+
+
+def _surface(options: argparse.Namespace) -> int:
+    from fastmix_mega.methods.predictions import predict_mixtures
+
+    rows = predict_mixtures(options.run_dir, options.mixture)
+    if options.output is None:
+        print(_table(rows))
+        return 0
+    from fastmix_mega.errors import UserError
+    from fastmix_mega.files import write_atomic
+
+    if options.output.suffix not in (".csv", ".json"):
+        raise UserError(f"--output {options.output}: name a .csv or a .json file")
+    if options.output.suffix == ".json":
+        write_atomic(options.output, json.dumps(rows, indent=1) + "\n")
+    else:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomic(options.output, text.getvalue())
+    print(options.output, file=sys.stderr)
+    return 0
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    wide = max(7, *(len(row["mixture"]) for row in rows))
+    target = max(6, *(len(row["target"]) for row in rows))
+    lines = [f"{'mixture':<{wide}}  {'target':<{target}}  {'loss':>7}  90% interval"]
+    lines += [
+        f"{row['mixture']:<{wide}}  {row['target']:<{target}}  {row['loss']:7.3f}  "
+        f"{row['low']:.3f} to {row['high']:.3f}"
+        for row in rows
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,68 @@
+"""Our own mixture.json, a table for people, and mixtures as they are published."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import yaml
+
+from fastmix_mega.errors import UserError
+from fastmix_mega.export.plan import Part, Plan
+from fastmix_mega.mixture.constraints.apply import epochs_at
+
+COLUMNS = ("source", "token_share", "standard_error", "tokens", "epochs_at_budget", "prefix")
+
+
+def write_fastmix(plan: Plan) -> str:
+    """For `fastmix train mixture=FILE`; sources of weight 0 stay, since names must match."""
+    content = plan.mixture.model_dump(mode="json", by_alias=True)
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_csv(plan: Plan) -> str:
+    sources = plan.mixture.sources
+    epochs = epochs_at(
+        [source.weight for source in sources],
+        [source.tokens for source in sources],
+        plan.budget_tokens,
+    )
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for source, times in zip(sources, epochs, strict=True):
+        prefix = source.prefix if isinstance(source.prefix, str) else " ".join(source.prefix or [])
+        writer.writerow(
+            (source.name, repr(source.weight), source.stderr, source.tokens, times, prefix)
+        )
+    return file.getvalue()
+
+
+def read_csv(text: str) -> list[Part]:
+    rows = list(csv.DictReader(io.StringIO(text)))
+    try:
+        return [
+            Part(row["source"], row.get("prefix") or "", float(row["token_share"])) for row in rows
+        ]
+    except (KeyError, TypeError, ValueError):
+        raise UserError("a table needs the columns source and token_share") from None
+
+
+def read_weights(text: str) -> list[Part]:
+    """`name: weight` as YAML or JSON, where it stands alone or under one key (RegMix, DoReMi)."""
+    try:
+        content: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"it is neither YAML nor JSON: {' '.join(str(error).split())}") from None
+    for key in ("train", "train_domain_weights", "domain_weights", "weights"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not content:
+        raise UserError("it holds no weights by name")
+    try:
+        return [Part(str(name), "", float(weight)) for name, weight in content.items()]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"a weight is no number: {error}") from None

@@ -1,0 +1,195 @@
+"""The part of `method: fastmix` that answers from a loss surface.
+
+The run trains on one broad mixture. n-gram statistics of the data and the run's late scores are
+two kinds of evidence about the loss of every other mixture; the answer is the best one for both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastmix_mega.arrays import FloatArray
+from fastmix_mega.config.schema import Config
+from fastmix_mega.data.inputs import Inputs
+from fastmix_mega.data.rows import any_masked
+from fastmix_mega.files import write_json
+from fastmix_mega.methods.base import target_weights
+from fastmix_mega.mixture.bigram import read_within_reason
+from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
+from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
+from fastmix_mega.mixture.surface import LossSurface, fit
+from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastmix_mega.training.observers import TargetGradients
+
+LONGEST_CONTEXT = 3
+"""Tokens before each token that the n-gram loss model knows."""
+SURFACE_FILE = "surface.json"
+"""In the run folder: the posterior, from which `fastmix surface` predicts."""
+
+
+def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel:
+    """Reads a sample of every source and target; for a large corpus that takes minutes.
+
+    Raises:
+        UserError: if one holds no sequence at all.
+    """
+    counts = read_counts(
+        inputs.sources, inputs.targets, inputs.tokenizer.vocab_size, LONGEST_CONTEXT
+    )
+    model = NgramLossModel(counts, budget, config.search.repetitions)
+    count = len(inputs.sources)
+    return model.fitted(np.full(count, 1 / count), target_weights(config))
+
+
+def ngram_answer(config: Config, inputs: Inputs) -> FloatArray:
+    """[S] what n-gram statistics alone suggest, without any training.
+
+    Raises:
+        UserError: if a file holds no sequence, or no mixture keeps to the limits.
+    """
+    names = config.source_names
+    tokens = [source.num_tokens for source in inputs.sources]
+    limits = config.search.constraints
+    budget = float(config.train.tokens)
+    project = None
+    if limits is not None:
+        budget = float(limits.budget_tokens or budget)
+        project = ConstraintSet(limits, Sources(names, tokens), "search.constraints").project
+    model, even = ngram_model(config, inputs, budget), np.full(len(names), 1 / len(names))
+    found = fit(even, model, [(0.0, None, None)] * len(inputs.targets))
+
+    def allowed(mixture: FloatArray) -> FloatArray:
+        sizes = np.array(tokens, np.float64)
+        mixture = read_within_reason(mixture, sizes, budget)
+        return mixture if project is None else project(mixture)
+
+    return found.best(target_weights(config), allowed)
+
+
+def surface_controller(
+    config: Config,
+    inputs: Inputs,
+    reference: FloatArray,
+    budget: float,
+    window_rate: Callable[[int], float],
+    observer: TargetGradients,
+    project: Callable[[FloatArray], FloatArray] | None,
+) -> SurfaceController:
+    """Of a search, on rank 0.
+
+    Args:
+        config: of the search.
+        inputs: opened.
+        reference: [S] the mixture that the run trains on.
+        budget: tokens of the run that the answer is for.
+        window_rate: outer step, from 0 -> the sum of its window's learning rates.
+        observer: knows the targets' losses.
+        project: to the nearest mixture within the limits.
+    """
+    tokens = np.array([source.num_tokens for source in inputs.sources], np.float64)
+
+    def most_epochs(mixture: FloatArray) -> FloatArray:
+        return read_within_reason(mixture, tokens, budget)
+
+    text = not any_masked([*inputs.sources, *inputs.targets])
+    settings = SurfaceSettings(
+        target_weights(config),
+        ngram_model(config, inputs, budget) if text else None,
+        window_rate,
+        levels=lambda: observer.target_losses,
+        project=project,
+        most_epochs=most_epochs,
+        decay=config.search.decay,
+        seed=config.seed,
+    )
+    return SurfaceController(reference, settings)
+
+
+def evidence_record(
+    config: Config, controller: SurfaceController, answer: FloatArray
+) -> dict[str, Any]:
+    """What mixture.json says of the evidence: each kind's own mixture, where they disagree, and
+    what is predicted.
+
+    Args:
+        config: of the search.
+        controller: at the end of the run.
+        answer: [S] the mixture of the search.
+    """
+    names = config.source_names
+    found = controller.surface()
+    alone = controller.answers_alone()
+    mixtures = {"uniform": np.full(len(names), 1 / len(names)), "answer": answer, **alone}
+    return {
+        "answer_from": "surface",
+        "trained_on": dict(zip(names, controller.mixture.tolist(), strict=True)),
+        "evidence": {
+            kind: dict(zip(names, mixture.tolist(), strict=True)) for kind, mixture in alone.items()
+        },
+        "disagreements": disagreements(names, alone),
+        "predictions": predictions(config, found, mixtures),
+    }
+
+
+def predictions(
+    config: Config, found: LossSurface, mixtures: dict[str, FloatArray]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Expected losses in nats per token with standard deviations, by mixture and target."""
+    predicted = found.predict(np.stack(list(mixtures.values())))
+    targets = [target.name for target in config.targets]
+    return {
+        name: {
+            target: {"loss": float(mean), "deviation": float(deviation)}
+            for target, mean, deviation in zip(targets, means, deviations, strict=True)
+        }
+        for name, means, deviations in zip(
+            mixtures, predicted.mean, predicted.deviation, strict=True
+        )
+    }
+
+
+def disagreements(names: list[str], alone: dict[str, FloatArray]) -> list[str]:
+    """In words, the sources that one kind of evidence wants and another does not."""
+    if len(alone) < 2:
+        return []
+    ngrams, scores = alone["ngrams"], alone["scores"]
+    even = 1 / len(names)
+    found = []
+    for name, first, second in zip(names, ngrams, scores, strict=True):
+        if max(first, second) > even and min(first, second) < even / 2:
+            found.append(f"n-grams want {first:.0%} of {name}, the run's scores {second:.0%}")
+    return found
+
+
+def write_surface(run_dir: str, config: Config, controller: SurfaceController) -> None:
+    """surface.json: the posterior by name, from which any mixture's losses follow."""
+    found = controller.surface()
+    ngrams = found.ngrams
+    content = {
+        "schema": "fastmix-surface/1",
+        "sources": config.source_names,
+        "targets": [target.name for target in config.targets],
+        "target_weights": target_weights(config).tolist(),
+        "reference": found.reference.tolist(),
+        "constants": vars(found.constants),
+        "ngrams": None
+        if ngrams is None
+        else {
+            "longest_context": len(ngrams.counts.levels),
+            "budget_tokens": ngrams.budget,
+            "repetitions": ngrams.repetitions,
+            "smoothing": list(ngrams.smoothing),
+        },
+        "posterior": [
+            {"mean": each.mean.tolist(), "covariance": each.covariance.tolist()}
+            for each in found.targets
+        ],
+    }
+    write_json(Path(run_dir) / SURFACE_FILE, content)

@@ -1,0 +1,241 @@
+"""What token pairs alone say about a mixture, at a budget: the first mixture of a search.
+
+A model that knew nothing but pairs of neighbouring tokens would learn from a budget's tokens
+
+    P(y | x) = (n(x, y) + a u(y)) / (n(x) + a),    n(x, y) = sum_i used_i * P_i(x, y)
+
+with P_i the frequencies of pairs in source i, u those of single tokens in the mixture, and `used_i`
+the tokens of source i that the budget takes, where text that is read again counts for less. Its
+loss on the targets is a smooth function of the mixture, and the least one costs seconds. It knows
+of saturation (a pair that is known need not be learned again) and of repetition, which the scores
+of single steps do not see. How a real model learns from the sources is beyond it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
+
+from fastmix_mega.arrays import FloatArray
+from fastmix_mega.data.rows import Source
+from fastmix_mega.errors import UserError
+from fastmix_mega.mixture.constraints.solve import Node, project
+from fastmix_mega.mixture.simplex import fresh_epochs, most_epochs, softmax, worth_of_epochs
+
+MOST_SOURCE_TOKENS = 4_000_000
+"""Read of one source."""
+MOST_TOKENS = 32_000_000
+"""Read of all sources together."""
+MOST_TARGET_TOKENS = 1_000_000
+"""Read of all targets together."""
+SMOOTHING = 300.0
+"""a: as many tokens of the mixture at large as each token's followers are mixed with. From 80 to
+1,000 the losses of a swarm of small proxies were predicted alike; with 300 the law's own loss is
+nearest to theirs, and less of the mixture is junk than with 100 (research/decisions.md)."""
+FLOOR = 0.02
+"""Share of the uniform mixture in the answer: a source that pairs rule out can still win."""
+LEAST_GAIN = 1e-9
+"""Nats per token that the last iteration still has to gain."""
+MOST_ITERATIONS = 500
+
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """What the law needs to know of sources and targets."""
+
+    pairs: csr_array
+    """[S, P] frequency of each of the targets' distinct pairs in a source."""
+    firsts: csr_array
+    """[S, V] frequency of tokens with a follower."""
+    seconds: csr_array
+    """[S, V] frequency of tokens that follow one."""
+    first: Tokens
+    """[P] first token of each pair."""
+    second: Tokens
+    """[P]"""
+    weights: FloatArray
+    """[P] the pair's share of the targets, sum 1."""
+    tokens: FloatArray
+    """[S] tokens of the whole source."""
+    counted: int
+    """Tokens that were read of a source at most: the law cannot know more of it."""
+
+
+def first_mixture(
+    sources: Sequence[Source],
+    targets: Sequence[Source],
+    target_weights: FloatArray,
+    vocab_size: int,
+    budget: float,
+    repetitions: float,
+) -> FloatArray:
+    """[S] the mixture of the least loss, none of it 0.
+
+    Args:
+        sources: opened.
+        targets: opened.
+        target_weights: [K] as in the configuration; they need not sum to 1.
+        vocab_size: V, of the tokenizer.
+        budget: tokens that the mixture is for.
+        repetitions: epochs beyond the first after which one more is worth 1/e of fresh text.
+
+    Raises:
+        UserError: if one holds conversations, or no sequence at all.
+    """
+    counts = count_pairs(sources, targets, target_weights, vocab_size)
+    best = read_within_reason(least_loss(counts, budget, repetitions), counts.tokens, budget)
+    return (1 - FLOOR) * best + FLOOR / len(best)
+
+
+def count_pairs(
+    sources: Sequence[Source],
+    targets: Sequence[Source],
+    target_weights: FloatArray,
+    vocab_size: int,
+) -> PairCounts:
+    """Read a sample of the sources and the targets.
+
+    Raises:
+        UserError: as `first_mixture`.
+    """
+    counted = min(MOST_SOURCE_TOKENS, MOST_TOKENS // len(sources))
+    of_target = MOST_TARGET_TOKENS // len(targets)
+    every = [pair_keys(read_sequences(target, of_target, 1), vocab_size) for target in targets]
+    keys, weights = weighted_pairs(every, target_weights)
+    rows = [
+        _frequencies(read_sequences(source, counted, 1), keys, vocab_size) for source in sources
+    ]
+    pairs, firsts, seconds = (csr_array(vstack(column)) for column in zip(*rows, strict=True))
+    tokens = np.array([source.num_tokens for source in sources], np.float64)
+    first, second = keys // vocab_size, keys % vocab_size
+    return PairCounts(pairs, firsts, seconds, first, second, weights, tokens, counted)
+
+
+def law_loss(
+    mixture: FloatArray, counts: PairCounts, budget: float, repetitions: float
+) -> tuple[float, FloatArray]:
+    """Loss of the pair model on the targets in nats per token, and its gradient.
+
+    Epochs are counted at the budget itself, but no more tokens are taken for known than were read.
+
+    Args:
+        mixture: [S] not negative; need not sum to 1.
+        counts: of the sources and targets.
+        budget: in tokens.
+        repetitions: as `first_mixture`.
+
+    Returns:
+        The loss, and [S] its derivatives with respect to the mixture.
+    """
+    counted = min(budget, counts.counted)
+    epochs = budget * mixture / counts.tokens
+    used = fresh_epochs(epochs, repetitions) * counts.tokens * (counted / budget)  # [S]
+    singles = counts.seconds.T @ used + 1.0  # [V]
+    unigram = (singles / singles.sum())[counts.second]  # [P]
+    known = counts.pairs.T @ used + SMOOTHING * unigram
+    context = (counts.firsts.T @ used)[counts.first] + SMOOTHING
+    loss = -float(counts.weights @ (np.log(known) - np.log(context)))
+    of_known = counts.weights / known  # [P]
+    by_second = np.bincount(counts.second, of_known, minlength=len(singles))  # [V]
+    by_first = np.bincount(counts.first, counts.weights / context, minlength=len(singles))
+    # Every source's frequencies of single tokens sum to 1.
+    of_unigram = (counts.seconds @ by_second - of_known @ unigram) / singles.sum()
+    of_used = counts.firsts @ by_first - counts.pairs @ of_known - SMOOTHING * of_unigram
+    return loss, of_used * counted * worth_of_epochs(epochs, repetitions)
+
+
+def least_loss(counts: PairCounts, budget: float, repetitions: float) -> FloatArray:
+    """[S] by exponentiated gradient descent with a step that grows while the loss falls."""
+    mixture = np.full(len(counts.tokens), 1 / len(counts.tokens))
+    loss, gradient = law_loss(mixture, counts, budget, repetitions)
+    step = 1.0
+    for _ in range(MOST_ITERATIONS):
+        moved = softmax(np.log(np.maximum(mixture, 1e-300)) - step * gradient)
+        new_loss, new_gradient = law_loss(moved, counts, budget, repetitions)
+        if new_loss > loss:
+            step /= 2
+            continue
+        gained = loss - new_loss
+        mixture, loss, gradient, step = moved, new_loss, new_gradient, step * 1.5
+        if gained < LEAST_GAIN:
+            break
+    return mixture
+
+
+def read_within_reason(mixture: FloatArray, tokens: FloatArray, budget: float) -> FloatArray:
+    """[S] the nearest mixture that reads no source more than `most_epochs`.
+
+    Args:
+        mixture: [S], sum 1.
+        tokens: [S] of the sources.
+        budget: in tokens.
+    """
+    most = np.minimum(most_epochs(budget / tokens) * tokens / budget, 1.0)
+    every = Node(sources=range(len(tokens)))
+    return project(every, np.maximum(mixture, 1e-300), np.zeros_like(most), most)
+
+
+def pair_keys(sequences: Tokens, vocab_size: int) -> Tokens:
+    """[n * s] numbers of the pairs of neighbouring tokens in [n, s + 1] sequences."""
+    keys: Tokens = (sequences[:, :-1] * vocab_size + sequences[:, 1:]).ravel()
+    return keys
+
+
+def weighted_pairs(
+    every: Sequence[Tokens], target_weights: FloatArray
+) -> tuple[Tokens, FloatArray]:
+    """Distinct pairs of all targets, sorted, and their weight: every target counts by its share.
+
+    Args:
+        every: per target, the numbers of its pairs.
+        target_weights: [K] as in the configuration; they need not sum to 1.
+    """
+    shares = target_weights / target_weights.sum()
+    weights = [
+        np.full(len(keys), share / len(keys)) for keys, share in zip(every, shares, strict=True)
+    ]
+    distinct, places = np.unique(np.concatenate(every), return_inverse=True)
+    summed = np.bincount(places, weights=np.concatenate(weights))
+    return distinct, summed.astype(np.float64)
+
+
+def read_sequences(source: Source, tokens: int, least: int) -> Tokens:
+    """[n, s + 1] the first sequences in a source's order, about `tokens` of them in all.
+
+    Raises:
+        UserError: if it holds conversations, or fewer than `least` sequences.
+    """
+    if source.masked:
+        raise UserError(
+            f"{source.name} holds conversations; token pairs are compared of text alone, where "
+            "every token counts"
+        )
+    if source.num_samples < least:
+        raise UserError(
+            f"{source.name} holds fewer than {least} sequences of train.seq_length "
+            f"{source.seq_length}: lower train.seq_length"
+        )
+    count = max(least, tokens // source.seq_length)
+    return source.samples(np.arange(min(count, source.num_samples)))
+
+
+def _frequencies(
+    sequences: Tokens, keys: Tokens, vocab_size: int
+) -> tuple[csr_array, csr_array, csr_array]:
+    """[1, P] of the pairs among the sorted `keys`, [1, V] of first and [1, V] of second tokens."""
+    seen, counts = np.unique(pair_keys(sequences, vocab_size), return_counts=True)
+    frequencies = counts / counts.sum()
+    places = np.minimum(np.searchsorted(keys, seen), len(keys) - 1)
+    wanted = keys[places] == seen
+    found = (frequencies[wanted], (np.zeros(wanted.sum(), np.int64), places[wanted]))
+    firsts, seconds = (
+        csr_array(np.bincount(part, frequencies, minlength=vocab_size)[None])
+        for part in (seen // vocab_size, seen % vocab_size)
+    )
+    return csr_array(found, shape=(1, len(keys))), firsts, seconds

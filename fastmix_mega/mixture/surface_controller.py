@@ -1,0 +1,229 @@
+"""Collects what one run's windows say of every target, and answers from the loss surface.
+
+The run itself trains on one mixture from start to end: its evidence is of that mixture, and no
+answer along the way narrows what is learned later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastmix_mega.arrays import FloatArray
+from fastmix_mega.mixture import surface
+from fastmix_mega.mixture.controller import MixtureEstimate
+from fastmix_mega.mixture.ngram_loss import NgramLossModel
+from fastmix_mega.mixture.simplex import (
+    DecayedSums,
+    ScoreEstimate,
+    effective_sources,
+    entropy,
+)
+from fastmix_mega.mixture.surface import LossSurface, Slopes, SurfaceConstants
+from fastmix_mega.mixture.trajectory import Trajectory
+from fastmix_mega.resumable import Resumable
+
+DRAWS = 32
+"""Of the posterior, from which standard errors come."""
+LEAST_SCALE = 0.01
+"""Of the promised falls, where the windows saw next to none."""
+FEWEST_WINDOWS = 4
+"""Of a target, from which the scatter between windows is its scores' noise."""
+
+
+@dataclass(frozen=True)
+class SurfaceSettings:
+    """What a search knows beside its scores."""
+
+    target_weights: FloatArray
+    """[K] of the objective."""
+    ngrams: NgramLossModel | None
+    """None where n-grams say nothing, as of conversations."""
+    window_rate: Callable[[int], float]
+    """Number of an outer step, from 0 -> the sum of its steps' learning rates."""
+    levels: Callable[[], FloatArray]
+    """The targets' latest losses [K]."""
+    project: Callable[[FloatArray], FloatArray] | None = None
+    """To the nearest mixture within the limits."""
+    most_epochs: Callable[[FloatArray], FloatArray] | None = None
+    """To the nearest mixture that repeats no source beyond reason."""
+    decay: float = 0.7
+    """Of the scores that are shown along the run; the answer weighs all windows alike."""
+    constants: SurfaceConstants | None = None
+    seed: int = 0
+
+
+class SurfaceController(Resumable):
+    """See the module's docstring. Window n is about target n modulo K.
+
+    Args:
+        reference: [S] the mixture that the run trains on.
+        settings: see there.
+    """
+
+    resumes = ("outer_step", "_windows", "_losses", "_recent_sums")
+    settled = False
+
+    def __init__(self, reference: FloatArray, settings: SurfaceSettings) -> None:
+        self.mixture = reference
+        self.outer_step = 0
+        self._settings = settings
+        self._windows = Trajectory(4 * len(reference))
+        """[windows, 4 S] sums of every window."""
+        self._losses = Trajectory(1)
+        """[windows, 1] the loss of each window's target at its start."""
+        count = len(settings.target_weights)
+        self._recent = DecayedSums.zeros(count, len(reference))
+
+    @property
+    def _recent_sums(self) -> FloatArray:
+        return self._recent.stacked
+
+    @_recent_sums.setter
+    def _recent_sums(self, stacked: FloatArray) -> None:
+        self._recent = DecayedSums(*stacked)
+
+    def update(self, sums: FloatArray) -> ScoreEstimate:
+        """Keep a window; returns the objective's scores as far as they are known."""
+        weights = self._settings.target_weights
+        target = self.outer_step % len(weights)
+        placed = np.zeros((4, len(weights), sums.shape[1]))
+        placed[:, target] = sums
+        faded = np.ones((len(weights), 1))
+        faded[target] = self._settings.decay
+        before = self._recent
+        self._recent = DecayedSums(
+            faded * before.total + placed[0],
+            faded * before.square + placed[1],
+            faded * before.weight + placed[2],
+            faded**2 * before.weight_squared + placed[3],
+        )
+        self._windows.append(sums.ravel())
+        self._losses.append(self._settings.levels()[target : target + 1])
+        self.outer_step += 1
+
+        # Targets that no window was about yet leave their part to the others.
+        every = self._recent.estimate()
+        known = weights * (self._recent.weight.sum(axis=1) > 0)
+        shares = known / known.sum()
+        deviation = np.sqrt((shares**2) @ every.standard_error**2)
+        return ScoreEstimate(shares @ every.mean, deviation)
+
+    def scale(self) -> float:
+        """What a promised nat is worth: the fall of the targets' losses that the windows saw, over
+        the fall that their scores promised for the run's own mixture.
+
+        Steps are no infinitesimal ones, and their gradients are noisy: to first order a loss falls
+        by several times what it does. The ratio is much the same for all sources and targets.
+        """
+        rates = self._rates()
+        done = np.cumsum(rates) - rates / 2
+        fall, promised = 0.0, 0.0
+        for target in range(len(self._settings.target_weights)):
+            own = self._own(target)
+            if own.sum() < 2:
+                continue
+            # The trend over all windows: a single look at the targets is noisy.
+            fall -= float(np.polyfit(done[own], self._losses.rows[own, 0], 1)[0]) * rates.sum()
+            promised += float(self.mixture @ self._raw_slopes(target).mean)
+        if promised <= 0 or fall <= 0:
+            return LEAST_SCALE
+        return min(1.0, max(LEAST_SCALE, fall / promised))
+
+    def _rates(self) -> FloatArray:
+        """[windows] sums of learning rates."""
+        return np.array([self._settings.window_rate(each) for each in range(self.outer_step)])
+
+    def _own(self, target: int) -> NDArray[np.bool_]:
+        """[windows] which are about a target."""
+        return np.arange(self.outer_step) % len(self._settings.target_weights) == target
+
+    def slopes(self, target: int) -> Slopes:
+        """[S] what all windows of a target say, in nats per unit of share over the scored steps."""
+        found, scale = self._raw_slopes(target), self.scale()
+        return Slopes(scale * found.mean, scale * found.standard_error, found.seen)
+
+    def _raw_slopes(self, target: int) -> Slopes:
+        """To first order."""
+        rows = self._windows.rows.reshape(self.outer_step, 4, -1)
+        rates, own = self._rates(), self._own(target)
+        total, square, count = (rows[own, place] for place in range(3))
+        weight = count * rates[own, None]  # [windows, S]
+        whole = np.maximum(weight.sum(axis=0), 1e-300)
+        means = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+        mean = (weight * means).sum(axis=0) / whole
+        if own.sum() >= FEWEST_WINDOWS:
+            variance = (weight**2 * (means - mean) ** 2).sum(axis=0)
+        else:
+            each = np.divide(square, count, out=np.zeros_like(total), where=count > 0) - means**2
+            noise = np.divide(each, count, out=np.zeros_like(total), where=count > 0)
+            variance = (weight**2 * np.maximum(noise, 0)).sum(axis=0)
+        length = float(rates.sum())
+        return Slopes(length * mean, length * np.sqrt(variance) / whole, count.sum(axis=0))
+
+    def surface(self) -> LossSurface:
+        """The posterior from all evidence so far."""
+        return self._fitted(self._settings.ngrams)
+
+    def _fitted(self, ngrams: NgramLossModel | None) -> LossSurface:
+        settings = self._settings
+        levels = settings.levels()
+        evidence: list[tuple[float, Slopes | None, surface.Values | None]] = []
+        for target, level in enumerate(levels):
+            # A target that no window was about has its n-grams alone.
+            measured = self.outer_step > target
+            level = level if measured else 0.0
+            evidence.append((float(level), self.slopes(target) if measured else None, None))
+        return surface.fit(self.mixture, ngrams, evidence, settings.constants)
+
+    def answers_alone(self) -> dict[str, FloatArray]:
+        """[S] what each kind of evidence would answer by itself, within limits and reason."""
+        alone = {"scores": self.answer(self._fitted(None))}
+        if self._settings.ngrams is not None:
+            found = self.surface()
+            plain = np.zeros((len(found.targets), 2 + len(self.mixture)))
+            plain[:, 1] = found.constants.beta
+            alone["ngrams"] = self.answer(found, plain)
+        return alone
+
+    def row(self) -> dict[str, Any]:
+        """The answer so far stands as the mixture of history.jsonl; `sampling` is the run's."""
+        found = self.answer(self.surface())
+        return {
+            "mixture": found.tolist(),
+            "entropy": entropy(found),
+            "effective_sources": effective_sources(found),
+            "mixture_stderr": [0.0] * len(found),
+        }
+
+    def answer(self, found: LossSurface, parameters: FloatArray | None = None) -> FloatArray:
+        """[S] the best mixture within limits and reason.
+
+        Args:
+            found: the posterior.
+            parameters: [K, P] other than its means.
+        """
+        settings = self._settings
+
+        def allowed(mixture: FloatArray) -> FloatArray:
+            for project in (settings.most_epochs, settings.project):
+                mixture = mixture if project is None else project(mixture)
+            return mixture
+
+        return found.best(settings.target_weights, allowed, parameters)
+
+    def result(self) -> MixtureEstimate:
+        """The answer, with the spread of the answers to draws of the posterior as its errors."""
+        settings, found = self._settings, self.surface()
+        weights = self.answer(found)
+        draws = [self.answer(found, each) for each in found.drawn(DRAWS, settings.seed)]
+        errors = np.sqrt(np.mean((np.array(draws) - weights) ** 2, axis=0))
+        better = found.probability_better(weights, self.mixture, settings.target_weights)
+        free = None
+        if settings.project is not None:
+            free = found.best(settings.target_weights, settings.most_epochs)
+        return MixtureEstimate(weights, errors, free, better)

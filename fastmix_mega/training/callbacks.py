@@ -1,0 +1,140 @@
+"""What watches a run beside its training: guards, each behind the same small interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastmix_mega.data.sampler import Draw
+from fastmix_mega.resumable import Resumable
+from fastmix_mega.training.guards.mixture import MixtureGuard, describe_mixture_event
+from fastmix_mega.training.guards.nonfinite import NonFiniteGuard
+from fastmix_mega.training.guards.spikes import LossSpikes, describe_spike
+from fastmix_mega.training.guards.watchdog import Watchdog
+from fastmix_mega.training.telemetry import RunLog
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One training step, as this process saw it."""
+
+    step: int
+    """From 0."""
+    applied: bool
+    """False, on every process alike, if the gradient was not finite and the update was skipped."""
+    draw: Draw
+    """The global batch."""
+    rows: Sequence[NDArray[np.int64]]
+    """This process's rows of it, by micro-batch; empty where another process reports them."""
+    losses: Sequence[Tensor]
+    """Of these rows, [b] per micro-batch."""
+
+
+class Callback(Resumable):
+    """Every process calls every hook at the same step, so that a hook may be collective.
+
+    A callback's state is part of the checkpoint.
+    """
+
+    log: RunLog | None = None
+    """On rank 0, from the start of the run."""
+
+    def on_phase(self, step: int, name: str) -> None:
+        """After `step` training steps, `name` comes next."""
+
+    def after_step(self, report: StepReport) -> None:
+        """A training step is done."""
+
+    def after_outer_step(self, row: dict[str, Any]) -> None:
+        """Rank 0 alone: a line of history.jsonl is written."""
+
+    def after_log(self, values: dict[str, Any]) -> None:
+        """Rank 0 alone: a line of metrics.jsonl is written."""
+
+    def failure(self) -> str | None:
+        """Why the run must end now, after a checkpoint; the same on every process."""
+        return None
+
+
+class HangWatch(Callback):
+    """Tells the watchdog where the run is.
+
+    Args:
+        watchdog: of this process.
+    """
+
+    def __init__(self, watchdog: Watchdog) -> None:
+        self._watchdog = watchdog
+
+    def on_phase(self, step: int, name: str) -> None:
+        self._watchdog.phase(step, name)
+
+
+class SkippedSteps(Callback):
+    """Reports steps whose gradient is not finite, and ends a run that has too many.
+
+    Args:
+        guard: counts them.
+    """
+
+    resumes = ("_guard",)
+
+    def __init__(self, guard: NonFiniteGuard) -> None:
+        self._guard = guard
+
+    def after_step(self, report: StepReport) -> None:
+        if report.applied:
+            return
+        event = self._guard.report(report.step, report.draw, report.rows, report.losses)
+        if self.log is not None:
+            self.log.event(event, self._guard.describe(event))
+
+    def failure(self) -> str | None:
+        if not self._guard.too_many:
+            return None
+        return (
+            f"{self._guard.count} steps had a gradient that is not finite. events.jsonl in the "
+            "run folder names the sequences. Lower train.schedule.peak or mend the sources; then "
+            "start again, or raise guards.max_skipped to go on"
+        )
+
+
+class SpikeWatch(Callback):
+    """Logs a warning when the loss spikes.
+
+    Args:
+        spikes: finds them.
+    """
+
+    resumes = ("_spikes",)
+
+    def __init__(self, spikes: LossSpikes) -> None:
+        self._spikes = spikes
+
+    def after_log(self, values: dict[str, Any]) -> None:
+        spike = self._spikes.check(values["step"], values["loss"], values["source_loss"])
+        if spike is not None and self.log is not None:
+            self.log.event(spike, describe_spike(spike))
+
+
+class MixtureWatch(Callback):
+    """Logs a warning when the mixture collapses, or follows noise.
+
+    Args:
+        guard: sees it.
+    """
+
+    resumes = ("_guard",)
+
+    def __init__(self, guard: MixtureGuard) -> None:
+        self._guard = guard
+
+    def after_outer_step(self, row: dict[str, Any]) -> None:
+        for event in self._guard.check(row):
+            if self.log is not None:
+                self.log.event(event, describe_mixture_event(event))

@@ -1,0 +1,43 @@
+"""A start without the compiler, which still compiles what is called."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.launch import clean_environment
+
+PROGRAM = """
+import sys
+from fastmix_mega.cli.imports import import_libraries
+import torch
+before = torch.compile
+import_libraries()
+assert torch.compile is before
+loaded = [name for name in ("torch._inductor.compile_fx", "wandb") if sys.modules.get(name)]
+assert not loaded, loaded
+assert "wandb" not in sys.modules
+import wandb
+from megatron.core.fusions import fused_bias_swiglu
+assert fused_bias_swiglu.swiglu.__name__ == "swiglu"
+assert fused_bias_swiglu.swiglu.__wrapped__ is not fused_bias_swiglu.swiglu
+compiled = []
+def compile_now(function, **options):
+    compiled.append(function.__name__)
+    return function
+from fastmix_mega.cli import imports
+torch.compile = compile_now
+with imports._compiled_when_called():
+    double = torch.compile(lambda x: 2 * x)
+    triple = torch.compile(dynamic=True)(lambda x: 3 * x)
+assert not compiled
+assert (double(2), double(3), triple(2)) == (4, 6, 6)
+assert len(compiled) == 2
+"""
+
+
+def test_libraries_are_imported_without_the_compiler() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=clean_environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
