@@ -223,6 +223,7 @@ RULES: dict[str, Rule] = {
     "pairs05": _pairs_and_scores(0.05),
     "half_pairs02": _pairs_and_scores(0.2, 0.5),
     "veto2": _veto(2.0),
+    "measured2": _posterior(2, MEASURED),
     **{
         f"posterior{longest}": _posterior(longest, surface_lab.Constants()) for longest in (1, 2, 3)
     },
