@@ -212,6 +212,9 @@ def _normal(weights: FloatArray) -> FloatArray:
     return weights / weights.sum()
 
 
+MEASURED = surface_lab.Constants(slope_bias=1.0, scale=0.3, bend=0.02)
+"""What leave-one-family-out chose on three families alike (LOG.md): a slope's error is as large as
+the slopes are."""
 RULES: dict[str, Rule] = {
     "scores02": _scores_alone(0.2),
     "scores05": _scores_alone(0.05),
@@ -220,6 +223,7 @@ RULES: dict[str, Rule] = {
     "pairs05": _pairs_and_scores(0.05),
     "half_pairs02": _pairs_and_scores(0.2, 0.5),
     "veto2": _veto(2.0),
+    "measured2": _posterior(2, MEASURED),
     **{
         f"posterior{longest}": _posterior(longest, surface_lab.Constants()) for longest in (1, 2, 3)
     },

@@ -36,19 +36,27 @@ class Kind:
     """Contexts of the law, in tokens."""
     late: float | None = None
     """Scores count from this share of the run on; None for no scores."""
+    even: bool = False
+    """Whether all windows count alike, rather than by their learning rates."""
 
 
 KINDS = {
     "pairs": Kind(1),
     "contexts of 2": Kind(2),
     "contexts of 3": Kind(3),
-    "pairs, scores from 1/2": Kind(1, 0.5),
-    "contexts of 2, scores from 1/2": Kind(2, 0.5),
-    "contexts of 3, scores from 1/2": Kind(3, 0.5),
-    "contexts of 3, scores from 2/3": Kind(3, 0.67),
-    "contexts of 3, scores from 4/5": Kind(3, 0.8),
+    "pairs, scores": Kind(1, 0.5),
+    "contexts of 2, scores": Kind(2, 0.5),
+    "contexts of 3, scores": Kind(3, 0.5),
+    "pairs, even scores": Kind(1, 0.5, even=True),
+    "contexts of 3, even scores": Kind(3, 0.5, even=True),
+    "contexts of 3, even scores of the last third": Kind(3, 0.67, even=True),
 }
-GRID = {"beta": (0.5, 1.0, 1.5, 2.0), "kappa": (0.5, 1.0, 2.0), "bend": (0.02, 0.05, 0.15)}
+GRID = {
+    "kappa": (1.0, 2.0),
+    "bend": (0.02, 0.05, 0.15),
+    "slope_bias": (0.1, 0.3, 1.0, 2.0),
+    "scale": (0.1, 0.3, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ def surface_of(case: Case, kind: Kind, constants: Constants) -> Surface:
     count = case.mixtures.shape[1]
     law = case.laws[kind.longest]
     values = Values(np.full((1, count), 1 / count), np.array([case.level]))
-    slopes = None if kind.late is None else case.found.late(kind.late).calibrated()
+    slopes = None if kind.late is None else case.found.late(kind.late).calibrated(kind.even)
     return fit(law, slopes, values, constants)
 
 
