@@ -11,21 +11,23 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Two, or one where there is one GPU; a GPU that torch cannot use is an error.
+DEMO_PROCESSES = $$($(BIN)/python -m fastmix_mega.parallel.devices --at-most 2)
 
 .PHONY: demo demo-sft test lint bench soak quality-corpora clean
 
 demo: $(READY)
 	$(BIN)/python -m data_tools.prepare configs/corpora_demo.yaml --output data/demo
-	$(BIN)/fastmix search configs/demo.yaml --nproc 2
+	$(BIN)/fastmix search configs/demo.yaml --nproc $(DEMO_PROCESSES)
 
 # The demo's model, trained on the mixture that the demo found, is what the instructions start from.
 demo-sft: $(READY)
 	test -f runs/demo/mixture.json || $(MAKE) demo
-	test -d runs/demo_base/checkpoints/step_400 || $(BIN)/fastmix train configs/demo.yaml --nproc 2 \
+	test -d runs/demo_base/checkpoints/step_400 || $(BIN)/fastmix train configs/demo.yaml --nproc $(DEMO_PROCESSES) \
 		mixture=runs/demo/mixture.json run_dir=runs/demo_base checkpoint.final=true
 	$(BIN)/python -m data_tools.build_instructions configs/instructions_demo.yaml \
 		--tokenizer data/demo/tokenizer.model --output data/sft
-	$(BIN)/fastmix search configs/demo_sft.yaml --nproc 2
+	$(BIN)/fastmix search configs/demo_sft.yaml --nproc $(DEMO_PROCESSES)
 
 test: lint
 	$(BIN)/python -m pytest
@@ -45,6 +47,7 @@ soak: $(READY)
 	$(BIN)/python -m tests.stress.fault_campaign --kills 50
 	$(BIN)/python -m tests.stress.fuzz --count 10000 --runs 20
 	$(BIN)/python -m tests.stress.fuzz_data --count 6000
+	$(BIN)/python -m tests.stress.clashing_names --runs 5000
 	$(BIN)/python -m tests.stress.soak --minutes 20
 
 # The three families of the judge (research/bigram_regime.md), and the third in many pieces; the second and

@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.timing import Row
+from fastmix_mega.parallel.devices import usable_cores
 
 SHARES = {
     "scale_simulation": 0.0,
@@ -69,7 +70,7 @@ def page(rows: list[Row], missing: list[str], commit: str) -> str:
         "Written by `make bench` (`benchmarks/speed.py`). What the goals mean, and why one is",
         "missed or open: [performance.md](performance.md). Medians with quartiles.",
         "",
-        f"{today}, commit {commit or 'unknown'}; {os.cpu_count()} cores of a {platform.machine()} "
+        f"{today}, commit {commit or 'unknown'}; {usable_cores()} cores of a {platform.machine()} "
         f"machine, load {os.getloadavg()[0]:.0f} at the end; one thread a process; {versions}.",
         "",
         "| goal | what | wanted | measured | |",

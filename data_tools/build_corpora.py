@@ -24,11 +24,21 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_tools.commands import run_command, tool_parser
-from data_tools.copies import CopyIndex
+from data_tools.copies import CopyIndex, exact_words
+from data_tools.ledger import Ledger, folder_output
+from data_tools.outputs import claim, write_if_changed
 from data_tools.schema import read_schema
-from data_tools.texts import Corpus, Document, EditedCorpus, ShuffledCorpus, read_documents
+from data_tools.texts import (
+    Corpus,
+    Document,
+    EditedCorpus,
+    FilesCorpus,
+    ShuffledCorpus,
+    is_installed,
+    list_files,
+    read_documents,
+)
 from fastmix_mega.errors import UserError
-from fastmix_mega.files import write_atomic
 
 
 class CorporaConfig(BaseModel):
@@ -71,7 +81,38 @@ def load_corpora_config(path: Path) -> CorporaConfig:
     return config
 
 
-def build_corpora(config: CorporaConfig, output: Path, base: Path) -> list[Path]:
+def corpora_texts(config: CorporaConfig, output: Path) -> list[Path]:
+    """The JSONL files that `build_corpora` writes: sources, held-out parts, targets, judges."""
+    real = [corpus.name for corpus in config.sources if not isinstance(corpus, ShuffledCorpus)]
+    targets = [corpus.name for corpus in config.targets]
+    targets += ["average"] if config.average_target else []
+    named = {
+        "sources": [corpus.name for corpus in config.sources],
+        "heldout": real,
+        "targets": targets,
+        "judge": targets,
+    }
+    text = output / "text"
+    return [text / folder / f"{name}.jsonl" for folder, names in named.items() for name in names]
+
+
+def corpora_inputs(config: CorporaConfig, base: Path) -> list[Path]:
+    """The user's files that the corpora are read from."""
+    return [
+        path
+        for corpus in (*config.sources, *config.targets)
+        if isinstance(corpus, FilesCorpus) and not is_installed(corpus.root)
+        for _, path in list_files(corpus, base)
+    ]
+
+
+def build_corpora(
+    config: CorporaConfig,
+    output: Path,
+    base: Path,
+    also_read: Sequence[Path] = (),
+    overwrite: bool = False,
+) -> list[Path]:
     """Write the JSONL files below `output`/text.
 
     What an earlier configuration left there is removed, its token files too: a corpus that was
@@ -81,12 +122,33 @@ def build_corpora(config: CorporaConfig, output: Path, base: Path) -> list[Path]
         config: which corpora.
         output: made if it is missing; each file appears whole.
         base: relative folders of the configuration start here.
+        also_read: further files that must not be written, the configuration's own for example.
+        overwrite: replace files that are not ours.
 
     Returns:
         The files written: sources, held-out parts, targets, judges.
+
+    Raises:
+        UserError: for a missing or too small corpus, or a file in the folder that is not ours.
     """
+    ledger, texts = Ledger(output), corpora_texts(config, output)
+    read = [*corpora_inputs(config, base), *also_read]
+    with claim([folder_output(ledger, "text", texts)], read, overwrite):
+        parts = _all_parts(config, base)
+        ledger.add(texts)
+        ledger.remove_others(texts)
+        for path in texts:
+            write_jsonl(path, parts[path.parent.name, path.stem])
+    return texts
+
+
+Parts = dict[tuple[str, str], list[Document]]
+"""By folder and name."""
+
+
+def _all_parts(config: CorporaConfig, base: Path) -> Parts:
     # Case and punctuation count here: code that differs in them is other code.
-    copies = CopyIndex(config.near_copy, str.split)
+    copies = CopyIndex(config.near_copy, exact_words)
     # Targets come first: a document that a source shares with a target belongs to the target.
     targets = {
         corpus.name: _take(corpus, read_documents(corpus, base), config, copies)
@@ -97,15 +159,15 @@ def build_corpora(config: CorporaConfig, output: Path, base: Path) -> list[Path]
         for corpus in config.sources
         if not isinstance(corpus, ShuffledCorpus)
     }
-    searched, judged = {}, {}
+    parts: Parts = {}
     for name, documents in targets.items():
         half = len(documents) // 2
         if half == 0:
             raise UserError(
                 f"target {name} has only {len(documents)} different documents; it needs at least 2"
             )
-        searched[name], judged[name] = documents[:half], documents[half:]
-    training, search_part, judge_part = {}, {}, {}
+        parts["targets", name], parts["judge", name] = documents[:half], documents[half:]
+    searched: dict[str, list[Document]] = {}
     for name, documents in sources.items():
         held = max(1, round(config.heldout * len(documents)))
         if len(documents) < 3:
@@ -113,43 +175,22 @@ def build_corpora(config: CorporaConfig, output: Path, base: Path) -> list[Path]
                 f"corpus {name} has only {len(documents)} different documents; it needs at least 3 "
                 "(copies of what another corpus holds are dropped)"
             )
-        search_part[name], judge_part[name] = documents[:held], documents[held : 2 * held]
-        training[name] = documents[2 * held :]
+        searched[name], parts["heldout", name] = documents[:held], documents[held : 2 * held]
+        parts["sources", name] = documents[2 * held :]
     for corpus in config.sources:
         if isinstance(corpus, ShuffledCorpus):
-            training[corpus.name] = _derive(corpus, training[corpus.of])
+            parts["sources", corpus.name] = _derive(corpus, parts["sources", corpus.of])
     if config.average_target:
         junk = {corpus.name for corpus in config.sources if corpus.junk}
-        searched["average"] = _equal_parts(_without(search_part, junk))
-        judged["average"] = _equal_parts(_without(judge_part, junk))
-    parts = {
-        output / "text" / folder / f"{name}.jsonl": documents
-        for folder, named in (
-            ("sources", training),
-            ("heldout", judge_part),
-            ("targets", searched),
-            ("judge", judged),
-        )
-        for name, documents in named.items()
-    }
-    _remove_others(output, set(parts))
-    for path, documents in parts.items():
-        write_jsonl(path, documents)
-    return list(parts)
-
-
-def _remove_others(output: Path, kept: set[Path]) -> None:
-    for path in sorted((output / "text").glob("*/*.jsonl")):
-        if path in kept:
-            continue
-        for suffix in (".json", ".idx", ".bin", ".bad.jsonl"):
-            (output / path.parent.name / (path.stem + suffix)).unlink(missing_ok=True)
-        path.unlink()
+        judged = {name: parts["heldout", name] for name in sources}
+        parts["targets", "average"] = _equal_parts(_without(searched, junk))
+        parts["judge", "average"] = _equal_parts(_without(judged, junk))
+    return parts
 
 
 def write_jsonl(path: Path, documents: Iterable[Document]) -> None:
     lines = [orjson.dumps({"id": name, "text": text}) + b"\n" for name, text in documents]
-    write_atomic(path, b"".join(lines))
+    write_if_changed(path, b"".join(lines))
 
 
 def _take(
@@ -213,9 +254,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="YAML that names the corpora")
     parser.add_argument("--output", type=Path, required=True, help="folder for text/")
 
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files in the folder that are not ours"
+    )
+
     def work(options: argparse.Namespace) -> None:
         config = load_corpora_config(options.config)
-        build_corpora(config, options.output, options.config.parent)
+        base = options.config.parent
+        build_corpora(config, options.output, base, [options.config], options.overwrite)
 
     return run_command(parser, work, arguments)
 

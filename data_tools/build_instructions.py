@@ -22,11 +22,21 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_tools.commands import run_command, tool_parser
-from data_tools.instructions import Instructions, Pair, WrongAnswers, read_pairs, wrong_pairs
-from data_tools.preprocess import Options, preprocess
+from data_tools.instructions import (
+    Instructions,
+    Pair,
+    WrongAnswers,
+    files_of,
+    read_pairs,
+    wrong_pairs,
+)
+from data_tools.ledger import Ledger, folder_output
+from data_tools.outputs import claim, tokenizer_inputs, write_if_changed
+from data_tools.preprocess import ChatRequest, Options, RunOptions, preprocess
 from data_tools.schema import read_schema
+from data_tools.texts import is_installed, list_files
+from fastmix_mega.data.indexed import manifest_path
 from fastmix_mega.errors import UserError
-from fastmix_mega.files import write_atomic
 
 
 class InstructionsConfig(BaseModel):
@@ -57,14 +67,60 @@ def load_instructions_config(path: Path) -> InstructionsConfig:
     return config
 
 
-def build_instructions(config: InstructionsConfig, output: Path, base: Path) -> list[Path]:
+def instructions_texts(config: InstructionsConfig, output: Path) -> list[Path]:
+    """The JSONL files that `build_instructions` writes: targets, judges, sources."""
+    targets = [target.name for target in config.targets]
+    named = [(folder, name) for name in targets for folder in ("targets", "judge")]
+    named += [("sources", source.name) for source in config.sources]
+    return [output / "text" / folder / f"{name}.jsonl" for folder, name in named]
+
+
+def build_instructions(
+    config: InstructionsConfig,
+    output: Path,
+    base: Path,
+    also_read: Sequence[Path] = (),
+    overwrite: bool = False,
+) -> list[Path]:
     """Write the JSONL files below `output`/text; returns them.
 
     Args:
         config: what to make.
         output: made if it is missing; each file appears whole.
         base: relative folders of the configuration start here.
+        also_read: further files that must not be written, the configuration's own for example.
+        overwrite: replace files that are not ours.
+
+    Raises:
+        UserError: for a source without pairs, or a file in the folder that is not ours.
     """
+    ledger, texts = Ledger(output), instructions_texts(config, output)
+    read = [*_files_read(config, base), *also_read]
+    with claim([folder_output(ledger, "text", texts)], read, overwrite):
+        parts = _all_pairs(config, base)
+        for (_, name), pairs in parts.items():
+            if not pairs:
+                raise UserError(f"{name}: no pair of a question and an answer was found")
+        ledger.add(texts)
+        for path in texts:
+            write_pairs(path, parts[path.parent.name, path.stem])
+    return texts
+
+
+def _files_read(config: InstructionsConfig, base: Path) -> list[Path]:
+    """The user's files among what the sources read."""
+    sources = [*config.sources, *config.targets]
+    named = [files_of(source) for source in sources]
+    return [
+        path
+        for files in named
+        if files is not None and not is_installed(files.root)
+        for _, path in list_files(files, base)
+    ]
+
+
+def _all_pairs(config: InstructionsConfig, base: Path) -> dict[tuple[str, str], list[Pair]]:
+    """By folder and name."""
     asked: set[str] = set()
     parts: dict[tuple[str, str], list[Pair]] = {}
     # Targets come first: a question that a source shares with a target belongs to the target.
@@ -80,14 +136,7 @@ def build_instructions(config: InstructionsConfig, output: Path, base: Path) -> 
             names = (*source.questions, *source.answers)
             given = {name: parts["sources", name] for name in names}
             parts["sources", source.name] = list(wrong_pairs(source, given))
-    written = []
-    for (folder, name), pairs in parts.items():
-        if not pairs:
-            raise UserError(f"{name}: no pair of a question and an answer was found")
-        path = output / "text" / folder / f"{name}.jsonl"
-        write_pairs(path, pairs)
-        written.append(path)
-    return written
+    return parts
 
 
 def _take(source: Instructions, base: Path, asked: set[str]) -> list[Pair]:
@@ -108,7 +157,29 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
         orjson.dumps({"id": pair.identifier, "question": pair.question, "answer": pair.answer})
         for pair in pairs
     ]
-    write_atomic(path, b"".join(line + b"\n" for line in lines))
+    write_if_changed(path, b"".join(line + b"\n" for line in lines))
+
+
+def make_folder(config_path: Path, tokenizer: Path, output: Path, overwrite: bool = False) -> None:
+    """Write the texts and index each, telling how large they are."""
+    config = load_instructions_config(config_path)
+    texts = instructions_texts(config, output)
+    prefixes = [output / path.parent.name / path.stem for path in texts]
+    manifests = [Path(manifest_path(prefix)) for prefix in prefixes]
+    base = config_path.parent
+    ledger = Ledger(output)
+    read = [*tokenizer_inputs(tokenizer), *map(str, [config_path, *_files_read(config, base)])]
+    with claim([folder_output(ledger, "instructions", texts, prefixes)], read, overwrite):
+        ledger.add([*texts, *manifests])
+        build_instructions(config, output, base, [config_path])
+        print(f"{'':>10}  {'pairs':>9}  {'tokens':>9}")
+        settings = Options(
+            chat=ChatRequest(record="question"), run=RunOptions(fresh=True, overwrite=True)
+        )
+        for path, prefix in zip(texts, prefixes, strict=True):
+            pairs, tokens = preprocess([path], tokenizer, prefix, settings)
+            name = path.parent.name
+            print(f"{path.stem:>10}  {pairs:>9,}  {tokens:>9,}  {name}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,16 +187,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="YAML that names the sources and targets")
     parser.add_argument("--tokenizer", type=Path, required=True, help="of the model to train")
     parser.add_argument("--output", type=Path, required=True, help="folder for the result")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files in the folder that are not ours"
+    )
 
     def work(options: argparse.Namespace) -> None:
-        config = load_instructions_config(options.config)
-        texts = build_instructions(config, options.output, options.config.parent)
-        print(f"{'':>10}  {'pairs':>9}  {'tokens':>9}")
-        for path in texts:
-            prefix = options.output / path.parent.name / path.stem
-            settings = Options(mode="sft", record="question", fresh=True)
-            pairs, tokens = preprocess([path], options.tokenizer, prefix, settings)
-            print(f"{path.stem:>10}  {pairs:>9,}  {tokens:>9,}  {path.parent.name}", flush=True)
+        make_folder(options.config, options.tokenizer, options.output, options.overwrite)
 
     return run_command(parser, work, arguments)
 

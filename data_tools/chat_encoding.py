@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.fields import utf8_size
 from data_tools.inputs import InputFile, Unit
 from data_tools.readers import Problem, ReadOptions, read_rows
 from data_tools.records import FIELDS, conversation_of
@@ -118,5 +119,5 @@ class ChatEncoder:
 
 
 def text_size(pieces: Sequence[Piece]) -> int:
-    """Characters."""
-    return sum(len(piece.text) for piece in pieces)
+    """Bytes in UTF-8."""
+    return sum(utf8_size(piece.text) for piece in pieces)

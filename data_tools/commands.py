@@ -61,9 +61,26 @@ def _remedy(error: OSError) -> str:
 
 
 def tool_parser(module: str, description: str) -> argparse.ArgumentParser:
-    """A parser for `python -m data_tools.MODULE`, with the module's docstring as its help."""
+    """A parser for `fastmix data MODULE`, with the module's docstring as its help."""
     return argparse.ArgumentParser(
-        prog=f"python -m data_tools.{module}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=f"fastmix data {module}",
+        description=description.replace("python -m data_tools.", "fastmix data "),
+        formatter_class=_Help,
     )
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a description, and says the default of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        nothing = action.default is None or action.default is False or action.default == []
+        if nothing or action.default is argparse.SUPPRESS or "(default" in text:
+            return text
+        return f"{text} (default: {_shown(action.default)})"
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, tuple):
+        return "/".join(map(str, default))
+    return str(default).replace("%", "%%")

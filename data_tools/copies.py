@@ -1,14 +1,15 @@
 """Which documents repeat another one: whole, in part, or nearly.
 
 Two documents are copies if they share a given part of the smaller one's distinct runs of five
-words, so that an excerpt is found inside a longer text. The comparison is exact; memory is about
-100 bytes per word.
+words, so that an excerpt is found inside a longer text. In scripts without spaces between words a
+character is a word. The comparison is exact; memory is about 100 bytes per word.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,15 @@ from dataclasses import dataclass
 RUN = 5
 """Words in a run; a shorter document is one run."""
 _WORD = re.compile(r"\w+")
+_HIDDEN = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+"""Soft hyphens, joiners and the like: nobody sees them."""
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf"
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\ua980-\ua9df\uaa00-\uaa7f\uf900-\ufaff\uff66-\uff9f"
+    "\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
+)
+"""Letters and marks of Thai, Lao, Tibetan, Myanmar, Khmer, Chinese, Japanese and their like."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,34 @@ class Match:
 
 
 def plain_words(text: str) -> list[str]:
-    """Words in lower case: neither case nor punctuation nor spaces hide a copy."""
-    return [word.lower() for word in _WORD.findall(text)]
+    """Words by which texts are compared: case, punctuation, spaces and forms of Unicode hide none.
+
+    A text without a letter or digit is cut into its characters.
+    """
+    plain = text.casefold() if text.isascii() else _plain(text)
+    found = _cut(plain, _WORD.findall(plain))
+    return found or [character for character in plain if not character.isspace()]
+
+
+def exact_words(text: str) -> list[str]:
+    """As `plain_words`, but case and punctuation count: code that differs in them is other code."""
+    if text.isascii():
+        return text.split()
+    plain = unicodedata.normalize("NFC", text)
+    return _cut(plain, plain.split())
+
+
+def _plain(text: str) -> str:
+    # Some letters fold into others that have a composed form, and the other way round.
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return _HIDDEN.sub("", unicodedata.normalize("NFKC", folded))
+
+
+def _cut(text: str, words: list[str]) -> list[str]:
+    """The words, cut into characters where their script has no spaces."""
+    if text.isascii() or not _UNSPACED.search(text):
+        return words
+    return [part for word in words for part in _UNSPACED.sub(r" \g<0> ", word).split()]
 
 
 class CopyIndex:

@@ -1,22 +1,31 @@
 """Which files a user means, of which kind they are, and into which units of work they are cut.
 
 A unit is what one worker does in one go and what a resumed run does not do again: a byte range of a
-plain file, a row group of a Parquet file, or a whole compressed file or Arrow file.
+plain file, a row group of a Parquet file, or a whole file of any other kind.
 """
 
 from __future__ import annotations
 
+import filecmp
 import glob
+import hashlib
 import json
+import stat
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO
 
+from data_tools.compression import open_decoded_start
+from data_tools.outputs import identify
+from data_tools.pipes import STANDARD_INPUT, Spooled, is_pipe
 from fastmix_mega.data import remote
 from fastmix_mega.errors import UserError
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
+LINES = ("jsonl", "text")
+"""Kinds of which a line is a document."""
 KINDS = {
     ".jsonl": "jsonl",
     ".json": "jsonl",
@@ -25,10 +34,16 @@ KINDS = {
     ".text": "text",
     ".parquet": "parquet",
     ".arrow": "arrow",
+    ".feather": "arrow",
+    ".csv": "csv",
+    ".tsv": "tsv",
 }
 SMALLEST_RANGE, LARGEST_RANGE = 1 << 20, 256 << 20
 """Bytes. A plain file is cut so that a large input has about a thousand units."""
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+ENDS = 1 << 16
+"""Bytes at either end of a file that tell it from another of the same name and size."""
 BUFFER = 1 << 20
 """Bytes. With Python's own 8 KB most lines of real text take several reads."""
 
@@ -39,12 +54,18 @@ class InputFile:
 
     path: str
     kind: str
-    """jsonl, text, parquet or arrow."""
+    """jsonl, array (one JSON array), text, csv, tsv, parquet or arrow."""
     compression: str | None
     size: int
     """Bytes on disk."""
     modified: int
-    """Nanoseconds (in object storage a hash); with the size it tells a changed file."""
+    """Nanoseconds (a hash for objects and pipes); with the size it tells a changed file."""
+    name: str = ""
+    """What the user calls it, where that is not the path."""
+
+    @property
+    def shown(self) -> str:
+        return self.name or self.path
 
     def source(self) -> str | BinaryIO:
         """What libraries open: the path, or the object's open file."""
@@ -71,10 +92,21 @@ class Unit:
     """Bytes on disk, for the progress line."""
 
 
-def list_inputs(names: Sequence[str | Path], list_file: Path | None = None) -> list[InputFile]:
+def list_inputs(
+    names: Sequence[str | Path],
+    list_file: Path | None = None,
+    pipes: Spooled | None = None,
+    copies: bool = False,
+) -> list[InputFile]:
     """Expand files, globs, Hugging Face folders and a list file, in the order given.
 
     What a glob finds is sorted by name.
+
+    Args:
+        names: what the user wrote.
+        list_file: names further inputs, one a line.
+        pipes: where standard input and named pipes are copied to; without it they are refused.
+        copies: whether files of the same content may be given.
 
     Raises:
         UserError: for what is missing, of unknown kind, or given twice.
@@ -86,36 +118,99 @@ def list_inputs(names: Sequence[str | Path], list_file: Path | None = None) -> l
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read the list {list_file}: {error}") from None
         wanted += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    found = [file for name in wanted for file in _expand(name)]
+    found = [file for name in wanted for file in _expand(name, pipes)]
     if not found:
         raise UserError("no input: name files, globs or folders, or give --files-from LIST")
+    require_once(found, copies)
+    return [_look_inside(file) for file in found]
+
+
+def require_once(files: Sequence[InputFile], copies: bool = False) -> None:
+    """UserError if two files are one, or hold the same bytes and `copies` are not allowed."""
     seen: set[str] = set()
-    for file in found:
+    for file in files:
         if file.path in seen:
-            raise UserError(f"{file.path} is given twice; its documents would count twice")
+            raise UserError(f"{file.shown} is given twice; its documents would count twice")
         seen.add(file.path)
-    return found
+    for later, first in identify(file.path for file in files).items():
+        raise UserError(f"{later} and {first} are one file; its documents would count twice")
+    if copies:
+        return
+    sizes: dict[int, list[InputFile]] = {}
+    for file in files:
+        if file.size and not remote.is_remote(file.path):
+            same = sizes.setdefault(file.size, [])
+            twin = next((f for f in same if filecmp.cmp(f.path, file.path, shallow=False)), None)
+            if twin is not None:
+                raise UserError(
+                    f"{file.shown} holds the same bytes as {twin.shown}; its documents would count "
+                    "twice (--allow-copies if that is meant)"
+                )
+            same.append(file)
 
 
-def _expand(name: str) -> Iterator[InputFile]:
+def _expand(name: str, pipes: Spooled | None) -> Iterator[InputFile]:
     if remote.is_remote(name):
         yield from _expand_remote(name)
         return
     path = Path(name)
-    if path.is_dir():
+    if name == STANDARD_INPUT or is_pipe(path):
+        yield _spooled(name, pipes)
+    elif path.is_dir():
         yield from _saved_dataset(path)
     elif path.exists():
         yield _describe(path)
     elif glob.has_magic(name):
-        matches = sorted(glob.glob(name, recursive=True))
-        if not matches:
-            raise UserError(f"nothing matches {name}")
-        for match in matches:
-            if Path(match).is_dir():
-                raise UserError(f"{match} (from {name}) is a folder; give a pattern for its files")
-            yield _describe(Path(match))
+        yield from _matching(name)
     else:
         raise UserError(f"{name} does not exist")
+
+
+def _matching(pattern: str) -> Iterator[InputFile]:
+    matches = sorted(glob.glob(pattern, recursive=True))
+    if not matches:
+        raise UserError(f"nothing matches {pattern}")
+    for match in matches:
+        if Path(match).is_dir():
+            raise UserError(f"{match} (from {pattern}) is a folder; give a pattern for its files")
+        if is_pipe(Path(match)):
+            raise UserError(f"{match} (from {pattern}) is a pipe; name it by itself")
+        if _is_our_report(Path(match)):
+            print(f"{match}: left out, a tool of ours has written it", file=sys.stderr)
+        else:
+            yield _describe(Path(match))
+
+
+def _is_our_report(path: Path) -> bool:
+    """Whether a file that a pattern found is a manifest or a list that our tools write."""
+    if path.name.endswith(".origins.parquet"):
+        return True
+    fields = {
+        ".manifest.json": (b'"fastmix-tokens/',),
+        ".json": (b'"fastmix-tokens/',),
+        ".bad.jsonl": (b'{"file":', b'"line":', b'"reason":'),
+        ".removed.jsonl": (b'{"source":', b'"target":', b'"share":'),
+    }
+    needed = next((marks for end, marks in fields.items() if path.name.endswith(end)), None)
+    if needed is None:
+        return False
+    with path.open("rb") as file:
+        start = file.readline(1 << 20) if path.suffix == ".jsonl" else file.read(4096)
+    return start.startswith(b"{") and all(mark in start for mark in needed)
+
+
+def _spooled(name: str, pipes: Spooled | None) -> InputFile:
+    if pipes is None:
+        raise UserError(f"{name}: this tool reads no pipes; write the text to a file")
+    path, digest = pipes.copy(name)
+    start = path.open("rb").read(6)
+    marks = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+    compression = next((kind for mark, kind in marks.items() if start.startswith(mark)), None)
+    suffixes = [suffix for suffix in PurePath(name).suffixes if suffix.lower() in KINDS]
+    kind = KINDS[suffixes[-1].lower()] if suffixes else pipes.kind
+    # Named by its content: the same text piped again goes on with an unfinished run.
+    modified = int(digest[:14], 16)
+    return InputFile(str(path), kind, compression, path.stat().st_size, modified, name)
 
 
 def _expand_remote(url: str) -> Iterator[InputFile]:
@@ -131,7 +226,30 @@ def _expand_remote(url: str) -> Iterator[InputFile]:
 
 def _describe(path: Path) -> InputFile:
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} is a device, not a file; pipe its text and name -")
     return InputFile(str(path), *_kind(path), status.st_size, status.st_mtime_ns)
+
+
+def _look_inside(file: InputFile) -> InputFile:
+    """Correct the kind by the first bytes: a JSON array is not JSON lines.
+
+    Raises:
+        UserError: for a compressed file of no bytes, and for UTF-16.
+    """
+    if file.compression and not file.size:
+        raise UserError(f"{file.shown} is empty: not even the start of a compressed file")
+    if file.kind in ("parquet", "arrow"):
+        return file
+    try:
+        start = open_decoded_start(file.source(), file.compression)
+    except (OSError, EOFError, ValueError):
+        # Whoever reads the file says what is wrong with it.
+        return file
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{file.shown} is UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8")
+    is_array = start.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[")
+    return replace(file, kind="array") if file.kind == "jsonl" and is_array else file
 
 
 def _kind(path: PurePath) -> tuple[str, str | None]:
@@ -196,7 +314,7 @@ def cut_into_units(files: Sequence[InputFile], text_unit: str) -> list[Unit]:
         whole_text = file.kind == "text" and text_unit == "file"
         if file.kind == "parquet":
             units.extend(_row_groups(number, file))
-        elif file.compression or file.kind == "arrow" or whole_text:
+        elif file.compression or file.kind not in LINES or whole_text:
             units.append(Unit(number, 0, file.size, file.size))
         else:
             for start in range(0, file.size, length):
@@ -212,7 +330,7 @@ def _row_groups(number: int, file: InputFile) -> Iterator[Unit]:
     try:
         metadata = pyarrow.parquet.read_metadata(file.source())
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{file.path} is not a Parquet file: {_one_line(error)}") from None
+        raise UserError(f"{file.shown} is not a Parquet file: {_one_line(error)}") from None
     groups = metadata.num_row_groups
     for group in range(groups):
         yield Unit(number, group, group + 1, file.size // groups)
@@ -222,6 +340,26 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
+def mark_inputs(files: Sequence[InputFile]) -> list[list[Any]]:
+    """By what the same inputs are known again: names, sizes, and a digest of both ends.
+
+    Neither folders nor times count, so that the same data gives the same manifest everywhere.
+    """
+    return [[PurePath(file.shown).name, file.size, _mark(file)] for file in files]
+
+
+def _mark(file: InputFile) -> str:
+    if file.name or remote.is_remote(file.path):
+        return str(file.modified)
+    digest = hashlib.sha256()
+    with file.open() as stream:
+        digest.update(stream.read(ENDS))
+        if file.size > ENDS:
+            stream.seek(max(ENDS, file.size - ENDS))
+            digest.update(stream.read(ENDS))
+    return digest.hexdigest()
+
+
 def describe_inputs(files: Sequence[InputFile]) -> list[dict[str, Any]]:
-    """Plain data, for the plan."""
-    return [asdict(file) for file in files]
+    """Plain data, for the plan; a pipe's copy has another path every time."""
+    return [asdict(replace(file, path=file.shown)) for file in files]

@@ -118,19 +118,27 @@ def read_pairs(source: Instructions, base: Path) -> Iterator[Pair]:
     if isinstance(source, SectionQuestions):
         documents = read_documents(MetadataCorpus(name=source.name, kind="metadata"), base)
         return _of_documents(documents, _sections)
-    files = FilesCorpus(
-        name=source.name,
-        kind="files",
-        root=source.root,
-        patterns=source.patterns,
-        exclude=source.exclude,
-    )
+    files = files_of(source)
+    assert files is not None
     makers: dict[str, Callable[[str], Iterator[tuple[str, str]]]] = {
         "docstring_questions": _docstrings,
         "signature_questions": _signatures,
         "completion_questions": _completions,
     }
     return _of_documents(read_documents(files, base), makers[source.kind])
+
+
+def files_of(source: Instructions) -> FilesCorpus | None:
+    """The files that a source reads, if it reads any of its own."""
+    if not isinstance(source, _FromFiles):
+        return None
+    return FilesCorpus(
+        name=source.name,
+        kind="files",
+        root=source.root,
+        patterns=source.patterns,
+        exclude=source.exclude,
+    )
 
 
 def wrong_pairs(source: WrongAnswers, pairs: Mapping[str, Sequence[Pair]]) -> Iterator[Pair]:

@@ -7,7 +7,8 @@ an interrupted run can be started again without harm. Afterwards the folder hold
 
     tokenizer.model, sources/, targets/, judge/, heldout/ (token files), text/ (JSONL)
 
-and `prepared`: what it was made from, and its parts.
+and `prepared`: what it was made from, and its parts. Only files that `made_by_fastmix.json` lists
+are replaced or removed.
 """
 
 from __future__ import annotations
@@ -19,42 +20,62 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import data_tools
-from data_tools.build_corpora import CorporaConfig, build_corpora, load_corpora_config
+from data_tools.build_corpora import (
+    CorporaConfig,
+    build_corpora,
+    corpora_inputs,
+    corpora_texts,
+    load_corpora_config,
+)
 from data_tools.commands import run_command, tool_parser
-from data_tools.preprocess import Options, preprocess
+from data_tools.ledger import Ledger, folder_output
+from data_tools.outputs import claim
+from data_tools.preprocess import Options, RunOptions, preprocess
 from data_tools.texts import FilesCorpus, is_installed, list_files
 from data_tools.train_tokenizer import Training, train_tokenizer
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed import IndexedTokens, manifest_path
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic
 
 
-def prepare(config_path: Path, output: Path) -> None:
-    """Make the folder, unless it is whole and the same configuration, code and files made it."""
+def prepare(config_path: Path, output: Path, overwrite: bool = False) -> None:
+    """Make the folder, unless it is whole and the same configuration, code and files made it.
+
+    Raises:
+        UserError: for a mistake in the configuration, or a file in the folder that is not ours;
+            `overwrite` replaces such a file, but no input.
+    """
     config = load_corpora_config(config_path)
-    finished = output / "prepared"
     fingerprint = _fingerprint(config, config_path)
     if _is_whole(output, fingerprint):
         print(f"{output} is ready (delete it to build it anew)")
         return
-    finished.unlink(missing_ok=True)
-    print("reading text, dropping copies ...", flush=True)
-    texts = build_corpora(config, output, config_path.parent)
-    sources = [output / "text" / "sources" / f"{corpus.name}.jsonl" for corpus in config.sources]
-    print("training the tokenizer ...", flush=True)
-    tokenizer = output / "tokenizer.model"
-    # The documents lie in random order: the start of each file is a sample.
-    training = Training(config.vocab_size, per_source=400_000, spread=False)
-    train_tokenizer(sources, tokenizer, training)
-    print(f"{'':>10}  {'documents':>9}  {'tokens':>9}")
-    parts = []
-    for path in texts:
-        part = f"{path.parent.name}/{path.stem}"
-        documents, tokens = preprocess([path], tokenizer, output / part, Options(fresh=True))
-        print(f"{path.stem:>10}  {documents:>9,}  {tokens:>9,}  {path.parent.name}", flush=True)
-        parts.append(part)
-    write_atomic(finished, "\n".join([fingerprint, *parts]) + "\n")
+    texts = corpora_texts(config, output)
+    tokenizer, finished = output / "tokenizer.model", output / "prepared"
+    prefixes = [output / path.parent.name / path.stem for path in texts]
+    ledger = Ledger(output)
+    written = folder_output(ledger, "prepared", [*texts, tokenizer, finished], prefixes)
+    with claim([written], [config_path, *corpora_inputs(config, config_path.parent)], overwrite):
+        manifests = [Path(manifest_path(prefix)) for prefix in prefixes]
+        ledger.add([*texts, tokenizer, finished, *manifests])
+        finished.unlink(missing_ok=True)
+        print("reading text, dropping copies ...", flush=True)
+        build_corpora(config, output, config_path.parent)
+        print("training the tokenizer ...", flush=True)
+        sources = [output / "text" / "sources" / f"{c.name}.jsonl" for c in config.sources]
+        # The documents lie in random order: the start of each file is a sample.
+        training = Training(config.vocab_size, per_source=400_000, spread=False)
+        train_tokenizer(sources, tokenizer, training, overwrite=True)
+        print(f"{'':>10}  {'documents':>9}  {'tokens':>9}")
+        settings = Options(run=RunOptions(fresh=True, overwrite=True))
+        parts = []
+        for path, prefix in zip(texts, prefixes, strict=True):
+            documents, tokens = preprocess([path], tokenizer, prefix, settings)
+            name = path.parent.name
+            print(f"{path.stem:>10}  {documents:>9,}  {tokens:>9,}  {name}", flush=True)
+            parts.append(f"{name}/{path.stem}")
+        write_atomic(finished, "\n".join([fingerprint, *parts]) + "\n")
 
 
 def _is_whole(output: Path, fingerprint: str) -> bool:
@@ -95,9 +116,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = tool_parser("prepare", __doc__ or "")
     parser.add_argument("config", type=Path, help="YAML that names the corpora")
     parser.add_argument("--output", type=Path, required=True, help="folder for the result")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files in the folder that are not ours"
+    )
 
     def work(options: argparse.Namespace) -> None:
-        prepare(options.config, options.output)
+        prepare(options.config, options.output, options.overwrite)
 
     return run_command(parser, work, arguments)
 

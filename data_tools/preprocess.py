@@ -3,12 +3,17 @@
     python -m data_tools.preprocess 'corpus/*.jsonl.zst' --tokenizer tokenizer.model \
         --output-prefix out/web --workers 8
 
-reads JSONL, plain text (.gz, .zst, .bz2, .xz too), Parquet and folders of Hugging Face datasets,
-and writes out/web.bin, out/web.idx (megatron-core reads them) and out/web.json: documents, tokens,
-tokenizer and checksums. The end-of-document token follows every document.
+reads JSONL, JSON arrays, plain text and CSV (.gz, .zst, .bz2, .xz too), Parquet, Arrow, folders of
+Hugging Face datasets, and standard input, called -. It writes out/web.bin and out/web.idx, which
+megatron-core reads, and out/web.manifest.json: documents, tokens, tokenizer and checksums. The
+end-of-document token follows every document.
 
 Bad lines (broken JSON, wrong type, not UTF-8, empty, too long) go to out/web.bad.jsonl with file,
-line and reason, and more than --max-bad of them end the run; none is dropped in silence.
+line and reason. More than --max-bad of them end the run, and so does a file that is mostly bad.
+None is dropped in silence.
+
+No file that was there before is changed: an output that is an input, or that is there already and
+was not made by the same command, is an error. --overwrite replaces finished files, never an input.
 
 The work is cut into units. What is finished lies in out/web.parts/; a run that was killed goes on
 from there when the same command is given again, and the result is the same byte for byte, whatever
@@ -27,58 +32,84 @@ too; a difference ends the run.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from data_tools.bad_lines import BadLimits, BadLines
 from data_tools.chat_encoding import ChatOptions
 from data_tools.commands import run_command, tool_parser
-from data_tools.encoding import EncodeJob, make_encoder
+from data_tools.encoding import (
+    EncodeJob,
+    EncodeSettings,
+    TokenOptions,
+    make_encoder,
+    part_layout,
+)
 from data_tools.fast_encoding import BACKENDS
-from data_tools.inputs import InputFile, Unit, cut_into_units, describe_inputs, list_inputs
+from data_tools.inputs import InputFile, cut_into_units, describe_inputs, list_inputs, mark_inputs
 from data_tools.joining import join
-from data_tools.parts import Marker, PartsFolder
+from data_tools.long_texts import default_largest
+from data_tools.origins import write_origins
+from data_tools.outputs import claim, recipe_of, token_output, tokenizer_inputs
+from data_tools.parts import Marker, PartLayout, PartsFolder, parts_path, read_plan
+from data_tools.pipes import spool_pipes
 from data_tools.progress import Progress
-from data_tools.readers import ReadOptions, lines_before
+from data_tools.readers import ReadOptions
 from data_tools.records import SHAPES, shape_of
+from data_tools.selection import Selection, choose
 from data_tools.templates import load_template
 from data_tools.workers import run_units
 from fastmix_mega import __version__
-from fastmix_mega.data.indexed import read_manifest, token_dtype
+from fastmix_mega.data.indexed import Manifest, read_manifest
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
-from fastmix_mega.files import write_atomic
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """How conversations are read and written."""
+
+    template: str = "plain"
+    """`plain`, `raw`, `hf`, or a file."""
+    record: str = "auto"
+    """The shape of conversations, where a file's first row shall not decide."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not decide the tokens of a prefix."""
+
+    workers: int = 1
+    fresh: bool = False
+    """Throw away what an unfinished run left."""
+    overwrite: bool = False
+    """Replace finished files of another run."""
+    allow_copies: bool = False
+    """Read files of the same content."""
+    origins: bool = False
+    """Write where each document came from."""
+    pipe_kind: str = "jsonl"
+    """What standard input holds."""
+    quiet: bool = True
+    """Show no progress."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a prefix is made; all but the workers and `fresh` decide what is in it."""
+    """How a prefix is made; all but `bad` and `run` decide what is in it."""
 
     read: ReadOptions = field(default_factory=ReadOptions)
-    eod: str | None = None
-    """The token that ends a document, where the tokenizer's own is not meant."""
-    bos: bool = False
-    """Whether the tokenizer's first token starts every document."""
-    max_bad: int = 0
-    """Bad lines to tolerate."""
+    tokens: TokenOptions = field(default_factory=TokenOptions)
+    chat: ChatRequest | None = None
+    """None for text."""
+    selection: Selection = field(default_factory=Selection)
     task: tuple[int, int] = (1, 1)
     """This share, from 1, of how many."""
-    backend: str = "library"
-    """What encodes: the tokenizer's own `library`, or `gigatoken`."""
-    mode: str = "text"
-    """`text`, or `sft` for conversations."""
-    template: str = "plain"
-    """Of conversations: `plain`, `raw`, `hf`, or a file."""
-    record: str = "auto"
-    """The shape of conversations, where a file's first row shall not decide."""
-    workers: int = 1
-    fresh: bool = False
-    """Throw away what an earlier run left."""
-    quiet: bool = True
-    """Show no progress."""
+    bad: BadLimits = field(default_factory=BadLimits)
+    run: RunOptions = field(default_factory=RunOptions)
 
 
 def preprocess(
@@ -91,7 +122,7 @@ def preprocess(
     """Tokenize inputs in order into one prefix.
 
     Args:
-        inputs: files, globs, folders of Hugging Face datasets.
+        inputs: files, globs, folders of Hugging Face datasets, `-` for standard input.
         tokenizer_path: a sentencepiece model or a tokenizer.json.
         output_prefix: without .bin/.idx.
         options: all the rest; by default those of `Options`.
@@ -101,62 +132,181 @@ def preprocess(
         Documents and tokens written.
 
     Raises:
-        UserError: for a missing file, a broken tokenizer, or too many bad lines.
+        UserError: for a missing file, a broken tokenizer, too many bad lines, or an output that
+            would replace an input or a file that is not ours.
         ToolError: if a worker dies.
     """
     options = options or Options()
-    tokenizer = Tokenizer(tokenizer_path, options.eod)
-    if options.bos and tokenizer.bos is None:
-        raise UserError(f"--bos: {tokenizer_path} names no token that starts a document")
-    dtype = token_dtype(tokenizer.vocab_size)
-    files = list_inputs(inputs, list_file)
-    chat = _chat_options(files, options)
-    template = None if chat is None else load_template(chat.template, tokenizer).name
-    masked = chat is not None
-    units = cut_into_units(files, options.read.text_unit)
-    wanted = _share(len(units), options.task)
-    output_prefix.parent.mkdir(parents=True, exist_ok=True)
-    parts = PartsFolder(
-        output_prefix, _plan(files, tokenizer, options, chat, template), options.fresh
-    )
-    job = EncodeJob(
-        files,
-        units,
-        parts.path,
-        tokenizer_path,
-        options.read,
-        options.eod,
-        options.bos,
-        options.max_bad,
-        tokenizer.vocab_size,
-        options.backend,
-        chat,
-    )
-    markers = parts.finished(len(units), dtype, masked)
-    _run(job, wanted, markers, options)
-    _report_bad_lines(job, [markers[number] for number in wanted], output_prefix)
-    ordered = [markers[number] for number in wanted]
-    manifest = {
-        "tokenizer_sha256": tokenizer.sha256,
-        "vocab_size": tokenizer.vocab_size,
-        "eod": tokenizer.eod,
-        "made_by": {
-            "program": f"fastmix-mega {__version__}",
-            "inputs": [Path(file.path).name for file in files],
-            **(
-                {"text_key": options.read.text_key}
-                if chat is None
-                else {"records": list(chat.shapes)}
-            ),
-            "backend": options.backend,
-            "text_bytes": sum(marker.text_bytes for marker in ordered),
-            "bad_lines": sum(len(marker.problems) for marker in ordered),
-        },
-    }
-    pieces = parts.pieces(ordered, dtype, masked)
-    made = join(output_prefix, dtype, pieces, manifest, masked=masked, template=template)
-    parts.remove()
+    with spool_pipes(output_prefix.parent, options.run.pipe_kind) as pipes:
+        files = list_inputs(inputs, list_file, pipes, options.run.allow_copies)
+        run = _Run(files, tokenizer_path, output_prefix, options)
+        given = [] if list_file is None else [list_file]
+        with run.claim_outputs(given):
+            made = run.make()
     return made.documents, made.tokens
+
+
+class _Run:
+    """Everything about one run that is known before a document is read."""
+
+    def __init__(
+        self, files: list[InputFile], tokenizer_path: Path, prefix: Path, options: Options
+    ) -> None:
+        self.files, self.prefix, self.options = files, prefix, options
+        self.tokenizer_path = tokenizer_path
+        self.tokenizer = Tokenizer(tokenizer_path, options.tokens.eod)
+        if options.tokens.bos and self.tokenizer.bos is None:
+            raise UserError(f"--bos: {tokenizer_path} names no token that starts a document")
+        _require_possible(options)
+        chat = _chat_options(files, options)
+        self.settings = EncodeSettings(options.read, options.tokens, chat, options.selection)
+        self.template = None if chat is None else load_template(chat.template, self.tokenizer).name
+        self.layout: PartLayout = part_layout(self.tokenizer, self.settings)
+        self.units = cut_into_units(files, options.read.text_unit)
+        self.wanted = _share(len(self.units), options.task)
+        self.plan = self._plan()
+        self.recipe = recipe_of(**{**self.plan, "inputs": mark_inputs(files)})
+
+    def _plan(self) -> dict[str, Any]:
+        chat = self.settings.chat
+        chats = {} if chat is None else {"template": self.template, "records": list(chat.shapes)}
+        return {
+            "format": 2,
+            "inputs": describe_inputs(self.files),
+            "tokenizer": self.tokenizer.sha256,
+            "reading": asdict(self.settings.read),
+            "tokens": {**asdict(self.options.tokens), "eod": self.tokenizer.eod},
+            "selection": asdict(self.options.selection),
+            "task": list(self.options.task),
+            **chats,
+        }
+
+    def claim_outputs(self, list_files: Sequence[Path]) -> Any:
+        """Hold the output's lock; nothing that is in use or not ours is written."""
+        folder = parts_path(self.prefix)
+        is_ours = recipe_of(plan=read_plan(self.prefix)) == recipe_of(plan=self.plan)
+        begun = [self.recipe] if is_ours else []
+        output = token_output(self.prefix, self.recipe, folder, begun)
+        template = [] if self.options.chat is None else [self.options.chat.template]
+        read = [file.path for file in self.files]
+        beside = tokenizer_inputs(self.tokenizer_path)
+        return claim([output], [*read, *list_files, *template, *beside], self.options.run.overwrite)
+
+    def make(self) -> Manifest:
+        """Encode every unit that is missing, and join them."""
+        options = self.options
+        self.prefix.parent.mkdir(parents=True, exist_ok=True)
+        parts = PartsFolder(self.prefix, self.plan, options.run.fresh)
+        bad = BadLines(self.files, self.units, self.wanted, options.bad)
+        markers = self._encode(parts, bad)
+        ordered, suffix = [markers[number] for number in self.wanted], "part"
+        if options.selection.max_tokens is not None:
+            ordered = choose(parts, ordered, self.layout, options.selection.max_tokens)
+            suffix = "chosen"
+        if not any(marker.documents for marker in ordered):
+            self._allow_nothing(parts)
+        bad.write(Path(f"{self.prefix}.bad.jsonl"))
+        paths = [(marker, parts.part(marker.unit, suffix)) for marker in ordered]
+        if options.run.origins:
+            write_origins(self.prefix, (self.files, self.units), paths, self.layout)
+        else:
+            Path(f"{self.prefix}.origins.parquet").unlink(missing_ok=True)
+        made = join(
+            self.prefix,
+            self.layout.dtype,
+            parts.pieces(ordered, self.layout, suffix),
+            self._manifest(ordered, bad),
+            masked=self.layout.masked,
+            template=self.template,
+        )
+        parts.remove()
+        return made
+
+    def _encode(self, parts: PartsFolder, bad: BadLines) -> dict[int, Marker]:
+        """The markers of all units; the parts that are missing are made."""
+        job = EncodeJob(
+            self.files,
+            self.units,
+            parts.path,
+            self.tokenizer_path,
+            self.settings,
+            self.options.bad.max_bad,
+        )
+        markers = parts.finished(len(self.units), self.layout)
+        weights = [self.units[number].weight for number in self.wanted]
+        progress = Progress(sum(weights), self.options.run.quiet)
+        for number in self.wanted:
+            if number in markers:
+                progress.skip(self.units[number].weight)
+                bad.add(markers[number])
+        missing = [number for number in self.wanted if number not in markers]
+        workers = self.options.run.workers
+        try:
+            for marker in run_units(make_encoder, job, missing, workers, progress.add):
+                markers[marker.unit] = marker
+                progress.add(tokens=marker.tokens, bad=len(marker.counts.problems))
+                bad.add(marker)
+        finally:
+            progress.close()
+        return markers
+
+    def _allow_nothing(self, parts: PartsFolder) -> None:
+        if self.options.bad.allow_empty or self.options.task != (1, 1):
+            return
+        parts.remove()
+        names = ", ".join(file.shown for file in self.files[:3])
+        more = f" and {len(self.files) - 3} more" if len(self.files) > 3 else ""
+        raise UserError(
+            f"{names}{more}: no document to write; --allow-empty makes a prefix without any"
+        )
+
+    def _manifest(self, markers: Sequence[Marker], bad: BadLines) -> dict[str, Any]:
+        chat, options = self.settings.chat, self.options
+        made_by: dict[str, Any] = {
+            "program": f"fastmix-mega {__version__}",
+            "recipe": self.recipe,
+            "inputs": [Path(file.shown).name for file in self.files],
+        }
+        if chat is not None:
+            made_by["records"] = list(chat.shapes)
+        else:
+            keys = options.read.text_keys
+            made_by["text_key"] = keys[0] if len(keys) == 1 else list(keys)
+        made_by["backend"] = options.tokens.backend
+        made_by["text_bytes"] = sum(marker.counts.text_bytes for marker in markers)
+        made_by["bad_lines"] = bad.total
+        if bad.total:
+            made_by["bad_lines_by_file"] = bad.by_file()
+        made_by["blank_lines"] = sum(marker.counts.blank for marker in markers)
+        made_by["empty_files"] = self._empty_files(markers)
+        if not options.selection.is_all:
+            left_out = sum(marker.counts.left_out for marker in markers)
+            made_by["selection"] = {**asdict(options.selection), "left_out": left_out}
+        if options.task != (1, 1):
+            made_by["task"] = list(options.task)
+        return {
+            "tokenizer_sha256": self.tokenizer.sha256,
+            "vocab_size": self.tokenizer.vocab_size,
+            "eod": self.tokenizer.eod,
+            "bos": self.tokenizer.bos if options.tokens.bos else None,
+            "made_by": made_by,
+        }
+
+    def _empty_files(self, markers: Sequence[Marker]) -> list[str]:
+        """Inputs of which nothing at all was read; of a share of a run none is known."""
+        if self.options.task != (1, 1):
+            return []
+        read = {
+            self.units[marker.unit].file
+            for marker in markers
+            if marker.counts.lines > marker.counts.blank
+        }
+        return [file.shown for place, file in enumerate(self.files) if place not in read]
+
+
+def _require_possible(options: Options) -> None:
+    if options.selection.max_tokens is not None and options.task != (1, 1):
+        raise UserError("--max-tokens counts over all shares; leave out --task, or use --sample")
 
 
 def _share(count: int, task: tuple[int, int]) -> range:
@@ -166,105 +316,58 @@ def _share(count: int, task: tuple[int, int]) -> range:
 
 
 def _chat_options(files: Sequence[InputFile], options: Options) -> ChatOptions | None:
-    if options.mode == "text":
+    if options.chat is None:
         return None
-    if options.backend != "library":
-        raise UserError(f"--backend {options.backend} is for text; leave it out with --mode sft")
-    if options.record == "auto":
+    if options.tokens.backend != "library":
+        backend = options.tokens.backend
+        raise UserError(f"--backend {backend} is for text; leave it out with --mode sft")
+    if options.chat.record == "auto":
         shapes = [shape_of(file, options.read) for file in files]
     else:
-        text = next((file.path for file in files if file.kind == "text"), None)
+        text = next((file.shown for file in files if file.kind == "text"), None)
         if text is not None:
             raise UserError(f"{text} is plain text; conversations come as JSONL or Parquet")
-        shapes = [options.record for _ in files]
-    return ChatOptions(options.template, tuple(shapes))
+        shapes = [options.chat.record for _ in files]
+    return ChatOptions(options.chat.template, tuple(shapes))
 
 
-def _plan(
-    files: Sequence[InputFile],
-    tokenizer: Tokenizer,
-    options: Options,
-    chat: ChatOptions | None,
-    template: str | None,
-) -> dict[str, Any]:
-    conversations = {} if chat is None else {"template": template, "records": list(chat.shapes)}
-    return {
-        "format": 1,
-        "inputs": describe_inputs(files),
-        "tokenizer": tokenizer.sha256,
-        "reading": asdict(options.read),
-        "eod": tokenizer.eod,
-        "bos": options.bos,
-        "backend": options.backend,
-        "task": list(options.task),
-        **conversations,
-    }
-
-
-def _run(job: EncodeJob, wanted: range, markers: dict[int, Marker], options: Options) -> None:
-    """Make the parts that are missing, into `markers`."""
-    progress = Progress(sum(job.units[number].weight for number in wanted), options.quiet)
-    bad = 0
-    for number in wanted:
-        if number in markers:
-            progress.skip(job.units[number].weight)
-            bad += len(markers[number].problems)
-    _require_few(job, markers, wanted, bad)
-    missing = [number for number in wanted if number not in markers]
-    try:
-        for marker in run_units(make_encoder, job, missing, options.workers, progress.add):
-            markers[marker.unit] = marker
-            bad += len(marker.problems)
-            progress.add(tokens=marker.tokens, bad=len(marker.problems))
-            _require_few(job, markers, wanted, bad)
-    finally:
-        progress.close()
-
-
-def _require_few(job: EncodeJob, markers: dict[int, Marker], wanted: range, bad: int) -> None:
-    if bad <= job.max_bad:
-        return
-    found = [line for number in wanted if number in markers for line in _bad(job, markers[number])]
-    worst = found[min(job.max_bad, len(found) - 1)]
-    raise UserError(
-        f"{worst['file']}:{worst['line']}: {worst['reason']} ({bad} bad line(s) so far, --max-bad "
-        f"is {job.max_bad}); mend it, or raise --max-bad"
-    )
-
-
-def _bad(job: EncodeJob, marker: Marker) -> list[dict[str, Any]]:
-    """The problems of a unit, by the lines of its file where the unit starts the file."""
-    unit: Unit = job.units[marker.unit]
-    file = job.files[unit.file]
-    first = lines_before(file, unit)
-    return [
-        {"file": file.path, "line": first + line, "reason": reason}
-        for line, reason in marker.problems
-    ]
-
-
-def _report_bad_lines(job: EncodeJob, markers: Sequence[Marker], prefix: Path) -> None:
-    bad = [line for marker in markers if marker.problems for line in _bad(job, marker)]
-    path = Path(f"{prefix}.bad.jsonl")
-    if bad:
-        write_atomic(path, b"".join(orjson.dumps(line) + b"\n" for line in bad))
-    else:
-        path.unlink(missing_ok=True)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = tool_parser("preprocess", __doc__ or "")
-    parser.add_argument("inputs", nargs="*", help="files, globs or dataset folders, in order")
+def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="*", help="files, globs, dataset folders, or -, in order")
     parser.add_argument("--files-from", type=Path, metavar="LIST", help="one input a line")
     parser.add_argument(
-        "--tokenizer", type=Path, required=True, help="a sentencepiece .model or a tokenizer.json"
+        "--stdin-format",
+        choices=("jsonl", "text", "csv", "tsv", "parquet"),
+        default="jsonl",
+        help="what standard input holds, compressed or not",
     )
-    parser.add_argument("--output-prefix", type=Path, required=True, help="without .bin/.idx")
-    parser.add_argument("--text-key", default="text", help="field of the text; a.b for nested ones")
+    parser.add_argument(
+        "--text-key",
+        action="append",
+        metavar="FIELD",
+        help="field of the text (default: text); a.b for nested ones. Given several times, the "
+        "texts of a row are joined in that order",
+    )
+    parser.add_argument(
+        "--text-separator",
+        default="\\n\\n",
+        help="between several texts of a row; \\n is a line end",
+    )
     parser.add_argument(
         "--text-unit", choices=("line", "file"), default="line", help="a document of plain text"
     )
-    parser.add_argument("--max-bytes", type=int, default=ReadOptions.largest, help="per document")
+    parser.add_argument(
+        "--max-bytes",
+        type=int,
+        help="per document (default: 256 MiB; 8 MiB with a tokenizer.json, whose library takes "
+        "up to 225 times as much memory)",
+    )
+    parser.add_argument("--allow-copies", action="store_true", help="read files of the same bytes")
+
+
+def _add_token_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tokenizer", type=Path, required=True, help="a sentencepiece .model or a tokenizer.json"
+    )
     parser.add_argument("--eod", metavar="TOKEN", help="ends documents, if not the tokenizer's own")
     parser.add_argument("--bos", action="store_true", help="start documents with the first token")
     parser.add_argument(
@@ -284,43 +387,105 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="auto",
         help="shape of conversations; by default each file's first row decides",
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes that tokenize")
-    parser.add_argument("--max-bad", type=int, default=0, help="bad lines to tolerate")
+
+
+def _add_selection_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sample", type=float, default=1.0, help="share of the documents to take")
+    parser.add_argument(
+        "--max-tokens", type=int, metavar="N", help="take random documents of at most N tokens"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another one takes other documents")
     parser.add_argument(
         "--task", type=_task, default=(1, 1), metavar="K/N", help="do share K of N (array jobs)"
     )
-    parser.add_argument("--fresh", action="store_true", help="forget an unfinished run")
+    parser.add_argument("--max-bad", type=int, default=0, help="bad lines to tolerate")
+    parser.add_argument(
+        "--max-bad-share", type=float, default=0.5, help="of a file that may be bad lines"
+    )
+    parser.add_argument("--allow-empty", action="store_true", help="a prefix without documents")
 
-    def work(options: argparse.Namespace) -> None:
-        if options.workers < 1 or options.max_bytes < 1:
-            raise UserError("--workers and --max-bytes must be at least 1")
-        if options.mode == "text" and (options.template, options.record) != ("plain", "auto"):
-            raise UserError("--template and --record belong to --mode sft")
-        read = ReadOptions(options.text_key, options.text_unit, options.max_bytes)
+
+def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output-prefix", type=Path, required=True, help="without .bin/.idx")
+    parser.add_argument(
+        "--origins", action="store_true", help="also write PREFIX.origins.parquet: file and row"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes that tokenize")
+    parser.add_argument("--fresh", action="store_true", help="forget an unfinished run")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace finished files of another run"
+    )
+
+
+def _options(given: argparse.Namespace) -> Options:
+    """The command line's options."""
+    if given.workers < 1 or (given.max_bytes is not None and given.max_bytes < 1):
+        raise UserError("--workers and --max-bytes must be at least 1")
+    if not 0 < given.sample <= 1 or (given.max_tokens is not None and given.max_tokens < 1):
+        raise UserError("--sample is above 0 and at most 1, --max-tokens at least 1")
+    if not 0 <= given.seed < 1 << 64:
+        raise UserError("--seed must be from 0 to 2^64 - 1")
+    if not 0 <= given.max_bad_share <= 1:
+        raise UserError("--max-bad-share must be from 0 to 1")
+    if given.mode == "text" and (given.template, given.record) != ("plain", "auto"):
+        raise UserError("--template and --record belong to --mode sft")
+    keys = tuple(given.text_key or ("text",))
+    largest = default_largest(given.tokenizer) if given.max_bytes is None else given.max_bytes
+    separator = given.text_separator.replace("\\n", "\n").replace("\\t", "\t")
+    return Options(
+        ReadOptions(keys, given.text_unit, largest, separator),
+        TokenOptions(given.eod, given.bos, given.backend),
+        ChatRequest(given.template, given.record) if given.mode == "sft" else None,
+        Selection(given.sample, given.max_tokens, given.seed),
+        given.task,
+        BadLimits(given.max_bad, given.max_bad_share, given.allow_empty),
+        RunOptions(
+            given.workers,
+            given.fresh,
+            given.overwrite,
+            given.allow_copies,
+            given.origins,
+            given.stdin_format,
+            quiet=False,
+        ),
+    )
+
+
+def _notes(manifest: Manifest, prefix: Path) -> Iterator[str]:
+    """What a user must know of a run besides its size."""
+    bad = manifest.made_by.get("bad_lines_by_file", {})
+    if bad:
+        files = ", ".join(f"{name} {count:,}" for name, count in list(bad.items())[:10])
+        more = f", {len(bad) - 10} more files" if len(bad) > 10 else ""
+        yield f"{sum(bad.values()):,} bad lines, listed in {prefix}.bad.jsonl: {files}{more}"
+    if manifest.made_by.get("blank_lines"):
+        yield f"{manifest.made_by['blank_lines']:,} blank lines were passed over"
+    empty = manifest.made_by.get("empty_files", [])
+    if empty:
+        yield f"nothing is in {', '.join(empty[:10])}"
+    left_out = manifest.made_by.get("selection", {}).get("left_out")
+    if left_out is not None:
+        yield f"{left_out:,} documents were left out by --sample or --max-tokens"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = tool_parser("preprocess", __doc__ or "")
+    _add_input_arguments(parser)
+    _add_token_arguments(parser)
+    _add_selection_arguments(parser)
+    _add_output_arguments(parser)
+
+    def work(given: argparse.Namespace) -> None:
+        prefix = given.output_prefix
         documents, tokens = preprocess(
-            options.inputs,
-            options.tokenizer,
-            options.output_prefix,
-            Options(
-                read,
-                options.eod,
-                options.bos,
-                options.max_bad,
-                options.task,
-                options.backend,
-                options.mode,
-                options.template,
-                options.record,
-                options.workers,
-                options.fresh,
-                quiet=False,
-            ),
-            options.files_from,
+            given.inputs, given.tokenizer, prefix, _options(given), given.files_from
         )
-        manifest = read_manifest(str(options.output_prefix))
+        manifest = read_manifest(str(prefix))
         mask = None if manifest is None else manifest.mask
         answers = "" if mask is None else f", {mask.answers:,} of them answers"
-        print(f"{options.output_prefix}: {documents:,} documents, {tokens:,} tokens{answers}")
+        print(f"{prefix}: {documents:,} documents, {tokens:,} tokens{answers}")
+        for note in [] if manifest is None else _notes(manifest, prefix):
+            print(f"{prefix}: {note}", file=sys.stderr)
 
     return run_command(parser, work, arguments)
 

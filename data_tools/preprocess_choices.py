@@ -3,26 +3,29 @@
     python -m data_tools.preprocess_choices questions.jsonl --tokenizer tokenizer.model \\
         --output-prefix data/targets/quiz
 
-reads JSONL with `question`, `choices` (a list of texts) and `answer` (the right one's place from 0,
-or its letter from A). Every question of a file has the same number of choices. In the files the
-right choice comes first, and the manifest says how many choices a question has: such a prefix can
-be a target or an evaluation set.
+reads JSONL, JSON arrays or Parquet with `question`, `choices` (a list of texts) and `answer` (the
+right one's place from 0, or its letter from A). Every question of a file has the same
+number of choices. In the files the right choice comes first, and the manifest says how many choices
+a question has: such a prefix can be a target or an evaluation set.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from data_tools.chat_encoding import ChatEncoder, ChatOptions
 from data_tools.commands import run_command, tool_parser
-from data_tools.readers import Problem
-from data_tools.templates import load_template
+from data_tools.fields import Blank, Problem
+from data_tools.inputs import InputFile, cut_into_units, list_inputs
+from data_tools.outputs import claim, recipe_of, token_output, tokenizer_inputs
+from data_tools.pipes import spool_pipes
+from data_tools.readers import ReadOptions, read_rows
+from data_tools.templates import ChatTemplate, Piece, load_template
+from fastmix_mega import __version__
 from fastmix_mega.data.indexed import IndexedWriter, token_dtype
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
@@ -36,7 +39,11 @@ class Question:
 
 
 def preprocess_choices(
-    inputs: Sequence[Path], tokenizer_path: Path, output_prefix: Path, template: str = "plain"
+    inputs: Sequence[str | Path],
+    tokenizer_path: Path,
+    output_prefix: Path,
+    template: str = "plain",
+    overwrite: bool = False,
 ) -> tuple[int, int]:
     """Write the prefix; returns its questions and tokens.
 
@@ -44,67 +51,79 @@ def preprocess_choices(
         UserError: naming the file and line of the first question that cannot be used.
     """
     tokenizer = Tokenizer(tokenizer_path)
-    render = load_template(template, tokenizer).render
     encoder = ChatEncoder(tokenizer, ChatOptions(template), bos=False)
-    questions = [question for path in inputs for question in read_questions(path)]
+    with spool_pipes(output_prefix.parent) as pipes:
+        files = list_inputs(inputs, pipes=pipes)
+        questions = [question for file in files for question in read_questions(file)]
     if not questions:
         raise UserError(f"{', '.join(map(str, inputs))}: no question")
-    count = len(questions[0].choices)
+    rendered = _render(questions, load_template(template, tokenizer))
+    recipe = recipe_of(
+        tool="preprocess_choices",
+        questions=[asdict(question) for question in questions],
+        tokenizer=tokenizer.sha256,
+        template=template,
+    )
     manifest: dict[str, Any] = {
         "tokenizer_sha256": tokenizer.sha256,
         "vocab_size": tokenizer.vocab_size,
         "eod": tokenizer.eod,
-        "choices": count,
+        "choices": len(questions[0].choices),
+        "made_by": {"program": f"fastmix-mega {__version__}", "recipe": recipe},
     }
-    tokens = 0
-    dtype = token_dtype(tokenizer.vocab_size)
-    with IndexedWriter(output_prefix, dtype, manifest, masked=True, template=template) as writer:
-        for number, question in enumerate(questions, 1):
-            if len(question.choices) != count:
-                raise UserError(
-                    f"question {number} has {len(question.choices)} choices and the first one has "
-                    f"{count}; make a prefix for each number of choices"
-                )
-            rendered = []
-            for choice in question.choices:
-                pieces = render(
-                    [
-                        {"role": "user", "content": question.question},
-                        {"role": "assistant", "content": choice},
-                    ]
-                )
-                if isinstance(pieces, Problem):
-                    raise UserError(f"question {number}: {pieces.reason}")
-                rendered.append(pieces)
-            for ids, mask in encoder.encode(rendered):
-                writer.add_document(ids, mask)
-                tokens += len(ids)
+    read = [*(file.path for file in files), *tokenizer_inputs(tokenizer_path), template]
+    tokens, dtype = 0, token_dtype(tokenizer.vocab_size)
+    with (
+        claim([token_output(output_prefix, recipe)], read, overwrite),
+        IndexedWriter(output_prefix, dtype, manifest, masked=True, template=template) as writer,
+    ):
+        for ids, mask in encoder.encode(rendered):
+            writer.add_document(ids, mask)
+            tokens += len(ids)
     return len(questions), tokens
 
 
-def read_questions(path: Path) -> Iterator[Question]:
-    """Every line of a JSONL file, checked."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not JSON: {error}") from None
-        found = _question(row)
-        if isinstance(found, str):
-            raise UserError(f"{path}:{number}: {found}")
-        yield found
+def _render(questions: Sequence[Question], template: ChatTemplate) -> list[list[Piece]]:
+    """The pieces of text of every choice of every question, in order."""
+    count = len(questions[0].choices)
+    rendered: list[list[Piece]] = []
+    for number, question in enumerate(questions, 1):
+        if len(question.choices) != count:
+            raise UserError(
+                f"question {number} has {len(question.choices)} choices and the first one has "
+                f"{count}; make a prefix for each number of choices"
+            )
+        for choice in question.choices:
+            pieces = template.render(
+                [
+                    {"role": "user", "content": question.question},
+                    {"role": "assistant", "content": choice},
+                ]
+            )
+            if isinstance(pieces, Problem):
+                raise UserError(f"question {number}: {pieces.reason}")
+            rendered.append(pieces)
+    return rendered
 
 
-def _question(row: Any) -> Question | str:
+def read_questions(file: InputFile) -> Iterator[Question]:
+    """Every line or row of a file, checked."""
+    options, line = ReadOptions(), 0
+    if file.kind == "text":
+        raise UserError(f"{file.shown} is plain text; questions come as JSONL or Parquet")
+    for unit in cut_into_units([file], "line"):
+        for row in read_rows(file, unit, options, ("question", "choices", "answer")):
+            line += 1
+            if isinstance(row, Blank):
+                continue
+            found = row.reason if isinstance(row, Problem) else _question(row)
+            if isinstance(found, str):
+                raise UserError(f"{file.shown}:{line}: {found}")
+            yield found
+
+
+def _question(row: dict[str, Any]) -> Question | str:
     """Or what is wrong with the row."""
-    if not isinstance(row, dict):
-        return "not an object"
     question, choices, answer = (row.get(key) for key in ("question", "choices", "answer"))
     if not isinstance(question, str) or not question:
         return "'question' is not a text"
@@ -122,14 +141,24 @@ def _question(row: Any) -> Question | str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = tool_parser("preprocess_choices", __doc__ or "")
-    parser.add_argument("inputs", type=Path, nargs="+", help="JSONL files, in order")
-    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("inputs", nargs="+", help="files, globs, or -, in order")
+    parser.add_argument(
+        "--tokenizer", type=Path, required=True, help="a sentencepiece .model or a tokenizer.json"
+    )
     parser.add_argument("--output-prefix", type=Path, required=True, help="without .bin/.idx")
     parser.add_argument("--template", default="plain", help="plain, raw, hf, or a file")
 
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace finished files of another origin"
+    )
+
     def work(options: argparse.Namespace) -> None:
         questions, tokens = preprocess_choices(
-            options.inputs, options.tokenizer, options.output_prefix, options.template
+            options.inputs,
+            options.tokenizer,
+            options.output_prefix,
+            options.template,
+            options.overwrite,
         )
         print(f"{options.output_prefix}: {questions:,} questions, {tokens:,} tokens")
 

@@ -5,41 +5,44 @@ Nothing is left out: what is not a document comes as a `Problem` with its number
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO
 
 import orjson
 
-from data_tools.inputs import InputFile, Unit
+from data_tools.compression import decoding_errors, open_decoded
+from data_tools.fields import Blank, Problem, parse_json, text_of, top_fields, utf8_size
+from data_tools.inputs import BUFFER, BYTE_ORDER_MARK, InputFile, Unit
+from data_tools.json_arrays import BrokenArray, split_array
+from data_tools.tables import Columns, Row, read_csv, read_table
 from fastmix_mega.errors import UserError
 
-Read = TypeVar("Read")
-ROWS = 512
-"""Rows of a column that are turned into Python strings at a time."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A line or row that is no document."""
-
-    reason: str
+__all__ = ["Blank", "Problem", "ReadOptions", "Record", "read_records", "read_rows", "read_unit"]
 
 
 @dataclass(frozen=True)
 class ReadOptions:
     """How text is taken from inputs."""
 
-    text_key: str = "text"
-    """A field; `a.b` is the field b of the object a, unless a field is called `a.b`."""
+    text_keys: tuple[str, ...] = ("text",)
+    """Fields, in the order in which their texts are joined; `a.b` is the field b of the object a,
+    unless a field is called `a.b`."""
     text_unit: str = "line"
     """What a document is in plain text: `line` or `file`."""
     largest: int = 256 << 20
     """Bytes; a longer line or text is a problem."""
+    separator: str = "\n\n"
+    """Between the texts of several fields."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A document with all that its row holds."""
+
+    text: str
+    json: bytes
+    """The row as one line of JSON; of JSON lines exactly what was read."""
 
 
 def read_unit(file: InputFile, unit: Unit, options: ReadOptions) -> Iterator[str | Problem]:
@@ -48,21 +51,21 @@ def read_unit(file: InputFile, unit: Unit, options: ReadOptions) -> Iterator[str
     Raises:
         UserError: if the file cannot be read at all; a broken compressed stream is one.
     """
-    if file.kind == "parquet":
-        yield from _parquet(file, unit, *_text_column(file, options))
-    elif file.kind == "arrow":
-        yield from _arrow(file, unit, *_text_column(file, options))
-    elif file.kind == "text" and options.text_unit == "file":
-        yield _whole_file(file, options)
-    else:
-        text_of = _json_text if file.kind == "jsonl" else _plain_text
-        for line in _lines(file, unit, options.largest):
-            yield line if isinstance(line, Problem) else text_of(line, options.text_key)
+    if file.kind == "text":
+        yield from _texts(file, unit, options)
+        return
+    if file.kind in ("jsonl", "array"):
+        for line in _json_lines(file, unit, options.largest):
+            row = line if isinstance(line, Problem) else parse_json(line)
+            yield row if isinstance(row, Problem) else _text(row, options)
+        return
+    for row in _table_rows(file, unit, _text_columns(file, options), options.largest):
+        yield row if isinstance(row, Problem) else _text(row, options)
 
 
 def read_rows(
     file: InputFile, unit: Unit, options: ReadOptions, fields: Sequence[str]
-) -> Iterator[dict[str, Any] | Problem]:
+) -> Iterator[Row | Problem]:
     """Yield an object or a Problem for every line or row.
 
     Args:
@@ -75,23 +78,75 @@ def read_rows(
         UserError: as `read_unit`.
     """
     assert file.kind != "text"
-    if file.kind == "jsonl":
-        for line in _lines(file, unit, options.largest):
+    if file.kind in ("jsonl", "array"):
+        for line in _json_lines(file, unit, options.largest):
             yield line if isinstance(line, Problem) else _json_object(line)
         return
 
     def columns(names: Sequence[str]) -> list[str]:
         return [name for name in names if name in fields]
 
-    def rows(batch: Any) -> Iterator[dict[str, Any] | Problem]:
-        try:
-            yield from batch.to_pylist()
-        except UnicodeDecodeError:
-            # One broken string must not hide its neighbours.
-            for number in range(batch.num_rows):
-                yield _row(batch, number)
+    yield from _table_rows(file, unit, columns, options.largest)
 
-    yield from (_parquet if file.kind == "parquet" else _arrow)(file, unit, columns, rows)
+
+def read_records(file: InputFile, unit: Unit, options: ReadOptions) -> Iterator[Record | Problem]:
+    """Yield a document with its whole row, or a Problem, for every line or row.
+
+    Raises:
+        UserError: as `read_unit`, and for a value that JSON cannot hold.
+    """
+    if file.kind == "text":
+        for text in _texts(file, unit, options):
+            if isinstance(text, Problem):
+                yield text
+            else:
+                yield Record(text, orjson.dumps({"text": text}))
+    elif file.kind in ("jsonl", "array"):
+        for line in _json_lines(file, unit, options.largest):
+            yield line if isinstance(line, Problem) else _json_record(line, file, options)
+    else:
+        text_columns = _text_columns(file, options)
+
+        def columns(names: Sequence[str]) -> list[str]:
+            text_columns(names)
+            return list(names)
+
+        for row in _table_rows(file, unit, columns, options.largest):
+            found = row if isinstance(row, Problem) else _text(row, options)
+            yield found if isinstance(found, Problem) else Record(found, row_as_json(row, file))
+
+
+def _json_record(line: bytes, file: InputFile, options: ReadOptions) -> Record | Problem:
+    row = parse_json(line)
+    text = row if isinstance(row, Problem) else _text(row, options)
+    if isinstance(text, Problem):
+        return text
+    line = line.strip()
+    # An element of an array may span lines.
+    one_line = b"\n" not in line and b"\r" not in line
+    return Record(text, line if one_line else row_as_json(row, file))
+
+
+def row_as_json(row: Any, file: InputFile) -> bytes:
+    """A row as one line of JSON, with NaN and Infinity as Python writes them.
+
+    Raises:
+        UserError: for bytes and other values that have no JSON.
+    """
+    import datetime
+    import decimal
+    import json
+
+    def other(value: Any) -> Any:
+        if isinstance(value, datetime.date | datetime.time | decimal.Decimal):
+            return str(value)
+        raise UserError(
+            f"{file.shown} holds {type(value).__name__}, which JSON cannot hold; leave the column "
+            "out"
+        )
+
+    text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=other)
+    return text.encode("utf-8")
 
 
 def lines_before(file: InputFile, unit: Unit) -> int:
@@ -114,32 +169,56 @@ def lines_before(file: InputFile, unit: Unit) -> int:
     return lines if ends else lines + 1
 
 
-def open_decoded(file: InputFile) -> BinaryIO:
-    """The file's bytes, decompressed as they are read."""
-    if file.compression == "gzip":
-        return cast(BinaryIO, gzip.open(file.source(), "rb"))
-    if file.compression == "bzip2":
-        return cast(BinaryIO, bz2.open(file.source(), "rb"))
-    if file.compression == "xz":
-        return cast(BinaryIO, lzma.open(file.source(), "rb"))
-    if file.compression == "zstd":
-        from backports import zstd
-
-        # Files made with --long have windows above the default limit.
-        long_windows = {zstd.DecompressionParameter.window_log_max: 31}
-        return cast(BinaryIO, cast(Any, zstd).open(file.source(), "rb", options=long_windows))
-    return file.open()
+def _open(file: InputFile) -> BinaryIO:
+    return open_decoded(file.source(), file.compression, BUFFER)
 
 
-def _decoding_errors() -> tuple[type[Exception], ...]:
-    from backports import zstd
+def _text(row: Any, options: ReadOptions) -> str | Problem:
+    found = text_of(row, options.text_keys, options.separator)
+    if isinstance(found, str) and len(found) * 4 > options.largest:
+        size = utf8_size(found)
+        if size > options.largest:
+            return Problem(f"longer than {options.largest:,} bytes", size)
+    return found
 
-    return (EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError, OSError)
+
+def _json_object(line: bytes) -> Row | Problem:
+    row = parse_json(line)
+    return row if isinstance(row, dict | Problem) else Problem("not an object", len(line))
+
+
+def _json_lines(file: InputFile, unit: Unit, largest: int) -> Iterator[bytes | Problem]:
+    yield from _elements(file, largest) if file.kind == "array" else _lines(file, unit, largest)
+
+
+def _elements(file: InputFile, largest: int) -> Iterator[bytes | Problem]:
+    try:
+        with _open(file) as stream:
+            if stream.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
+                stream.seek(0)
+            for element in split_array(stream, largest):
+                if isinstance(element, int):
+                    yield Problem(f"longer than {largest:,} bytes", element)
+                else:
+                    yield element or Problem("not JSON (nothing between two commas)")
+    except BrokenArray as error:
+        raise UserError(f"{file.shown} starts as one JSON array, but {error}") from None
+    except decoding_errors() as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(f"cannot read {file.shown}: {reason}; is it whole?") from None
+
+
+def _texts(file: InputFile, unit: Unit, options: ReadOptions) -> Iterator[str | Problem]:
+    if options.text_unit == "file":
+        yield _whole_file(file, options)
+        return
+    for line in _lines(file, unit, options.largest):
+        yield line if isinstance(line, Problem) else _plain_text(line)
 
 
 def _lines(file: InputFile, unit: Unit, largest: int) -> Iterator[bytes | Problem]:
     try:
-        with open_decoded(file) as stream:
+        with _open(file) as stream:
             position, end = unit.start, unit.end
             if file.compression:
                 position, end = 0, 1 << 62
@@ -151,17 +230,17 @@ def _lines(file: InputFile, unit: Unit, largest: int) -> Iterator[bytes | Proble
                 line = stream.readline(largest + 1)
                 if not line:
                     if not file.compression:
-                        raise UserError(f"{file.path} became shorter while it was read")
+                        raise UserError(f"{file.shown} became shorter while it was read")
                     return
-                position += len(line)
+                start, position = position, position + len(line)
                 if len(line) > largest and not line.endswith(b"\n"):
                     position += _skip_line(stream)
-                    yield Problem(f"longer than {largest:,} bytes")
+                    yield Problem(f"longer than {largest:,} bytes", position - start)
                 else:
-                    yield line
-    except _decoding_errors() as error:
+                    yield line if start else line.removeprefix(BYTE_ORDER_MARK)
+    except decoding_errors() as error:
         reason = str(error) or type(error).__name__
-        raise UserError(f"cannot read {file.path}: {reason}; is it whole?") from None
+        raise UserError(f"cannot read {file.shown}: {reason}; is it whole?") from None
 
 
 def _skip_line(stream: BinaryIO) -> int:
@@ -174,138 +253,50 @@ def _skip_line(stream: BinaryIO) -> int:
     return skipped
 
 
-def _json(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        if not line.strip():
-            return Problem("the line is empty")
-        return Problem(f"not JSON ({error})")
-
-
-def _json_text(line: bytes, key: str) -> str | Problem:
-    row = _json(line)
-    return row if isinstance(row, Problem) else _field(row, key)
-
-
-def _json_object(line: bytes) -> dict[str, Any] | Problem:
-    row = _json(line)
-    return row if isinstance(row, dict | Problem) else Problem("not an object")
-
-
-def _field(row: Any, key: str) -> str | Problem:
-    value = row
-    if isinstance(row, dict) and key in row:
-        value = row[key]
-    else:
-        for part in key.split("."):
-            if not isinstance(value, dict) or part not in value:
-                return Problem(f"not an object with the key {key!r}")
-            value = value[part]
-    if not isinstance(value, str):
-        return Problem(f"{key!r} is not a string")
-    return value if value else Problem("the text is empty")
-
-
-def _plain_text(line: bytes, _key: str) -> str | Problem:
+def _plain_text(line: bytes) -> str | Problem:
     try:
         text = line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        return Problem(f"not UTF-8 (byte {error.start} of the line)")
-    return text if text else Problem("the line is empty")
+        return Problem(f"not UTF-8 (byte {error.start} of the line)", len(line))
+    return text if text else Blank()
 
 
 def _whole_file(file: InputFile, options: ReadOptions) -> str | Problem:
     try:
-        with open_decoded(file) as stream:
+        with _open(file) as stream:
             content = stream.read(options.largest + 1)
-    except _decoding_errors() as error:
-        raise UserError(f"cannot read {file.path}: {error}; is it whole?") from None
+    except decoding_errors() as error:
+        raise UserError(f"cannot read {file.shown}: {error}; is it whole?") from None
     if len(content) > options.largest:
-        return Problem(f"longer than {options.largest:,} bytes")
+        return Problem(f"longer than {options.largest:,} bytes", file.size)
     try:
-        return content.decode("utf-8") or Problem("the text is empty")
+        text = content.removeprefix(BYTE_ORDER_MARK).decode("utf-8")
     except UnicodeDecodeError as error:
-        return Problem(f"not UTF-8 (byte {error.start} of the file)")
+        return Problem(f"not UTF-8 (byte {error.start} of the file)", len(content))
+    return text or Problem("the text is empty")
 
 
-Columns = Callable[[Sequence[str]], list[str]]
-"""The columns to read, of those that a file has."""
-Rows = Callable[[Any], Iterator[Read]]
-"""What a batch of those columns holds."""
+def _table_rows(
+    file: InputFile, unit: Unit, columns: Columns, largest: int
+) -> Iterator[Row | Problem]:
+    if file.kind not in ("csv", "tsv"):
+        yield from read_table(file, unit, columns)
+        return
+    with _open(file) as stream:
+        yield from read_csv(file, stream, columns, largest)
 
 
-def _parquet(
-    file: InputFile, unit: Unit, columns: Columns, read: Rows[Read]
-) -> Iterator[Read | Problem]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(file.source()) as table:
-            wanted = columns(table.schema_arrow.names)
-            for batch in table.iter_batches(
-                ROWS, row_groups=range(unit.start, unit.end), columns=wanted, use_threads=False
-            ):
-                yield from read(batch)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"cannot read {file.path}: {error}; is it whole?") from None
-
-
-def _arrow(
-    file: InputFile, _unit: Unit, columns: Columns, read: Rows[Read]
-) -> Iterator[Read | Problem]:
-    import pyarrow
-    import pyarrow.ipc
-
-    try:
-        with pyarrow.memory_map(file.path) as source, pyarrow.ipc.open_stream(source) as stream:
-            wanted = columns(stream.schema.names)
-            for batch in stream:
-                for start in range(0, batch.num_rows, ROWS):
-                    yield from read(batch.slice(start, ROWS).select(wanted))
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"cannot read {file.path}: {error}; is it whole?") from None
-
-
-def _text_column(file: InputFile, options: ReadOptions) -> tuple[Columns, Rows[str | Problem]]:
-    key = options.text_key
-
+def _text_columns(file: InputFile, options: ReadOptions) -> Callable[[Sequence[str]], list[str]]:
     def columns(names: Sequence[str]) -> list[str]:
-        column = key if key in names else key.split(".")[0]
-        if column not in names:
-            raise UserError(
-                f"{file.path} has no column {column!r}; it has {', '.join(names)} (--text-key)"
-            )
-        return [column]
+        found: dict[str, None] = {}
+        for key in options.text_keys:
+            holders = top_fields(key, names)
+            if not holders:
+                raise UserError(
+                    f"{file.shown} has no column {key.split('.')[0]!r}; it has {', '.join(names)} "
+                    "(--text-key)"
+                )
+            found.update(dict.fromkeys(holders))
+        return list(found)
 
-    return columns, lambda batch: _column(batch, options)
-
-
-def _column(batch: Any, options: ReadOptions) -> Iterator[str | Problem]:
-    name = batch.schema.names[0]
-    try:
-        values: list[Any] = batch.column(0).to_pylist()
-    except UnicodeDecodeError:
-        # One broken string must not hide its neighbours.
-        values = [_scalar(batch.column(0), row) for row in range(batch.num_rows)]
-    for value in values:
-        if isinstance(value, Problem):
-            yield value
-        else:
-            found = _field({name: value}, options.text_key)
-            too_long = isinstance(found, str) and len(found) > options.largest
-            yield Problem(f"longer than {options.largest:,} bytes") if too_long else found
-
-
-def _scalar(column: Any, row: int) -> Any:
-    try:
-        return column[row].as_py()
-    except UnicodeDecodeError as error:
-        return Problem(f"not UTF-8 (byte {error.start} of the text)")
-
-
-def _row(batch: Any, number: int) -> dict[str, Any] | Problem:
-    found = {name: _scalar(batch.column(name), number) for name in batch.schema.names}
-    problem = next((value for value in found.values() if isinstance(value, Problem)), None)
-    return found if problem is None else problem
+    return columns

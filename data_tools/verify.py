@@ -5,8 +5,9 @@ A loss mask is looked at together with its tokens: the same lengths, and nothing
     python -m data_tools.verify data/web data/code --deep
 
 The index is read whole and compared with the checksum of the manifest. --deep also reads the
-tokens: their range against the vocabulary, and their checksum. Exit code 2 if anything is wrong;
-every problem names its file and byte offset.
+tokens: their range against the vocabulary, and their checksum. Without a manifest there is no
+checksum, and without --vocab-size only negative tokens are found; both is said. Exit code 2 if
+anything is wrong; every problem names its file and byte offset.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def problems(prefix: str, deep: bool, vocab_size: int | None = None) -> Iterator
     Args:
         prefix: without .bin/.idx.
         deep: read the tokens too.
-        vocab_size: tokens must be below it; by default the manifest's.
+        vocab_size: tokens must be below it; by default the manifest's. Where there is neither,
+            only negative tokens are found.
     """
     try:
         file = IndexedTokens(prefix)
@@ -44,16 +46,21 @@ def problems(prefix: str, deep: bool, vocab_size: int | None = None) -> Iterator
     if not deep or found:
         return
     manifest = file.manifest
-    limit = vocab_size or (manifest.vocab_size if manifest else None)
-    if limit is not None:
-        yield from _tokens(file, limit)
-    if manifest is not None and _sha256(file.bin_path) != manifest.bin_sha256:
+    limit = _limit(file, vocab_size)
+    outside = tokens_outside(file, limit)
+    if outside is not None:
+        yield outside
+    if manifest is not None and file_sha256(file.bin_path) != manifest.bin_sha256:
         yield wrong_checksum(file.bin_path, prefix)
     if file.mask is not None:
         yield from _mask_values(file.mask)
         record = manifest.mask if manifest is not None else None
-        if record is not None and _sha256(file.mask.bin_path) != record.bin_sha256:
+        if record is not None and file_sha256(file.mask.bin_path) != record.bin_sha256:
             yield wrong_checksum(file.mask.bin_path, prefix)
+
+
+def _limit(file: IndexedTokens, vocab_size: int | None) -> int | None:
+    return vocab_size or (file.manifest.vocab_size if file.manifest else None)
 
 
 def require_sound_index(file: IndexedTokens) -> None:
@@ -63,7 +70,7 @@ def require_sound_index(file: IndexedTokens) -> None:
 
 
 def wrong_checksum(path: Path, prefix: str | Path) -> str:
-    return f"{path} has another checksum than {prefix}.json says; preprocess it again"
+    return f"{path} has another checksum than the manifest of {prefix} says; preprocess it again"
 
 
 def _index(file: IndexedTokens) -> Iterator[str]:
@@ -92,7 +99,7 @@ def _index(file: IndexedTokens) -> Iterator[str]:
     if (
         not found
         and file.manifest is not None
-        and _sha256(file.idx_path) != file.manifest.idx_sha256
+        and file_sha256(file.idx_path) != file.manifest.idx_sha256
     ):
         yield wrong_checksum(file.idx_path, file.prefix)
     if not found and file.mask is not None:
@@ -112,7 +119,7 @@ def _mask_index(file: IndexedTokens, mask: IndexedTokens) -> Iterator[str]:
     found = list(_index(mask))
     yield from found
     record = file.manifest.mask if file.manifest is not None else None
-    if not found and record is not None and _sha256(mask.idx_path) != record.idx_sha256:
+    if not found and record is not None and file_sha256(mask.idx_path) != record.idx_sha256:
         yield wrong_checksum(mask.idx_path, file.prefix)
 
 
@@ -143,22 +150,38 @@ def _boundaries(file: IndexedTokens) -> Iterator[str]:
         )
 
 
-def _tokens(file: IndexedTokens, limit: int) -> Iterator[str]:
+def tokens_outside(file: IndexedTokens, limit: int | None) -> str | None:
+    """What is wrong with the first token that is negative or not below `limit`, if one is."""
     for start in range(0, file.num_tokens, BLOCK):
         part = file.tokens[start : start + BLOCK]
-        wrong = (part < 0) | (part >= limit)
+        wrong = (part < 0) if limit is None else (part < 0) | (part >= limit)
         if wrong.any():
             row = start + int(np.argmax(wrong))
-            yield (
+            outside = "negative" if limit is None else f"outside the vocabulary of {limit}"
+            return (
                 f"{file.bin_path}: token {int(file.tokens[row])} at offset "
-                f"{row * file.dtype.itemsize} is outside the vocabulary of {limit}"
+                f"{row * file.dtype.itemsize} is {outside}"
             )
-            return
+    return None
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _reach(prefix: str, options: argparse.Namespace) -> str:
+    """What was not looked at."""
+    if not options.deep:
+        return " in the index"
+    file = IndexedTokens(prefix)
+    missing = []
+    if _limit(file, options.vocab_size) is None:
+        missing.append("no token is negative, but the vocabulary is unknown: give --vocab-size")
+    if file.manifest is None:
+        missing.append("without a manifest there are no checksums")
+    return f"; {'; '.join(missing)}" if missing else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -168,12 +191,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--vocab-size", type=int, help="if the manifest is missing")
 
     def work(options: argparse.Namespace) -> None:
+        if options.vocab_size is not None and options.vocab_size < 1:
+            raise UserError("--vocab-size must be at least 1")
         found: list[str] = []
         for prefix in options.prefixes:
             wrong = list(problems(prefix, options.deep, options.vocab_size))
             found += wrong
             if not wrong:
-                print(f"{prefix}: no damage found" + ("" if options.deep else " in the index"))
+                print(f"{prefix}: no damage found{_reach(prefix, options)}")
         if found:
             raise UserError("\n".join(found))
 

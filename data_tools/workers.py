@@ -49,49 +49,73 @@ def run_units(
         for unit in units:
             yield work(unit, progress)
         return
-    context = multiprocessing.get_context("spawn")
-    processes: dict[Any, tuple[Any, Any]] = {}
-    left = list(reversed(units))
-    try:
-        for _ in range(min(workers, len(units))):
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_serve, args=(theirs, make_work, job, os.getpid()), daemon=True
-            )
-            process.start()
-            theirs.close()
-            processes[ours] = (process, left.pop())
-            ours.send(processes[ours][1])
-        while processes:
-            # A pipe also becomes ready when the process at its other end has ended.
-            for ready in wait(list(processes)):
-                ours = cast(Connection, ready)
-                process, unit = processes[ours]
-                try:
-                    kind, content = ours.recv()
-                except (EOFError, OSError):
-                    process.join()
-                    raise ToolError(_obituary(process, unit)) from None
-                if kind == "progress":
-                    progress(content)
-                elif kind == "error":
-                    raise content
-                elif kind == "failure":
-                    raise ToolError(f"a worker failed at unit {unit}:\n{content}")
-                else:
-                    yield content
-                    if left:
-                        processes[ours] = (process, left.pop())
-                        ours.send(processes[ours][1])
+    yield from _Pool(make_work, job, units).results(min(workers, len(units)), progress)
+
+
+class _Pool:
+    """Processes that each work on one unit at a time."""
+
+    def __init__(self, make_work: Any, job: Any, units: Sequence[int]) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._make_work, self._job = make_work, job
+        self._left = list(reversed(units))
+        self._processes: dict[Any, tuple[Any, int]] = {}
+
+    def results(self, workers: int, progress: Report) -> Iterator[Any]:
+        """Start the processes, yield what they make, and end them."""
+        try:
+            for _ in range(workers):
+                self._start()
+            while self._processes:
+                # A pipe also becomes ready when the process at its other end has ended.
+                for ready in wait(list(self._processes)):
+                    ours = cast(Connection, ready)
+                    kind, content = self._receive(ours)
+                    if kind == "progress":
+                        progress(content)
                     else:
-                        ours.close()
-                        del processes[ours]
-                        process.join()
-    finally:
-        for ours, (process, _) in processes.items():
-            process.terminate()
+                        yield content
+                        self._hand_out(ours)
+        finally:
+            for ours, (process, _) in self._processes.items():
+                process.terminate()
+                process.join()
+                ours.close()
+
+    def _start(self) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_serve, args=(theirs, self._make_work, self._job, os.getpid()), daemon=True
+        )
+        process.start()
+        theirs.close()
+        self._processes[ours] = (process, self._left.pop())
+        ours.send(self._processes[ours][1])
+
+    def _receive(self, ours: Connection) -> tuple[str, Any]:
+        """What a process says; an error of its work is raised."""
+        process, unit = self._processes[ours]
+        try:
+            kind, content = ours.recv()
+        except (EOFError, OSError):
             process.join()
+            raise ToolError(_obituary(process, unit)) from None
+        if kind == "error":
+            raise content
+        if kind == "failure":
+            raise ToolError(f"a worker failed at unit {unit}:\n{content}")
+        return kind, content
+
+    def _hand_out(self, ours: Connection) -> None:
+        """Give a process that is done the next unit, or let it end."""
+        process, _ = self._processes[ours]
+        if self._left:
+            self._processes[ours] = (process, self._left.pop())
+            ours.send(self._processes[ours][1])
+        else:
             ours.close()
+            del self._processes[ours]
+            process.join()
 
 
 def _obituary(process: Any, unit: int) -> str:

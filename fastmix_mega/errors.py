@@ -11,3 +11,7 @@ class UserError(ValueError):
 
 class RunFailed(RuntimeError):
     """A run that a guard ended for a reason that the message tells; exit code 1, no stack trace."""
+
+
+class Stopped(Exception):
+    """The run stopped as asked, with a checkpoint; exit code 75 (`training.stop.EXIT_STOPPED`)."""

@@ -26,3 +26,33 @@ def parse_quantity(text: str) -> int:
     if value != int(value):
         raise ValueError(f"{text!r} is no whole number")
     return int(value)
+
+
+def with_unit(value: float) -> str:
+    """Three digits and a unit: 870, 410k, 1.2M, 3.4B, 5T."""
+    for unit in ("T", "B", "M", "k"):
+        # 999,950 rounds to 1M rather than 1000k.
+        if abs(value) >= 0.9995 * UNITS[unit.lower()]:
+            return f"{value / UNITS[unit.lower()]:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def in_bytes(value: float) -> str:
+    """Three digits and a unit: 512 bytes, 20.1 MB, 1.5 TB."""
+    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f} bytes"
+
+
+def in_seconds(value: float) -> str:
+    """Three digits and a unit: 1.5 s, 20 ms, 3 µs."""
+    for size, unit in ((1.0, "s"), (1e-3, "ms")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-6:.3g} µs"
+
+
+def in_epochs(times: float) -> str:
+    """Two decimals, or three digits and a unit where nobody counts so far."""
+    return f"{times:.2f}" if times < 1000 else with_unit(times)

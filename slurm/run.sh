@@ -61,7 +61,9 @@ requeue() {
 # shellcheck disable=SC2016
 LAUNCH='exec "$0" -m fastmix_mega "$@" --nproc "$PROCESSES" --nnodes "$SLURM_JOB_NUM_NODES" \
     --node-rank "$SLURM_NODEID" --rendezvous "$RENDEZVOUS"'
-srun --kill-on-bad-exit=1 --output="$LOGS/start$((RESTARTS + 1))-node%n.log" \
+# A step does not inherit the job's cores by itself: without the number its one task gets one core.
+srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}" \
+    --output="$LOGS/start$((RESTARTS + 1))-node%n.log" \
     "${CONTAINER[@]}" bash -c "$LAUNCH" "$FASTMIX_VENV/bin/python" "$VERB" "${ARGUMENTS[@]}" &
 STEP=$!
 # Asked between the trap and here: srun would not know.

@@ -8,7 +8,10 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.launch import hide_gpus
 from tests.tiny import chat_settings, tiny_settings, write_conversations, write_corpora
+
+hide_gpus()
 
 # How long an example takes is no question of right or wrong, least of all on a busy machine.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -3,6 +3,7 @@
 FAULT=kind:rank:count makes the count-th call of a place fail on one rank, or on all with the rank
 `all`; several faults are separated by commas. Kinds: `kill-save`, `kill-seal`, `kill-outer`,
 `kill-step`, `kill-start` (SIGKILL there), `nan` (from that step on the first loss is not a number),
+`raise` (an unexpected error in that step), `refuse` (a user's mistake in that step),
 `spike` (that step's losses are tenfold), `hang` (that step never ends), `drift` (the mixture
 differs), `collapse` (the controller gives all weight to one source), `doubt` (the scores of that
 outer step are mostly noise), `destroy` (the weights are no numbers when the target is measured).
@@ -17,8 +18,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import deepspeed
+
 from fastmix_mega.checkpoint import store
 from fastmix_mega.cli import main as cli
+from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.exponentiated_gradient import ExponentiatedGradient
 from fastmix_mega.training.engine.engine import TrainingEngine
 from fastmix_mega.training.outer_loop import OuterLoop
@@ -31,6 +35,14 @@ def kill(*_: Any) -> None:
 
 def hang(*_: Any) -> None:
     time.sleep(3600)
+
+
+def raise_error(*_: Any) -> None:
+    raise RuntimeError("CUDA out of memory (a fault of this test)")
+
+
+def refuse(*_: Any) -> None:
+    raise UserError("a mistake that one process alone has found")
 
 
 def drift(trainer: Trainer, *_: Any) -> None:
@@ -105,6 +117,9 @@ def install(kind: str, count: int) -> None:
         "kill-save": (store, "write_tensors", kill),
         "kill-seal": (store, "record_file", kill),
         "hang": (TrainingEngine, "train_step", hang),
+        "probe": (deepspeed.ops, "_probe_compatible_ops", raise_error),
+        "raise": (TrainingEngine, "train_step", raise_error),
+        "refuse": (TrainingEngine, "train_step", refuse),
         "drift": (Trainer, "_log_step", drift),
         "collapse": (OuterLoop, "_broadcast", collapse),
         "destroy": (TrainingEngine, "measure_target", destroy),

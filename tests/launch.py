@@ -17,6 +17,8 @@ import yaml
 
 from fastmix_mega.files import read_jsonl
 
+VISIBLE_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")
+"""As the tests were started."""
 LOGS = Path(__file__).parent.parent / "test-logs"
 
 
@@ -54,11 +56,15 @@ def require_code(expect: int, code: int, arguments: tuple[str, ...], output: str
         raise AssertionError(f"exit code {code}, log in {log}:\n{output[-3000:]}")
 
 
+CPU, HOST_CUDA = "tests.ranks", "tests.hostcuda.ranks"
+"""What ranks are forked from: as this machine is, or with CUDA devices made of host memory."""
+
+
 @functools.cache
-def warm_process() -> subprocess.Popen[str]:
-    """`tests.ranks`, started once for all tests."""
+def warm_process(module: str = CPU) -> subprocess.Popen[str]:
+    """`tests.ranks` or its like, started once for all tests."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.ranks"],
+        [sys.executable, "-m", module],
         env=clean_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -69,7 +75,12 @@ def warm_process() -> subprocess.Popen[str]:
 
 
 def forked(
-    *arguments: str, processes: int = 1, expect: int | None = 0, fault: str = ""
+    *arguments: str,
+    processes: int = 1,
+    expect: int | None = 0,
+    fault: str = "",
+    machine: str = CPU,
+    variables: dict[str, str] | None = None,
 ) -> tuple[int, str]:
     """`fastmix ARGUMENTS` in forked ranks (see tests/ranks.py); returns exit code and output.
 
@@ -78,12 +89,17 @@ def forked(
         processes: how many.
         expect: the exit code; another one fails the test, with the log kept. None for any.
         fault: see tests/faulty.py.
+        machine: CPU or HOST_CUDA.
+        variables: of the ranks' environment.
     """
-    process = warm_process()
+    process = warm_process(machine)
     assert process.stdin is not None
     assert process.stdout is not None
     with tempfile.NamedTemporaryFile(suffix=".log") as log:
         request = {"arguments": arguments, "processes": processes, "log": log.name, "fault": fault}
+        # One process without a launcher is one that takes all GPUs there are.
+        devices = {"HOSTCUDA_DEVICES": str(processes)} if machine == HOST_CUDA else {}
+        request["variables"] = devices | (variables or {})
         process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
         answer = process.stdout.readline()
@@ -95,7 +111,12 @@ def forked(
 
 
 def run_config(
-    verb: str, settings: dict[str, Any], directory: Path, processes: int = 1, cold: bool = False
+    verb: str,
+    settings: dict[str, Any],
+    directory: Path,
+    processes: int = 1,
+    cold: bool = False,
+    machine: str = CPU,
 ) -> Path:
     """Write `settings` to a file in `directory` and run a verb on it; returns the run folder.
 
@@ -105,6 +126,7 @@ def run_config(
         directory: for the file and the run folder.
         processes: how many.
         cold: start the command as a user does, and not by forked ranks.
+        machine: CPU or HOST_CUDA, for forked ranks.
     """
     directory.mkdir(parents=True, exist_ok=True)
     run_dir = directory / "run"
@@ -113,7 +135,7 @@ def run_config(
     if cold:
         fastmix(verb, str(path), "--nproc", str(processes))
     else:
-        forked(verb, str(path), processes=processes)
+        forked(verb, str(path), processes=processes, machine=machine)
     return run_dir
 
 
@@ -123,10 +145,19 @@ def column(run_dir: Path, file: str, key: str) -> np.ndarray:
     return np.array(rows, np.float64)
 
 
+def hide_gpus() -> None:
+    """What runs in this process is compared with references on the CPU; what it launches takes the
+    GPUs that were there. Called before torch is imported."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def clean_environment() -> dict[str, str]:
     """This process's environment without what a launcher above would have set."""
-    drop = ("RANK", "CI", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
-    kept = {name: text for name, text in os.environ.items() if name not in (*drop, "MASTER_PORT")}
+    drop = {"RANK", "CI", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"}
+    drop |= {"MASTER_PORT", "CUDA_VISIBLE_DEVICES"}
+    kept = {name: text for name, text in os.environ.items() if name not in drop}
+    if VISIBLE_GPUS is not None:
+        kept["CUDA_VISIBLE_DEVICES"] = VISIBLE_GPUS
     return kept | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 

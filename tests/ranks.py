@@ -19,7 +19,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fastmix_mega.cli.imports import import_libraries
@@ -39,7 +39,11 @@ def warm_up() -> None:
 
 
 def start(
-    arguments: Sequence[str], processes: int, log: Path | None = None, fault: str = ""
+    arguments: Sequence[str],
+    processes: int,
+    log: Path | None = None,
+    fault: str = "",
+    variables: Mapping[str, str] | None = None,
 ) -> list[int]:
     """`fastmix ARGUMENTS` in forks of this process, as a launcher would start them.
 
@@ -48,6 +52,7 @@ def start(
         processes: how many ranks; one alone is started without a launcher's variables.
         log: where all of them write (appended); by default where this process does.
         fault: see tests/faulty.py.
+        variables: of the ranks' environment.
 
     Returns:
         The process ids, in the order of ranks.
@@ -64,7 +69,7 @@ def start(
             launched["MASTER_PORT"] = str(port)
         pid = os.fork()
         if not pid:
-            _be_a_rank(arguments, launched, log, fault)
+            _be_a_rank(arguments, launched | dict(variables or {}), log, fault)
         pids.append(pid)
     return pids
 

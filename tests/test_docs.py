@@ -36,6 +36,16 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
             assert anchor in slugs, f"{page.name} links to {link}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_pages_name_exist(page: Path) -> None:
+    named = re.findall(
+        r"`((?:tests|fastmix_mega|data_tools|benchmarks|research|configs|slurm)/[\w./-]+)`",
+        page.read_text(encoding="utf-8"),
+    )
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert not missing, f"{page.name} names {missing}"
+
+
 def test_the_guides_limits_are_valid() -> None:
     guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
     block = re.search(r"( {4}budget_tokens:.*?)\n\n", guide, re.DOTALL)

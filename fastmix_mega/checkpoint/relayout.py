@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,19 @@ def load_universal(deepspeed_engine: Any, directory: Path) -> None:
         deepspeed_engine.load_checkpoint(str(directory), tag=UNIVERSAL)
     finally:
         settings.load_universal_checkpoint = False
+    # DeepSpeed leaves Adam's step counters on the CPU; the fused kernel wants them as fp32 beside
+    # the parameters.
+    for parameter, state in deepspeed_engine.optimizer.optimizer.state.items():
+        if torch.is_tensor(state.get("step")):
+            state["step"] = state["step"].to(parameter.device, torch.float32)
 
 
 def merge_states(states: Sequence[dict[str, Any]], sizes: dict[str, int]) -> dict[str, Any]:
-    """The whole of all ranks' own parts (see `Trainer._state`), in the order of ranks."""
+    """The whole of all ranks' own parts (see `Trainer._state`), in the order of ranks.
+
+    Directions, which are as large as what is measured, stay in pieces: per direction, the parts of
+    each parameter. `split_state` reads those that its process needs.
+    """
     whole = dict(states[0])
     for name in ("losses", "objective"):
         whole[name] = sum(state[name] for state in states)
@@ -98,29 +107,38 @@ def merge_states(states: Sequence[dict[str, Any]], sizes: dict[str, int]) -> dic
         whole["meter"] = whole["meter"] | {
             **{name: sum(meter[name] for meter in meters) for name in SUMS},
             "directions": [
-                _merge_directions([held[number] if held else {} for held in directions], sizes)
+                _parts_of_directions([held[number] if held else {} for held in directions], sizes)
                 for number in range(max(map(len, directions)))
             ],
         }
     return whole
 
 
-def _merge_directions(directions: list[dict[str, Tensor]], sizes: dict[str, int]) -> Any:
+def _parts_of_directions(
+    directions: list[dict[str, Tensor]], sizes: dict[str, int]
+) -> dict[str, list[Tensor]]:
+    """By name, the parts of the tensor-parallel ranks, in their order."""
     parts: dict[str, list[Tensor]] = {}
     for rank, named in enumerate(directions):
         place = place_of(rank, sizes)
         if place["data"] == place["context"] == 0:
             for name, part in named.items():
                 parts.setdefault(name, []).append(part)
-    whole = {name: unshard(name, found) for name, found in parts.items()}
     # The copies of a tied matrix have the same direction.
-    if EMBEDDING_NAME in whole:
-        whole.setdefault(HEAD_NAME, whole[EMBEDDING_NAME])
-    return whole
+    if EMBEDDING_NAME in parts:
+        parts.setdefault(HEAD_NAME, parts[EMBEDDING_NAME])
+    return parts
 
 
-def split_state(whole: dict[str, Any], layout: Layout) -> dict[str, Any]:
-    """This process's own part; sums stay whole on one process, since they are only added up."""
+def split_state(whole: dict[str, Any], layout: Layout, measured: Collection[str]) -> dict[str, Any]:
+    """This process's own part; sums stay whole on one process, since they are only added up.
+
+    Args:
+        whole: of `merge_states`.
+        layout: this process's place.
+        measured: names under which this process may hold a direction; one parameter at a time is
+            put together, and the process's shard of it goes to its device.
+    """
     own = dict(whole)
     keep = layout.is_reporter and layout.data.rank == 0
     for name in ("losses", "objective"):
@@ -134,8 +152,11 @@ def split_state(whole: dict[str, Any], layout: Layout) -> dict[str, Any]:
         own["meter"] = {
             "directions": [
                 {
-                    name: shard(name, direction, tensor.rank, tensor.size)
-                    for name, direction in named.items()
+                    name: shard(name, unshard(name, parts), tensor.rank, tensor.size).to(
+                        layout.device, copy=True
+                    )
+                    for name, parts in named.items()
+                    if name in measured
                 }
                 for named in meter["directions"]
             ],

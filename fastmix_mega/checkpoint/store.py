@@ -31,8 +31,11 @@ from fastmix_mega.checkpoint.retention import to_remove
 from fastmix_mega.config.sections import CheckpointSection
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import fsync_directory, write_atomic
+from fastmix_mega.model.gpt import head_of, named_parts
 from fastmix_mega.parallel.layout import Layout
 
+HEAD = "head"
+"""The name of a direction that is measured in closed form (`engine/head_meter.py`)."""
 Value = TypeVar("Value")
 
 
@@ -162,11 +165,13 @@ class Checkpoints:
             relayout.convert(directory, self._tied)
         self._barrier()
         relayout.load_universal(self._deepspeed, directory)
+        # Left in the files until they are read: together they are as large as all ranks' states.
         states = [
-            load_tensors(directory / f"fastmix_rank{rank}.pt", self.layout.device)
+            load_tensors(directory / f"fastmix_rank{rank}.pt", "cpu", mmap=True)
             for rank in range(manifest.world_size)
         ]
-        return relayout.split_state(relayout.merge_states(states, manifest.layout), self.layout)
+        whole = relayout.merge_states(states, manifest.layout)
+        return relayout.split_state(whole, self.layout, _measured_names(self._deepspeed.module))
 
     def held_out(self) -> dict[int, float]:
         """Held-out loss by step of the checkpoints so far (rank 0)."""
@@ -268,6 +273,12 @@ class Checkpoints:
     def _barrier(self) -> None:
         if self.layout.world_size > 1:
             dist.barrier()
+
+
+def _measured_names(module: Any) -> set[str]:
+    """Names under which a score meter of this process may hold directions."""
+    names = set(named_parts(module))
+    return names if head_of(module) is None else names | {HEAD}
 
 
 def _fresh_folder(path: Path) -> None:

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from fastmix_mega.model.engine_trial import hide_if_broken
 
 DECORATED = (
     "megatron.core.models.gpt.gpt_layer_specs",
@@ -31,6 +35,18 @@ WHOLE = (
 
 def import_libraries() -> None:
     """Import all that training and searching need. A second call does nothing."""
+    import torch
+
+    if not torch.cuda.is_available():
+        # Else DeepSpeed warns that it has found no accelerator.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    hide_if_broken()
+    if not sys.warnoptions:
+        # What they say of optional packages and of their own future is for their developers;
+        # `fastmix check` names the kernels that are used.
+        for category in (UserWarning, FutureWarning, DeprecationWarning):
+            warnings.filterwarnings("ignore", category=category, module=r"(megatron|deepspeed)\.")
+            warnings.filterwarnings("ignore", category=category, module=r"torch\.distributed\.")
     with _compiled_when_called(), _absent("wandb"):
         for name in DECORATED:
             importlib.import_module(name)

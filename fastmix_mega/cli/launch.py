@@ -23,6 +23,8 @@ from pathlib import Path
 from types import FrameType
 
 from fastmix_mega.cli.imports import import_libraries
+from fastmix_mega.errors import UserError
+from fastmix_mega.parallel import devices
 from fastmix_mega.training.stop import SIGNALS, STOP_FILE_VARIABLE
 
 
@@ -64,28 +66,30 @@ def run_processes(
 
     Returns:
         0 if every process ended well, else the exit code of the first that did not.
+
+    Raises:
+        UserError: if this machine has fewer GPUs than that.
     """
     # Read when torch is imported, and by every worker.
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    threads = max(1, devices.usable_cores() // processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     import torch
+
+    if mistakes := devices.problems(processes):
+        raise UserError("\n".join(mistakes))
+    if torch.cuda.is_available():
+        # torch reads it when it is imported; what depends on the layout, each process sets itself.
+        devices.prepare_cuda(tensor=1, context=1)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args, run
 
-    if nodes is None:
-        place = ["--standalone"]
-    else:
-        host, _, port = nodes.address.rpartition(":")
-        place = ["--nnodes", str(nodes.count), "--node-rank", str(nodes.rank)]
-        place += ["--master-addr", host, "--master-port", port]
-    place += ["--signals-to-handle", "SIGHUP,SIGQUIT"]
     forked = not torch.cuda.is_available() and nodes is None
     with tempfile.TemporaryDirectory(prefix="fastmix-") as directory:
         # torchrun would leave a folder of its own behind at every start.
-        place += ["--log-dir", directory, "--nproc-per-node", str(processes)]
-        options = parse_args([*place, "-m", "fastmix_mega", *arguments])
+        own = ["--log-dir", directory, "--nproc-per-node", str(processes)]
+        options = parse_args([*_place(nodes), *own, "-m", "fastmix_mega", *arguments])
         stop_file = Path(directory) / "stop"
         os.environ[STOP_FILE_VARIABLE] = str(stop_file)
         asked: list[float] = []
@@ -117,6 +121,16 @@ def run_processes(
     return 0
 
 
+def _place(nodes: Nodes | None) -> list[str]:
+    """What torchrun must know of this machine's place."""
+    signals = ["--signals-to-handle", "SIGHUP,SIGQUIT"]
+    if nodes is None:
+        return ["--standalone", *signals]
+    host, _, port = nodes.address.rpartition(":")
+    place = ["--nnodes", str(nodes.count), "--node-rank", str(nodes.rank)]
+    return [*place, "--master-addr", host, "--master-port", port, *signals]
+
+
 def _prepare_for_forks() -> None:
     import_libraries()
     # It tells of every exit code that is not 0 with a stack trace of its own; `_exit_code` tells
@@ -141,6 +155,10 @@ def _exit_code(failed: object) -> int:
     rank, failure = failed.get_first_failure()  # type: ignore[attr-defined]
     code = int(failure.exitcode)
     if code < 0:
-        print(f"rank {rank} was killed by {signal.Signals(-code).name}", file=sys.stderr)
+        print(
+            f"rank {rank} was killed by {signal.Signals(-code).name}; start again to go on from "
+            "the last checkpoint",
+            file=sys.stderr,
+        )
     # A process that a signal killed has a negative code.
     return code if code > 0 else 128 - code

@@ -1,7 +1,8 @@
 """The `fastmix` command: one verb a job.
 
     fastmix check  CONFIG [key.path=value ...]
-    fastmix plan   CONFIG --gpus N --gpu-memory GB [key.path=value ...]
+    fastmix plan   CONFIG --gpus N --gpu-memory GB [--dry-run [--rank R]] [key.path=value ...]
+    fastmix doctor [CONFIG] [--nproc N] [--output FILE] [key.path=value ...]
     fastmix search CONFIG [--nproc N] [--seeds N] [key.path=value ...]
     fastmix train  CONFIG [--nproc N] [key.path=value ...]
     fastmix report RUN_DIR
@@ -10,6 +11,8 @@
     fastmix import FILE --from FORMAT --output MIXTURE
     fastmix import FOLDER --from huggingface --output KEYS.yaml
     fastmix eval   RUN_DIR [--tasks A,B] [--nproc N] [key.path=value ...]
+    fastmix audit  BLEND --budget-tokens N [--sizes FILE]
+    fastmix watch  RUN_OR_LOG [--mixture MIXTURE]
     fastmix retrain RUN_DIR [--mixture MIXTURE] [--seeds N] [key.path=value ...]
     fastmix compare A B
     fastmix pool MIXTURE MIXTURE ... --output MIXTURE
@@ -33,16 +36,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastmix_mega import __version__
+from fastmix_mega.cli import audit as cli_audit
+from fastmix_mega.cli import doctor as cli_doctor
 from fastmix_mega.cli import evaluate as cli_evaluate
 from fastmix_mega.cli import launch
 from fastmix_mega.cli import mixtures as cli_mixture
 from fastmix_mega.cli import retrain as cli_retrain
+from fastmix_mega.cli import surface as cli_surface
+from fastmix_mega.cli import watch as cli_watch
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Nodes
 from fastmix_mega.cli.seeds import report_on, search_seeds
-from fastmix_mega.errors import RunFailed, UserError
-from fastmix_mega.training.run_lock import run_lock
-from fastmix_mega.training.stop import EXIT_STOPPED, Stopped, die_with_parent
+from fastmix_mega.errors import RunFailed, Stopped, UserError
+from fastmix_mega.parallel import devices
+from fastmix_mega.training.run_lock import HELD_VARIABLE, run_lock
+from fastmix_mega.training.stop import EXIT_STOPPED, die_with_parent
 
 if TYPE_CHECKING:
     from fastmix_mega.config.schema import Config
@@ -136,20 +144,27 @@ def _parser() -> argparse.ArgumentParser:
     plan = verbs.add_parser("plan", help="memory, communication and the layout for N GPUs")
     plan.add_argument("config", help="a YAML configuration, for example configs/large_7b.yaml")
     plan.add_argument("overrides", nargs="*", metavar="key.path=value", help="change it")
-    plan.add_argument("--gpus", type=_positive, required=True, metavar="N", help="of the whole run")
+    plan.add_argument(
+        "--gpus", type=_positive, metavar="N", help="of the whole run (default: this machine's)"
+    )
     plan.add_argument(
         "--gpu-memory", type=float, default=80.0, metavar="GB", help="of one GPU (default: 80)"
     )
     plan.add_argument("--gpus-per-node", type=_positive, default=8, metavar="N", help="default: 8")
     plan.add_argument("--mode", choices=("search", "train"), default="search", help="of the run")
+    cli_doctor.add_dry_run(plan)
     plan.set_defaults(verb=_plan)
 
     report = verbs.add_parser("report", help="write a run folder's report.html anew")
     report.add_argument("run_dir", type=Path)
     report.set_defaults(verb=_report)
     cli_mixture.add_verbs(verbs)
+    cli_audit.add_verb(verbs)
+    cli_watch.add_verb(verbs)
     cli_evaluate.add_verb(verbs, _positive, main)
+    cli_doctor.add_verb(verbs, _positive, _nodes, main)
     cli_retrain.add_verb(verbs, _positive, main)
+    cli_surface.add_verb(verbs)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
     return parser
 
@@ -213,6 +228,7 @@ def _check(options: argparse.Namespace) -> int:
     config = _load(options)
     mode = options.mode or mode_of(config)
     findings = check(config, options.nproc or 1, mode, options.allow_changed)
+    findings.mistakes += [f"  {text}" for text in devices.problems(options.nproc or 1)]
     print(describe(config, findings, mode))
     if options.start and not findings.mistakes:
         from fastmix_mega.planning.start_mixture import describe_start
@@ -223,13 +239,17 @@ def _check(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     from fastmix_mega.configuration import load_config
+    from fastmix_mega.methods.registry import method_of
     from fastmix_mega.planning.describe import describe_plans
     from fastmix_mega.planning.layouts import Machine
 
     if not options.gpu_memory > 0:
         raise UserError("--gpu-memory must be a positive number of gigabytes")
-    config = load_config(options.config, options.overrides)
+    config = method_of(load_config(options.config, options.overrides), options.mode).config
     machine = Machine(options.gpu_memory * 1e9, options.gpus_per_node)
+    options.gpus = options.gpus or launch.default_processes()
+    if options.dry_run or options.rank is not None:
+        return cli_doctor.dry_run(config, options, machine)
     print(describe_plans(config, options.gpus, options.mode, machine))
     return 0
 
@@ -289,6 +309,8 @@ def _require_no_mistakes(
 
     findings = check(config, processes, mode, allowed)
     require_no_mistakes(findings)
+    if HELD_VARIABLE in os.environ:
+        return  # The launcher of this process has said so.
     for warning in findings.warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
 

@@ -13,10 +13,17 @@ from fastmix_mega.quantities import parse_quantity
 
 HUGGING_FACE = "huggingface"
 """The one format of models; all others are of mixtures."""
+OLMIX = "olmix"
+"""The one format of evidence: many runs with their mixtures and losses."""
 
 
 def add_verbs(verbs: Any) -> None:
     """Add the verbs to the command's parser."""
+    for add in (_add_export, _add_import, _add_compare, _add_pool, _add_ngram):
+        add(verbs)
+
+
+def _add_export(verbs: Any) -> None:
     export = verbs.add_parser(
         "export", help="write a mixture in a trainer's format, or a run's model for Hugging Face"
     )
@@ -40,6 +47,8 @@ def add_verbs(verbs: Any) -> None:
     )
     export.set_defaults(verb=_export)
 
+
+def _add_import(verbs: Any) -> None:
     take = verbs.add_parser(
         "import", help="take a trainer's or a published mixture, or a Hugging Face model"
     )
@@ -58,13 +67,29 @@ def add_verbs(verbs: Any) -> None:
         required=True,
         help="the mixture.json to write; of a model, the configuration's keys as YAML",
     )
+    take.add_argument(
+        "--stage", metavar="NAME", help="take only this stage of a schedule (nanotron, levanter)"
+    )
+    take.add_argument(
+        "--sizes",
+        type=Path,
+        metavar="FILE",
+        help="tokens and rows by source, as YAML, for numbers that are epochs or shares of rows",
+    )
+    take.add_argument(
+        "--metrics", type=Path, metavar="FILE", help="olmix: the metrics.csv beside ratios.csv"
+    )
     take.set_defaults(verb=_import)
 
+
+def _add_compare(verbs: Any) -> None:
     compare = verbs.add_parser("compare", help="how two mixtures or runs differ")
     compare.add_argument("first", metavar="A", help="a mixture.json or a run folder")
     compare.add_argument("second", metavar="B")
     compare.set_defaults(verb=_compare)
 
+
+def _add_pool(verbs: Any) -> None:
     pool = verbs.add_parser("pool", help="one mixture from the searches of several seeds")
     pool.add_argument(
         "mixtures",
@@ -74,6 +99,8 @@ def add_verbs(verbs: Any) -> None:
     pool.add_argument("--output", "-o", type=Path, required=True, help="the mixture.json to write")
     pool.set_defaults(verb=_pool)
 
+
+def _add_ngram(verbs: Any) -> None:
     ngram = verbs.add_parser("ngram", help="the control: a mixture from pairs of tokens alone")
     ngram.add_argument("config", help="a YAML configuration, for example configs/demo.yaml")
     ngram.add_argument("overrides", nargs="*", metavar="key.path=value", help="change it")
@@ -169,8 +196,19 @@ def _import(options: argparse.Namespace) -> int:
 
         print("\n".join(import_huggingface(options.file, options.output)))
         return 0
-    from fastmix_mega.export.export import import_mixture
+    if options.format == OLMIX:
+        from fastmix_mega.export.evidence import import_olmix
 
-    print("\n".join([*import_mixture(options.file, options.format, options.output)]))
-    print(options.output)
+        if options.metrics is None:
+            raise UserError("--from olmix takes two tables: give --metrics metrics.csv as well")
+        print("\n".join(import_olmix(options.file, options.metrics, options.output)))
+        return 0
+    from fastmix_mega.export.take import import_mixture
+    from fastmix_mega.export.units import read_sizes
+
+    sizes = None if options.sizes is None else read_sizes(options.sizes)
+    lines = import_mixture(options.file, options.format, options.output, options.stage, sizes)
+    print("\n".join(lines))
+    if options.output.is_file():
+        print(options.output)
     return 0

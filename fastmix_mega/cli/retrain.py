@@ -16,7 +16,7 @@ from fastmix_mega.errors import UserError
 from fastmix_mega.training.run_lock import run_lock
 
 if TYPE_CHECKING:
-    from fastmix_mega.evaluation.retrain import Losses, Study
+    from fastmix_mega.evaluation.retrain import Losses, Predictions, Study
 
 Main = Callable[[Sequence[str]], int]
 
@@ -82,6 +82,7 @@ def _retrain(main: Main, options: argparse.Namespace) -> int:
         candidate_of,
         configuration_of,
         judged_on,
+        predictions_of,
         require_different_names,
     )
 
@@ -97,10 +98,15 @@ def _retrain(main: Main, options: argparse.Namespace) -> int:
     folder = options.output or options.run / "retrain"
     study = Study(path, [*options.overrides, *sets], candidates, seeds, folder)
     print("\n".join(notes), end="\n" if notes else "")
-    return run_study(main, study, options.nproc or launch.default_processes())
+    words = [options.baseline, str(options.run), *options.mixture]
+    given = {candidate.name: each for candidate, each in zip(candidates, words, strict=True)}
+    predicted = predictions_of(options.run, given)
+    return run_study(main, study, options.nproc or launch.default_processes(), predicted)
 
 
-def run_study(main: Main, study: Study, processes: int) -> int:
+def run_study(
+    main: Main, study: Study, processes: int, predicted: Predictions | None = None
+) -> int:
     """Train what is missing, then print the table and write retrain.json.
 
     Returns:
@@ -108,6 +114,12 @@ def run_study(main: Main, study: Study, processes: int) -> int:
 
     Raises:
         UserError: if a run cannot be made; before any is trained.
+
+    Args:
+        main: the command.
+        study: what is trained.
+        processes: of every run.
+        predicted: what a search said of the mixtures, for the table.
     """
     import json
 
@@ -131,11 +143,11 @@ def run_study(main: Main, study: Study, processes: int) -> int:
             each.name: [final_losses(study.run_dir(each, seed)) for seed in study.seeds]
             for each in study.candidates
         }
-        content = record(study, results)
+        content = record(study, results, predicted)
         model = json.dumps(content["model"])
         shown = (
             f"{len(study.seeds)} paired seed(s), {content['train_tokens']:,} tokens a run, model "
-            f"{model}; losses in nats per token, SD over seeds\n\n{table(results)}\n"
+            f"{model}; losses in nats per token, SD over seeds\n\n{table(results, predicted)}\n"
         )
         write_json(study.folder / "retrain.json", content)
         write_atomic(study.folder / "retrain.md", shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -71,7 +72,10 @@ def _search_one(
             raise UserError(f"{config.run_dir} holds another search; name another run_dir")
         print(f"seed {config.seed}: done before, in {config.run_dir}", flush=True)
         return 0
-    require_no_mistakes(check(config, processes))
+    findings = check(config, processes)
+    require_no_mistakes(findings)
+    for warning in findings.warnings:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     return launch.run_processes(main, ["search", config_path, *words], processes)
 
 

@@ -85,6 +85,11 @@ class Config(Section):
             )
         if self.parallel.interleave > 1 and self.parallel.pipeline == 1:
             raise ValueError("parallel.interleave needs parallel.pipeline > 1; set it to 1")
+        limits = self.search.constraints
+        if self.search.match_repetition and (limits is None or limits.budget_tokens is None):
+            raise ValueError(
+                "search.match_repetition needs search.constraints.budget_tokens, the large run's"
+            )
         return self
 
     @property

@@ -81,6 +81,7 @@ class ConversationSource:
         holdout: int = 0,
         held_out: bool = False,
         packed: bool = True,
+        share: float = 1.0,
     ) -> None:
         self.name = name
         self.seq_length = seq_length
@@ -112,7 +113,7 @@ class ConversationSource:
         )
         self.num_tokens = whole * seq_length
         """Of an epoch, as a run's budget counts them: padding is paid for too."""
-        self._order = SampleOrder(name, seed, whole, holdout, held_out)
+        self._order = SampleOrder(name, seed, whole, holdout, held_out, share)
         self.num_samples = self._order.num_samples
         """Sequences in one epoch."""
 

@@ -1,4 +1,4 @@
-"""Megatron's indexed token files, `<prefix>.bin` and `<prefix>.idx`, plus our manifest `.json`.
+"""Megatron's indexed token files, `<prefix>.bin` and `<prefix>.idx`, and our `.manifest.json`.
 
 Conversations have a loss mask beside their tokens, `<prefix>.mask.bin` and `.idx`: an indexed
 dataset of the same lengths with a 1 for every token that counts in the loss, as uint8.
@@ -65,7 +65,7 @@ class MaskRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What `<prefix>.json` says of the files beside it."""
+    """What `<prefix>.manifest.json` says of the files beside it."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -78,6 +78,8 @@ class Manifest(BaseModel):
     tokenizer_sha256: str | None = None
     vocab_size: Count | None = None
     eod: Count | None = None
+    bos: Count | None = None
+    """What starts every document, if anything; earlier versions did not say."""
     made_by: dict[str, Any] = {}
     mask: MaskRecord | None = None
     """None where every token counts."""
@@ -89,25 +91,70 @@ class Manifest(BaseModel):
             return self.bin_sha256
         return hashlib.sha256((self.bin_sha256 + self.mask.bin_sha256).encode()).hexdigest()
 
+    @property
+    def vocabulary(self) -> dict[str, Any]:
+        """The fields that say what the tokens mean."""
+        return self.model_dump(include={"tokenizer_sha256", "vocab_size", "eod", "bos"})
+
     def write(self, prefix: str | Path) -> None:
         left_out = {"mask"} if self.mask is None else set()
-        write_json(f"{prefix}.json", self.model_dump(mode="json", exclude=left_out))
+        # Merged from files that do not say it.
+        left_out |= {"bos"} - self.model_fields_set
+        write_json(manifest_path(prefix), self.model_dump(mode="json", exclude=left_out))
+
+
+def manifest_path(prefix: str | Path) -> str:
+    """Where a prefix's manifest is written. No corpus has such a name by chance."""
+    return f"{prefix}.manifest.json"
+
+
+def old_manifest_path(prefix: str | Path) -> str:
+    """Where earlier versions wrote it. A user's own file may have this name too."""
+    return f"{prefix}.json"
 
 
 def read_manifest(prefix: str) -> Manifest | None:
     """The manifest, or None if there is no file; UserError if it is broken."""
-    path = f"{prefix}.json"
-    try:
-        return Manifest.model_validate(json.loads(remote.read_bytes(path)))
-    except FileNotFoundError:
+    stored = _stored_manifest(prefix)
+    if stored is None:
         return None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UserError:
-        raise
+    path, content = stored
+    try:
+        return Manifest.model_validate(json.loads(content))
     except (ValidationError, ValueError, RecursionError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise UserError(f"{path} is not a manifest ({reason}); preprocess the data again") from None
+
+
+def _stored_manifest(prefix: str) -> tuple[str, bytes] | None:
+    """The path and content of a prefix's manifest, under its name or the old one."""
+    path, old = manifest_path(prefix), old_manifest_path(prefix)
+    try:
+        return path, remote.read_bytes(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        if not remote.is_remote(old) and not os.path.isfile(old):
+            return None
+        with remote.open_remote(old) if remote.is_remote(old) else open(old, "rb") as file:
+            head = file.read(_HEAD)
+            # A corpus of many gigabytes may lie here: its start tells that it is no manifest.
+            return (old, head + file.read()) if _starts_as_manifest(head) else None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"cannot read {old}: {error.strerror}") from None
+
+
+_HEAD = 4096
+"""Bytes by which a manifest is told from other JSON."""
+
+
+def _starts_as_manifest(head: bytes) -> bool:
+    """Whether a file was written as a manifest, even if it was damaged since."""
+    return not head.strip() or b'"fastmix-tokens/' in head or b'"bin_sha256"' in head
 
 
 def _local_files(prefix: str) -> tuple[Path, Path]:
@@ -117,8 +164,9 @@ def _local_files(prefix: str) -> tuple[Path, Path]:
     manifest = read_manifest(prefix)
     if manifest is None:
         raise UserError(
-            f"{prefix}.json is missing: token files in object storage need the checksums of their "
-            "manifest; preprocess them, or merge Megatron's, on a disk and copy all three files"
+            f"{manifest_path(prefix)} is missing: token files in object storage need the checksums "
+            "of their manifest; preprocess them, or merge Megatron's, on a disk and copy all three "
+            "files"
         )
     return (
         remote.cached_copy(f"{prefix}.bin", manifest.bin_sha256),
@@ -142,7 +190,7 @@ class IndexedTokens:
         dtype: of the stored tokens.
         num_tokens, num_documents: of the whole file.
         tokens: [num_tokens] read-only memory map.
-        manifest: None where no .json stands beside the files.
+        manifest: None where none stands beside the files.
         mask: the loss mask, whose `tokens` are 0 or 1; None where every token counts.
 
     Raises:
@@ -245,8 +293,8 @@ class IndexedTokens:
         ):
             if said != found:
                 raise UserError(
-                    f"{self.prefix}.json says {what} = {said}, but {self.idx_path} has {found}: "
-                    "the files do not belong together; preprocess the data again"
+                    f"the manifest of {self.prefix} says {what} = {said}, but {self.idx_path} has "
+                    f"{found}: the files do not belong together; preprocess the data again"
                 )
 
     def _open_mask(self) -> IndexedTokens | None:
@@ -254,8 +302,8 @@ class IndexedTokens:
         stray = next((p for p in (f"{prefix}.idx", f"{prefix}.bin") if os.path.isfile(p)), None)
         if self.manifest is not None and self.manifest.mask is None and stray is not None:
             raise UserError(
-                f"{self.prefix}.json knows of no loss mask, but {stray} is there: the files do not "
-                "belong together; preprocess the data again"
+                f"the manifest of {self.prefix} knows of no loss mask, but {stray} is there: the "
+                "files do not belong together; preprocess the data again"
             )
         if stray is None and (self.manifest is None or self.manifest.mask is None):
             return None
@@ -281,7 +329,14 @@ def mask_prefix(prefix: str | Path) -> str:
 
 def forget_manifest(prefix: str | Path, masked: bool) -> None:
     """Before new files get their names: an old manifest or mask must never stand beside them."""
-    Path(f"{prefix}.json").unlink(missing_ok=True)
+    path = Path(manifest_path(prefix))
+    if path.exists():
+        path.unlink()
+    else:
+        # Under the old name only what is a manifest goes: it may be a file of the user's.
+        with contextlib.suppress(UserError):
+            if read_manifest(str(prefix)) is not None:
+                Path(old_manifest_path(prefix)).unlink(missing_ok=True)
     for kind in () if masked else ("bin", "idx"):
         Path(f"{mask_prefix(prefix)}.{kind}").unlink(missing_ok=True)
 

@@ -28,8 +28,13 @@ class Inputs:
         return any_masked([*self.sources, *self.targets, *self.evaluation_sets])
 
 
-def open_inputs(config: Config) -> Inputs:
+def open_inputs(config: Config, share: float = 1.0) -> Inputs:
     """Open every file of the configuration; O(1) per file.
+
+    Args:
+        config: of the run.
+        share: of every source's samples, which alone are read (`data.repetition`); targets and
+            held-out sets stay whole.
 
     Raises:
         UserError: naming the first file that is missing, broken or made with another tokenizer.
@@ -45,7 +50,15 @@ def open_inputs(config: Config) -> Inputs:
     packed = config.train.packing
     holdout = config.evaluation.holdout
     sources = [
-        open_source(entry.name, entry.prefixes, length, config.seed, holdout, packed=packed)
+        open_source(
+            entry.name,
+            entry.prefixes,
+            length,
+            config.seed,
+            holdout,
+            packed=packed,
+            share=share,
+        )
         for entry in config.sources
     ]
     held_out = [

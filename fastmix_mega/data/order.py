@@ -19,12 +19,23 @@ class SampleOrder:
         whole: samples in the files.
         holdout: samples at the end that are kept out of training.
         held_out: take those samples, and none of the others.
+        share: of the samples, which alone are ever read: a subset that depends on the name only,
+            the same for every seed and layout. At least one sample is left.
     """
 
-    def __init__(self, name: str, seed: int, whole: int, holdout: int, held_out: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        whole: int,
+        holdout: int,
+        held_out: bool,
+        share: float = 1.0,
+    ) -> None:
         self._name, self._seed = name, seed
         kept_out = min(holdout, whole)
-        self.num_samples = kept_out if held_out else whole - kept_out
+        self._available = kept_out if held_out else whole - kept_out
+        self.num_samples = subset_size(self._available, share)
         """Samples in one epoch."""
         self._first = whole - kept_out if held_out else 0
 
@@ -35,9 +46,18 @@ class SampleOrder:
         found = np.empty_like(within)
         for epoch in np.unique(epochs):
             rows = np.flatnonzero(epochs == epoch)
-            found[rows] = permute(within[rows], self.num_samples, self._key(int(epoch)))
+            key = _key(f"{self._seed}/{self._name}/{epoch}")
+            found[rows] = permute(within[rows], self.num_samples, key)
+        if self.num_samples < self._available:
+            # The subset is the beginning of a shuffle of all, which no seed changes.
+            found = permute(found, self._available, _key(f"subset/{self._name}"))
         return found + self._first
 
-    def _key(self, epoch: int) -> int:
-        digest = hashlib.sha256(f"{self._seed}/{self._name}/{epoch}".encode()).digest()
-        return int.from_bytes(digest[:8], "little")
+
+def subset_size(samples: int, share: float) -> int:
+    """Samples that a share leaves: the nearest whole number, and at least 1 of any."""
+    return samples if share >= 1 else min(samples, max(1, round(samples * share)))
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")

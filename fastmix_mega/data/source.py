@@ -29,6 +29,7 @@ class TokenSource:
         seed: of the run.
         holdout: samples at the end that are kept out of training.
         held_out: take those samples, and none of the others.
+        share: of the samples, which alone are read (see `SampleOrder`).
 
     Raises:
         UserError: if a file is missing or broken.
@@ -45,6 +46,7 @@ class TokenSource:
         seed: int,
         holdout: int = 0,
         held_out: bool = False,
+        share: float = 1.0,
     ) -> None:
         self.name = name
         self.seq_length = seq_length
@@ -55,7 +57,7 @@ class TokenSource:
         samples = [max(0, (file.num_tokens - 1) // seq_length) for file in self.files]
         self._ends = np.cumsum(samples, dtype=np.int64)
         whole = int(self._ends[-1]) if samples else 0
-        self._order = SampleOrder(name, seed, whole, holdout, held_out)
+        self._order = SampleOrder(name, seed, whole, holdout, held_out, share)
         self.num_samples = self._order.num_samples
         """Samples in one epoch."""
 
@@ -93,6 +95,7 @@ def open_source(
     holdout: int = 0,
     held_out: bool = False,
     packed: bool = True,
+    share: float = 1.0,
 ) -> Source:
     """Text, conversations or multiple choice, by the files' loss mask and manifest; arguments as
     there.
@@ -103,7 +106,7 @@ def open_source(
     files = [IndexedTokens(prefix) for prefix in prefixes]
     masked = [file for file in files if file.mask is not None]
     if not masked:
-        return TokenSource(name, files, seq_length, seed, holdout, held_out)
+        return TokenSource(name, files, seq_length, seed, holdout, held_out, share)
     if len(masked) < len(files):
         without = next(file.prefix for file in files if file.mask is None)
         raise UserError(
@@ -111,4 +114,4 @@ def open_source(
         )
     if any(choices_of(file) > 1 for file in files):
         return ChoiceSource(name, files, seq_length, seed)
-    return ConversationSource(name, files, seq_length, seed, holdout, held_out, packed)
+    return ConversationSource(name, files, seq_length, seed, holdout, held_out, packed, share)

@@ -31,6 +31,7 @@ class _Backend(Protocol):
     eod: int | None
     bos: int | None
     special_tokens: list[str]
+    may_drop: bool
 
     def encode(self, texts: Sequence[str]) -> list[Ids]: ...
 
@@ -44,6 +45,8 @@ class _Backend(Protocol):
 
 
 class _SentencePiece:
+    may_drop = False
+
     def __init__(self, content: bytes, path: str) -> None:
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_proto=content)
@@ -101,6 +104,7 @@ class _HuggingFace:
         self.bos = self._vocabulary.get(named.get("bos_token", ""))
         added = self._model.get_added_tokens_decoder().values()
         self.special_tokens = [token.content for token in added if token.special]
+        self.may_drop = _may_drop(json.loads(content), self._vocabulary)
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         encoded = self._model.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -143,6 +147,7 @@ class Tokenizer:
         vocab_size: the highest token id plus one.
         eod: the id that ends every document.
         bos: the id that may start one, or None.
+        may_drop: whether text that it does not know becomes no token at all.
         special_tokens: the names of all tokens that control a model rather than stand for text.
 
     Raises:
@@ -165,6 +170,7 @@ class Tokenizer:
         self.vocab_size = self._backend.vocab_size
         self.bos = self._backend.bos
         self.special_tokens = self._backend.special_tokens
+        self.may_drop = self._backend.may_drop
         end = self._backend.eod if eod is None else self._backend.token_id(eod)
         if end is None and eod is not None:
             raise UserError(f"tokenizer: {path} has no token {eod!r}; name one that it has")
@@ -197,6 +203,20 @@ class Tokenizer:
     def name_of(self, number: int) -> str:
         """A token as it stands in the vocabulary, control tokens too."""
         return self._backend.name_of(number)
+
+
+def _may_drop(content: Any, vocabulary: dict[str, int]) -> bool:
+    """Whether the BPE of a tokenizer.json leaves out characters that it does not know."""
+    model = content["model"]
+    if model.get("type", "BPE") != "BPE" or model.get("unk_token") is not None:
+        return False
+    if model.get("byte_fallback"):
+        return any(f"<0x{byte:02X}>" not in vocabulary for byte in range(256))
+    # Byte-level tokenizers write a byte that prints as itself, the others as U+0100 and so on.
+    printed = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    alphabet = [*map(chr, sorted(printed)), *(chr(256 + n) for n in range(256 - len(printed)))]
+    steps = json.dumps([content.get("pre_tokenizer"), content.get("normalizer")])
+    return '"ByteLevel"' not in steps or any(letter not in vocabulary for letter in alphabet)
 
 
 def _given(number: int) -> int | None:

@@ -21,12 +21,17 @@ from fastmix_mega.config.schema import Config
 from fastmix_mega.configuration import load_config
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
+from fastmix_mega.methods.evidence import SURFACE_FILE
+from fastmix_mega.methods.predictions import predict_mixtures
 from fastmix_mega.mixture.file import RULES, mixture_path, read_mixture
 
 CONFIDENCE = 0.95
 QUIET = ("log.wandb=disabled", "evaluation.every=0", "checkpoint.final=false", "stages=[]")
 Losses = dict[str, float]
 """Nats per token by evaluation set."""
+
+Predictions = dict[str, dict[str, tuple[float, float, float]]]
+"""Loss and the ends of its 90% interval, by mixture and target."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,24 @@ def judged_on(config: Config) -> tuple[list[str], list[str]]:
     ]
 
 
+def predictions_of(run: Path, given: dict[str, str]) -> Predictions:
+    """What a search's loss surface says of mixtures; empty where the search left none.
+
+    Args:
+        run: the run folder of the search.
+        given: by the candidates' names, how the user named them.
+    """
+    if not (run / SURFACE_FILE).is_file():
+        return {}
+    found: Predictions = {}
+    rows = predict_mixtures(run, list(given.values()), load_config(run / "config.yaml"))
+    names = {words: name for name, words in given.items()}
+    for row in rows:
+        by_target = found.setdefault(names[row["mixture"]], {})
+        by_target[row["target"]] = (row["loss"], row["low"], row["high"])
+    return found
+
+
 def final_losses(run_dir: Path) -> Losses:
     """The last evaluation of a finished run."""
     rows = [row["eval"] for row in read_jsonl(run_dir / "metrics.jsonl") if "eval" in row]
@@ -175,11 +198,12 @@ def difference(mine: Sequence[float], first: Sequence[float]) -> Difference:
     return Difference(mean, error, mean - reach, mean + reach)
 
 
-def table(results: dict[str, list[Losses]]) -> str:
+def table(results: dict[str, list[Losses]], predicted: Predictions | None = None) -> str:
     """The result as Markdown: by evaluation set, every candidate and its difference to the first.
 
     Args:
         results: losses by candidate, one entry a seed; the first candidate is the baseline.
+        predicted: what the search said of them; None where it said nothing.
     """
     first = next(iter(results))
     seeds = len(results[first])
@@ -187,6 +211,8 @@ def table(results: dict[str, list[Losses]]) -> str:
         f"| set | mixture | loss | SD | minus {first} | 95% interval | |",
         "|---|---|---|---|---|---|---|",
     ]
+    if predicted:
+        lines = [f"{lines[0]} predicted, 90% interval |", f"{lines[1]}---|"]
     for name in results[first][0]:
         baseline = [losses[name] for losses in results[first]]
         for candidate, runs in results.items():
@@ -194,15 +220,21 @@ def table(results: dict[str, list[Losses]]) -> str:
             deviation = f"{statistics.stdev(mine):.4f}" if seeds > 1 else "?"
             row = f"| {name} | {candidate} | {statistics.mean(mine):.4f} | {deviation} "
             if candidate == first:
-                lines.append(f"{row}| | | |")
-                continue
-            gap = difference(mine, baseline)
-            interval = "?" if gap.low is None else f"{gap.low:+.4f} to {gap.high:+.4f}"
-            lines.append(f"{row}| {gap.mean:+.4f} | {interval} | {gap.verdict} |")
+                row += "| | | |"
+            else:
+                gap = difference(mine, baseline)
+                interval = "?" if gap.low is None else f"{gap.low:+.4f} to {gap.high:+.4f}"
+                row += f"| {gap.mean:+.4f} | {interval} | {gap.verdict} |"
+            if predicted:
+                told = predicted.get(candidate, {}).get(name)
+                row += " |" if told is None else f" {told[0]:.3f}, {told[1]:.3f} to {told[2]:.3f} |"
+            lines.append(row)
     return "\n".join(lines)
 
 
-def record(study: Study, results: dict[str, list[Losses]]) -> dict[str, Any]:
+def record(
+    study: Study, results: dict[str, list[Losses]], predicted: Predictions | None = None
+) -> dict[str, Any]:
     """Everything that the table is made of, for a JSON file."""
     first = next(iter(results))
     config = study.config(study.candidates[0], study.seeds[0])
@@ -215,6 +247,7 @@ def record(study: Study, results: dict[str, list[Losses]]) -> dict[str, Any]:
         "baseline": first,
         "mixtures": {each.name: each.weights for each in study.candidates},
         "losses": results,
+        "predicted": predicted or {},
         "differences": {
             name: {
                 where: vars(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fastmix_mega.data.indexed import IndexedTokens
 from fastmix_mega.errors import UserError
 from fastmix_mega.export.plan import Part, Plan
+from fastmix_mega.export.units import row_shares_of
 
 
 def write_interleave(plan: Plan) -> str:
@@ -63,18 +63,8 @@ def read_torchtitan(text: str) -> list[Part]:
 
 
 def _by_document(plan: Plan) -> list[float] | None:
-    """Weights over mean lengths, normalised; None where the token files are not to be had."""
-    rates = []
-    for source in plan.mixture.sources:
-        if source.weight == 0:
-            continue
-        if source.prefix is None:
-            return None
-        prefixes = [source.prefix] if isinstance(source.prefix, str) else source.prefix
-        try:
-            files = [IndexedTokens(prefix) for prefix in prefixes]
-        except UserError:
-            return None
-        tokens = sum(file.num_tokens for file in files)
-        rates.append(source.weight * sum(file.num_documents for file in files) / tokens)
-    return [rate / sum(rates) for rate in rates]
+    """Probabilities of whole documents; None where the token files are not to be had."""
+    try:
+        return row_shares_of(plan.parts(None, counted=True), "datasets")
+    except UserError:
+        return None

@@ -1,29 +1,23 @@
-"""`fastmix export` and `fastmix import`: from mixture.json to a trainer's file, and back."""
+"""`fastmix export`: from mixture.json to a trainer's file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from fastmix_mega.config.constraints import Constraints
-from fastmix_mega.errors import UserError
-from fastmix_mega.export.formats import reader_of, writer_of
-from fastmix_mega.export.plan import Part, Plan
+from fastmix_mega.export.formats import writer_of
+from fastmix_mega.export.plan import Plan
 from fastmix_mega.files import write_atomic
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources, epochs_at
-from fastmix_mega.mixture.file import (
-    MixtureFile,
-    MixtureSource,
-    mixture_path,
-    read_mixture,
-    versions,
-)
+from fastmix_mega.mixture.file import MixtureFile, mixture_path, read_mixture
 from fastmix_mega.mixture.simplex import effective_sources, entropy
 from fastmix_mega.outputs import require_output_file
+from fastmix_mega.quantities import in_epochs
 
 BEARABLE_EPOCHS = 4
 """Beyond it, repeated text is known to teach little (Muennighoff et al., 2023)."""
@@ -70,7 +64,9 @@ def export_mixture(
     if result is not None:
         mixture = constrained_mixture(mixture, result, constraints)
     mixture = at_budget(mixture, budget_tokens)
-    plan = Plan(mixture, paths, budget_tokens, valid, _notes(mixture, to, form.unit, str(path)))
+    plan = Plan(mixture, paths, budget_tokens, valid, _notes(mixture, to, str(path)))
+    meaning = [form.sentence, *(form.notes(plan) if form.notes is not None else [])]
+    plan = replace(plan, notes=[*plan.notes, *meaning])
     assert form.write is not None
     write_atomic(output, form.write(plan))
     lines = describe(mixture, budget_tokens, result)
@@ -81,7 +77,7 @@ def export_mixture(
     dropped = [source.name for source in mixture.sources if source.weight == 0]
     if dropped and to not in ("fastmix", "csv"):
         lines.append(f"left out, since their weight is 0: {', '.join(dropped)}")
-    return Exported(output, [*lines, f"weights are shares of {form.unit}", f"use: {form.use}"])
+    return Exported(output, [*lines, *meaning, f"use: {form.use}"])
 
 
 def constrain(mixture: MixtureFile, constraints: Constraints, where: str) -> Constrained:
@@ -142,7 +138,7 @@ def describe(
     for index, source in enumerate(mixture.sources):
         found = f" {result.before[index]:6.2%}" if result is not None else ""
         times = epochs[index]
-        shown = "     ?" if times is None else f"{times:6.2f}"
+        shown = "     ?" if times is None else f"{in_epochs(times):>6}"
         mark = "  read too often" if times is not None and times > BEARABLE_EPOCHS else ""
         lines.append(f"{source.name:<{wide}}  {source.weight:6.2%}{found}  {shown}{mark}")
     if budget is None:
@@ -155,7 +151,7 @@ def describe(
     else:
         lines.append(f"epochs are at {budget:,} tokens")
     often = [
-        f"{source.name} ({times:.3g} times)"
+        f"{source.name} ({in_epochs(times)} times)"
         for source, times in zip(mixture.sources, epochs, strict=True)
         if times is not None and times > BEARABLE_EPOCHS
     ]
@@ -191,11 +187,10 @@ def _effect(mixture: MixtureFile, result: Constrained) -> list[str]:
     return lines
 
 
-def _notes(mixture: MixtureFile, to: str, unit: str, origin: str) -> list[str]:
+def _notes(mixture: MixtureFile, to: str, origin: str) -> list[str]:
     search = mixture.search
     notes = [
         f"Data mixture by fastmix-mega {version('fastmix-mega')}, from {origin}, for {to}.",
-        f"Weights are shares of {unit}.",
     ]
     if mixture.tokenizer.get("sha256"):
         notes.append(f"Tokenizer: SHA-256 {mixture.tokenizer['sha256']}.")
@@ -204,60 +199,3 @@ def _notes(mixture: MixtureFile, to: str, unit: str, origin: str) -> list[str]:
     if search.get("constraints"):
         notes.append("Constraints were applied.")
     return [*notes, *(f"Warning: {text}" for text in warnings_of(mixture))]
-
-
-def import_mixture(path: str | Path, source_format: str, output: str | Path) -> list[str]:
-    """Write a trainer's or a publication's mixture as mixture.json; returns what to tell.
-
-    Raises:
-        UserError: if the file is broken or its weights are no mixture.
-    """
-    form = reader_of(source_format)
-    output = require_output_file(output, [path])
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not a text file"
-        raise UserError(f"cannot read {path}: {reason}") from None
-    assert form.read is not None
-    try:
-        parts = form.read(text)
-    except UserError as error:
-        raise UserError(f"{path} is no {source_format} file: {error}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is no {source_format} file: {error}") from None
-    weights = np.array([part.weight for part in parts], np.float64)
-    if not len(weights) or not np.isfinite(weights).all() or (weights < 0).any():
-        raise UserError(f"{path}: weights must be finite and not negative")
-    total = float(weights.sum())
-    if total <= 0:
-        raise UserError(f"{path}: all weights are 0")
-    lines = []
-    if abs(total - 1) > 1e-6:
-        lines.append(f"the weights summed to {total:.6g}; they were normalised to 1")
-    MixtureFile(
-        sources=[
-            MixtureSource(name=name, weight=float(weight / total), prefix=part.path or None)
-            for name, part, weight in zip(_names(parts), parts, weights, strict=True)
-        ],
-        search={
-            "method": "imported",
-            "imported_from": str(path),
-            "format": source_format,
-            "unit": form.unit,
-            "normalised_from": total,
-        },
-        versions=versions(),
-    ).write(output)
-    taken = form.unit if form.unit == "as published" else f"as shares of {form.unit}"
-    return [*lines, f"{len(parts)} sources; weights are taken {taken}"]
-
-
-def _names(parts: Sequence[Part]) -> list[str]:
-    """Sources' own names, else the ends of their paths, as long as needed to tell them apart."""
-    names = [part.source or Path(part.path).name or part.path for part in parts]
-    names = [
-        part.path.strip("/").replace("/", "_") if names.count(name) > 1 and part.path else name
-        for name, part in zip(names, parts, strict=True)
-    ]
-    return [name if names.count(name) == 1 else f"{name}_{at}" for at, name in enumerate(names)]

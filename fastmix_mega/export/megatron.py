@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 
 from fastmix_mega.errors import UserError
+from fastmix_mega.export.blend import Blend, Given
 from fastmix_mega.export.plan import Part, Plan, number, refuse_spaces
 
 
@@ -44,11 +45,16 @@ def read_arguments(text: str) -> list[Part]:
     return parts_of_words(text.split())
 
 
-def read_splits(text: str) -> list[Part]:
-    content = json.loads(text)
+def read_splits(given: Given) -> list[Blend]:
+    """The `train` list; what the other splits hold is told and not taken."""
+    content = json.loads(given.text)
     if not isinstance(content, dict) or not isinstance(content.get("train"), list):
         raise UserError("a per-split file holds an object with a list `train`")
-    return parts_of_words([str(word) for word in content["train"]])
+    others = [f"{split} ({content[split]})" for split in ("valid", "test") if content.get(split)]
+    notes = (
+        [f"not taken, since it is no part of the mixture: {', '.join(others)}"] if others else []
+    )
+    return [Blend(parts_of_words([str(word) for word in content["train"]]), notes=notes)]
 
 
 def read_bridge(text: str) -> list[Part]:

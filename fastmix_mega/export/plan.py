@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastmix_mega.data.indexed import IndexedTokens
 from fastmix_mega.errors import UserError
@@ -17,6 +17,10 @@ class Part:
     source: str
     path: str
     weight: float
+    tokens: int | None = None
+    """In the file; None where nobody has counted."""
+    rows: int | None = None
+    """Documents in the file: rows of a trainer that reads one document a row."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Plan:
         """Sources by name, without those of weight 0."""
         return [(each.name, each.weight) for each in self.mixture.sources if each.weight > 0]
 
-    def parts(self, default: str | None) -> list[Part]:
+    def parts(self, default: str | None, counted: bool = False) -> list[Part]:
         """Every path with its weight.
 
         A source of several files gives each file the share of its tokens, so that all its text
@@ -46,6 +50,8 @@ class Plan:
 
         Args:
             default: the template if the user gave none; None if this format cannot guess it.
+            counted: whether to say how many tokens and rows every file has, as far as its token
+                files are to be had.
 
         Raises:
             UserError: if a source has no path, or its files' sizes are needed and not to be had.
@@ -61,7 +67,12 @@ class Plan:
             if source.weight == 0:
                 continue
             if "{prefix}" not in template:
-                found.append(Part(source.name, _filled(template, source.name, ""), source.weight))
+                whole = Part(source.name, _filled(template, source.name, ""), source.weight)
+                if counted:
+                    prefixes = source.prefix or []
+                    prefixes = [prefixes] if isinstance(prefixes, str) else prefixes
+                    whole = _counted(whole, prefixes, source.tokens)
+                found.append(whole)
                 continue
             if source.prefix is None:
                 raise UserError(
@@ -70,11 +81,12 @@ class Plan:
                 )
             prefixes = [source.prefix] if isinstance(source.prefix, str) else source.prefix
             shares = _shares(source.name, prefixes)
-            found += [
-                Part(source.name, _filled(template, source.name, prefix), source.weight * share)
-                for prefix, share in zip(prefixes, shares, strict=True)
-                if share > 0
-            ]
+            for prefix, share in zip(prefixes, shares, strict=True):
+                if share > 0:
+                    path = _filled(template, source.name, prefix)
+                    part = Part(source.name, path, source.weight * share)
+                    alone = source.tokens if len(prefixes) == 1 else None
+                    found.append(_counted(part, [prefix], alone) if counted else part)
         return found
 
 
@@ -95,6 +107,18 @@ def number(value: float) -> str:
 
 def _filled(template: str, name: str, prefix: str) -> str:
     return template.replace("{name}", name).replace("{prefix}", prefix)
+
+
+def _counted(part: Part, prefixes: Sequence[str], told: int | None) -> Part:
+    """With the counts of token files; without them, with the tokens that the mixture tells."""
+    try:
+        files = [IndexedTokens(prefix) for prefix in prefixes]
+    except UserError:
+        files = []
+    if not files:
+        return replace(part, tokens=told)
+    tokens = sum(file.num_tokens for file in files)
+    return replace(part, tokens=tokens, rows=sum(file.num_documents for file in files))
 
 
 def _shares(name: str, prefixes: Sequence[str]) -> list[float]:

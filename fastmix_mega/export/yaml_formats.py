@@ -5,16 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import yaml
-
 from fastmix_mega.errors import UserError
+from fastmix_mega.export.blend import Blend, Given
 from fastmix_mega.export.plan import Part, Plan, refuse_spaces
+from fastmix_mega.export.text import from_yaml, to_yaml
 from fastmix_mega.mixture.constraints.apply import epochs_at
-
-
-def _document(plan: Plan, content: dict[str, Any]) -> str:
-    comment = "".join(f"# {line}\n" for line in plan.notes)
-    return comment + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def write_neox(plan: Plan) -> str:
@@ -30,7 +25,7 @@ def write_neox(plan: Plan) -> str:
             content[f"{split}_data_paths"] = list(plan.valid)
             content[f"{split}_data_weights"] = [1.0] * len(plan.valid)
     # True would replace the weights by ones from the numbers of documents.
-    return _document(plan, content | {"weight_by_num_documents": False})
+    return to_yaml(plan.notes, content | {"weight_by_num_documents": False})
 
 
 def write_olmo(plan: Plan) -> str:
@@ -60,14 +55,14 @@ def write_olmo(plan: Plan) -> str:
                 "max_repetition_ratio": repetition,
             }
         )
-    return _document(plan, {"sources": sources})
+    return to_yaml(plan.notes, {"sources": sources})
 
 
 def write_nanotron(plan: Plan) -> str:
     """The `dataset` of a nanotron stage: folders of token files. Its samples have one length."""
     parts = plan.parts(None)
-    return _document(
-        plan,
+    return to_yaml(
+        plan.notes,
         {
             "dataset_folder": [part.path for part in parts],
             "dataset_weights": [part.weight for part in parts],
@@ -88,30 +83,67 @@ def write_streaming(plan: Plan) -> str:
         }
         for part in plan.parts(None)
     }
-    return _document(plan, {"streams": streams})
+    return to_yaml(plan.notes, {"streams": streams})
 
 
 def read_neox(text: str) -> list[Part]:
-    content = _load(text)
+    content = from_yaml(text)
     # GPT-NeoX takes keys with - for _.
     content = {str(key).replace("-", "_"): value for key, value in content.items()}
     return _zip(content, "train_data_paths", "train_data_weights")
 
 
-def read_nanotron(text: str) -> list[Part]:
-    content = _load(text)
+def read_nanotron(given: Given) -> list[Blend]:
+    """The `dataset` of a stage, or a whole configuration with one or several stages."""
+    content = from_yaml(given.text)
     stages = content.get("data_stages")
-    if isinstance(stages, list):
-        if len(stages) != 1:
+    if not isinstance(stages, list):
+        return [Blend(_zip(content, "dataset_folder", "dataset_weights"))]
+    per_step = _nanotron_step(content)
+    found = []
+    for number, stage in enumerate(stages):
+        try:
+            name, first = str(stage["name"]), int(stage["start_training_step"])
+            dataset = stage["data"]["dataset"]
+        except (KeyError, TypeError, ValueError):
             raise UserError(
-                f"the file has {len(stages)} data_stages; give the `dataset` of the one you mean"
+                f"data_stages.{number} needs name, start_training_step and data.dataset"
+            ) from None
+        if not isinstance(dataset, dict):
+            raise UserError(f"data_stages.{number} ({name}) names no dataset")
+        folders = dataset.get("dataset_folder")
+        if isinstance(folders, str):
+            # nanotron takes a single folder without weights.
+            dataset = {"dataset_folder": [folders], "dataset_weights": [1.0]}
+        # Steps are counted from 1.
+        begins = max(0, first - 1)
+        found.append(
+            Blend(
+                _zip(dataset, "dataset_folder", "dataset_weights"),
+                stage=name if len(stages) > 1 else "",
+                begins=begins,
+                begins_tokens=None if per_step is None else begins * per_step,
             )
-        content = stages[0]["data"]["dataset"]
-    return _zip(content, "dataset_folder", "dataset_weights")
+        )
+    return found
+
+
+def _nanotron_step(content: dict[str, Any]) -> int | None:
+    """Tokens of a training step, if the configuration tells them."""
+    try:
+        tokens, parallel = content["tokens"], content["parallelism"]
+        return (
+            int(tokens["sequence_length"])
+            * int(tokens["micro_batch_size"])
+            * int(tokens["batch_accumulation_per_replica"])
+            * int(parallel["dp"])
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def read_olmo(text: str) -> list[Part]:
-    content = _load(text)
+    content = from_yaml(text)
     sources = content.get("sources")
     if not isinstance(sources, list) or not sources:
         raise UserError("there is no list `sources`")
@@ -127,7 +159,7 @@ def read_olmo(text: str) -> list[Part]:
 
 
 def read_streaming(text: str) -> list[Part]:
-    streams = _load(text).get("streams")
+    streams = from_yaml(text).get("streams")
     if not isinstance(streams, dict) or not streams:
         raise UserError("there is no mapping `streams`")
     try:
@@ -137,16 +169,6 @@ def read_streaming(text: str) -> list[Part]:
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"every stream needs a proportion: {error}") from None
-
-
-def _load(text: str) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"it is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError("it holds no `key: value` lines")
-    return content
 
 
 def _zip(content: dict[str, Any], paths: str, weights: str) -> list[Part]:

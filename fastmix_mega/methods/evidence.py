@@ -17,9 +17,11 @@ from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import any_masked
 from fastmix_mega.files import write_json
 from fastmix_mega.methods.base import target_weights
+from fastmix_mega.methods.gradients import window_rate
 from fastmix_mega.mixture.bigram import read_within_reason
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
+from fastmix_mega.mixture.schedule import OuterSchedule
 from fastmix_mega.mixture.surface import LossSurface, fit
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from fastmix_mega.training.observers import TargetGradients
 
-LONGEST_CONTEXT = 3
+LONGEST_CONTEXT = 2
 """Tokens before each token that the n-gram loss model knows."""
 SURFACE_FILE = "surface.json"
 """In the run folder: the posterior, from which `fastmix surface` predicts."""
@@ -78,7 +80,7 @@ def surface_controller(
     inputs: Inputs,
     reference: FloatArray,
     budget: float,
-    window_rate: Callable[[int], float],
+    schedule: OuterSchedule,
     observer: TargetGradients,
     project: Callable[[FloatArray], FloatArray] | None,
 ) -> SurfaceController:
@@ -89,7 +91,7 @@ def surface_controller(
         inputs: opened.
         reference: [S] the mixture that the run trains on.
         budget: tokens of the run that the answer is for.
-        window_rate: outer step, from 0 -> the sum of its window's learning rates.
+        schedule: of the windows.
         observer: knows the targets' losses.
         project: to the nearest mixture within the limits.
     """
@@ -102,7 +104,8 @@ def surface_controller(
     settings = SurfaceSettings(
         target_weights(config),
         ngram_model(config, inputs, budget) if text else None,
-        window_rate,
+        lambda number: window_rate(config, schedule.warmup + number * schedule.every),
+        windows=schedule.outer_steps,
         levels=lambda: observer.target_losses,
         project=project,
         most_epochs=most_epochs,

@@ -31,7 +31,7 @@ from fastmix_mega.methods.evidence import (
     surface_controller,
     write_surface,
 )
-from fastmix_mega.methods.gradients import GradientMethod, too_short, window_rate
+from fastmix_mega.methods.gradients import GradientMethod, too_short
 from fastmix_mega.methods.result import Answer
 from fastmix_mega.mixture.bigram import first_mixture
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources
@@ -47,6 +47,7 @@ from fastmix_mega.mixture.file import MixtureFile
 from fastmix_mega.mixture.reuse import Reuse, resolve_reuse
 from fastmix_mega.mixture.sampling import MixturePolicy
 from fastmix_mega.mixture.schedule import Schedule
+from fastmix_mega.mixture.surface import LossSurface
 from fastmix_mega.mixture.surface_controller import SurfaceController
 from fastmix_mega.training.engine.observation import Observation, scores_of
 from fastmix_mega.training.run import Run
@@ -254,7 +255,7 @@ class FastMix(GradientMethod):
                 run.inputs,
                 reference,
                 budget_tokens(config),
-                lambda number: window_rate(config, schedule.warmup + number * schedule.every),
+                schedule,
                 observer,
                 project=None if constraints is None else constraints.project,
             )
@@ -281,33 +282,47 @@ class FastMix(GradientMethod):
         found = super().answer(run, mixer, steps)
         if isinstance(mixer.controller, SurfaceController):
             record = evidence_record(self.config, mixer.controller, found.estimate.weights)
-            return replace(found, gains=None, more=record)
+            answer = replace(found, gains=None, more=record)
+            record.update(self._constrained(answer, mixer.controller.surface()))
+            return answer
         names, start = self.config.source_names, self.start
         if start.from_bigrams:
             begun = dict(zip(names, start.initial.tolist(), strict=True))
             found.more["first_mixture"] = begun
-        found.more.update(self._constrained(found))
+        found.more.update(self._constrained(found, None))
         reuse = self.config.search.reuse
         if start.reuse is not None and reuse is not None:
             tokens = run.tokens(steps)
             found.more["reuse"] = start.reuse.record(reuse.mixture, tokens, found.cost)
         return found
 
-    def _constrained(self, answer: Answer) -> dict[str, Any]:
-        """What the limits of the search did: empty without any."""
+    def _constrained(self, answer: Answer, surface: LossSurface | None) -> dict[str, Any]:
+        """What the limits of the search did: empty without any.
+
+        Args:
+            answer: without these fields.
+            surface: which says what the limits cost; without one the gains do.
+        """
         constraints, estimate = self.start.constraints, answer.estimate
         if constraints is None or estimate.free is None:
             return {}
         names = self.config.source_names
         found = constraints.apply(estimate.weights / estimate.weights.sum())
         effect = Constrained(estimate.free, found.weights, found.holding, found.epochs)
-        assert answer.gains is not None
+        if surface is None:
+            assert answer.gains is not None
+            cost = effect.predicted_cost(answer.gains.tolist())
+        else:
+            weights = target_weights(self.config)
+            limited, _ = surface.objective(effect.weights, weights)
+            free, _ = surface.objective(estimate.free, weights)
+            cost = limited - free
         return {
             "constraints": constraints.constraints.model_dump(mode="json"),
             "unconstrained": dict(zip(names, estimate.free.tolist(), strict=True)),
             "limits_reached": effect.holding,
             "epochs_at_large_budget": dict(zip(names, effect.epochs, strict=True)),
-            "predicted_cost_of_constraints": effect.predicted_cost(answer.gains.tolist()),
+            "predicted_cost_of_constraints": cost,
         }
 
     def warnings(self, estimate: MixtureEstimate, outer_steps: int) -> list[str]:

@@ -41,7 +41,7 @@ class GradientMethod(Method):
     def problems(self) -> Iterator[str]:
         yield from too_few_target_sequences(self.config)
         yield from objective_problems(self.config)
-        yield from scored_parameter_problems(self.config)
+        yield from scored_parameter_problems(self.config, self.scores)
 
     def window(self) -> int:
         """Training steps that are scored in every window."""

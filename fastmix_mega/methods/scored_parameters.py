@@ -9,15 +9,20 @@ from fastmix_mega.config.schema import Config
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.presets import resolve_shape
-from fastmix_mega.weights.names import parameter_names
 
 
-def scored_parameter_problems(config: Config) -> Iterator[str]:
-    """A regular expression that is none, or that matches nothing."""
-    scores = config.search.scores or "head"
-    if scores == "head":
+def scored_parameter_problems(config: Config, scores: str) -> Iterator[str]:
+    """A regular expression that is none, or that matches nothing.
+
+    Args:
+        config: for the model.
+        scores: what `search.scores` means for the method.
+    """
+    if scores in ("head", "hooks:head", "body", "all"):
         return
+    # Only here: these import the libraries of training.
     from fastmix_mega.training.engine.hook_scores import no_such_parameters, select_parameters
+    from fastmix_mega.weights.names import parameter_names
 
     names: dict[str, None] = {}
     # What is wrong with the model or the tokenizer is told where they are looked at.

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.errors import UserError
-from fastmix_mega.mixture.file import MixtureFile
+from fastmix_mega.mixture.file import MixtureFile, MixtureSource
 from fastmix_mega.mixture.simplex import effective_sources, entropy
 from fastmix_mega.mixture.target_weights import pool_targets
 
@@ -84,6 +84,35 @@ def pool_files(files: Sequence[MixtureFile]) -> MixtureFile:
     Raises:
         UserError: if they are fewer than two, or answers to different questions.
     """
+    _require_same_question(files)
+    first = files[0]
+    names = [source.name for source in first.sources]
+    given = [file.search.get("seed") for file in files]
+    weights = np.array([[source.weight for source in file.sources] for file in files])
+    errors = np.array([[source.stderr for source in file.sources] for file in files])
+    result = pool(weights, errors)
+
+    cost = sum(float(file.search.get("cost_in_proxy_runs", 1.0)) for file in files)
+    search = first.search | {
+        "seed": None,
+        "seeds": given,
+        "agreement": result.agreement,
+        "confident": result.confident,
+        "cost_in_proxy_runs": round(cost, 4),
+        "entropy": entropy(result.weights),
+        "effective_sources": effective_sources(result.weights),
+        "warnings": pooled_warnings(files, result, names),
+        "per_seed": [
+            {"seed": seed, "weights": row.tolist()}
+            for seed, row in zip(given, weights, strict=True)
+        ],
+    }
+    sources = _pooled_sources(files, result)
+    targets = pool_targets([file.targets for file in files])
+    return first.model_copy(update={"sources": sources, "targets": targets, "search": search})
+
+
+def _require_same_question(files: Sequence[MixtureFile]) -> None:
     if len(files) < 2:
         raise UserError("pooling needs the mixtures of at least two seeds")
     first = files[0]
@@ -98,13 +127,13 @@ def pool_files(files: Sequence[MixtureFile]) -> MixtureFile:
     given = [file.search.get("seed") for file in files]
     if len(set(map(str, given))) < len(given):
         raise UserError(f"seeds must differ; these are {', '.join(map(str, given))}")
-    weights = np.array([[source.weight for source in file.sources] for file in files])
-    errors = np.array([[source.stderr for source in file.sources] for file in files])
-    result = pool(weights, errors)
-    gains = [[source.gain for source in file.sources] for file in files]
+
+
+def _pooled_sources(files: Sequence[MixtureFile], result: Pooled) -> list[MixtureSource]:
+    """The first seed's sources with the pooled shares."""
     sources = []
-    for index, source in enumerate(first.sources):
-        known = [row[index] for row in gains]
+    for index, source in enumerate(files[0].sources):
+        known = [file.sources[index].gain for file in files]
         gain = (
             None
             if None in known
@@ -123,23 +152,7 @@ def pool_files(files: Sequence[MixtureFile]) -> MixtureFile:
                 }
             )
         )
-    cost = sum(float(file.search.get("cost_in_proxy_runs", 1.0)) for file in files)
-    search = first.search | {
-        "seed": None,
-        "seeds": given,
-        "agreement": result.agreement,
-        "confident": result.confident,
-        "cost_in_proxy_runs": round(cost, 4),
-        "entropy": entropy(result.weights),
-        "effective_sources": effective_sources(result.weights),
-        "warnings": pooled_warnings(files, result, names),
-        "per_seed": [
-            {"seed": seed, "weights": row.tolist()}
-            for seed, row in zip(given, weights, strict=True)
-        ],
-    }
-    targets = pool_targets([file.targets for file in files])
-    return first.model_copy(update={"sources": sources, "targets": targets, "search": search})
+    return sources
 
 
 def pooled_warnings(
@@ -198,6 +211,11 @@ def compare(first: MixtureFile, second: MixtureFile) -> Comparison:
     return Comparison(names, found[0], found[2], np.hypot(found[1], found[3]))
 
 
+def _in_sigmas(sigma: float) -> str:
+    """Standard errors; beyond a hundred they are too small to be believed, and not counted."""
+    return f"{sigma:+.1f}" if abs(sigma) < 100 else ("over +100" if sigma > 0 else "under -100")
+
+
 def describe_comparison(first: MixtureFile, second: MixtureFile) -> list[str]:
     """The table that `fastmix compare` prints."""
     result = compare(first, second)
@@ -206,7 +224,7 @@ def describe_comparison(first: MixtureFile, second: MixtureFile) -> list[str]:
     order = np.argsort(-np.abs(result.second - result.first), kind="stable")
     for at in order:
         a, b, sigma = result.first[at], result.second[at], result.sigmas[at]
-        shown = "?" if sigma is None else f"{sigma:+.1f}"
+        shown = "?" if sigma is None else _in_sigmas(sigma)
         lines.append(f"{result.names[at]:<{wide}}  {a:7.2%}  {b:7.2%}  {b - a:+8.2%}  {shown:>15}")
     lines.append(f"{result.moved:.1%} of the tokens are elsewhere")
     lines.append(f"rank correlation {rank_correlation(result.first, result.second):.2f}")

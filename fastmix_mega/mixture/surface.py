@@ -33,6 +33,8 @@ from fastmix_mega.mixture.ngram_loss import NgramLossModel
 
 MOST_ITERATIONS = 400
 """Of the search for the mixture with the least loss."""
+LEAST_GAIN = 1e-7
+"""Nats per token that an iteration still has to gain."""
 EM_ITERATIONS = 50
 
 
@@ -43,17 +45,18 @@ class SurfaceConstants:
     beta: float = 1.0
     """Prior mean of what a nat of the n-gram loss model is worth."""
     beta_spread: float = 0.3
-    slope_bias: float = 0.1
-    """SD of a slope's lasting error, as a share of the root mean square of the slopes."""
+    slope_bias: float = 1.0
+    """SD of a slope's lasting error, as a share of the root mean square of the slopes: the bias of
+    a short horizon does not fall with more sequences."""
     scale: float = 0.3
     """Of the prior of d, in nats per unit of share."""
     freedom: float = 2.0
     """Degrees of freedom of that prior."""
-    bend: float = 0.05
+    bend: float = 0.02
     """c, a share."""
     level_noise: float = 0.02
     """SD of a training's loss over seeds, in nats."""
-    misfit: float = 0.05
+    misfit: float = 0.18
     """SD of the surface's own error, in nats per unit of total variation from u."""
 
 
@@ -159,6 +162,7 @@ class LossSurface:
         weights: FloatArray,
         project: Callable[[FloatArray], FloatArray] | None = None,
         parameters: FloatArray | None = None,
+        start: FloatArray | None = None,
     ) -> FloatArray:
         """[S] the mixture of the least expected loss, by exponentiated gradient descent.
 
@@ -166,6 +170,7 @@ class LossSurface:
             weights: [K] of the targets; they need not sum to 1.
             project: to the nearest allowed mixture; None allows all.
             parameters: [K, P] other than the posterior means.
+            start: [S] where the descent starts; by default at u.
         """
         shares = weights / weights.sum()
         if parameters is None:
@@ -174,7 +179,7 @@ class LossSurface:
         def allowed(mixture: FloatArray) -> FloatArray:
             return mixture if project is None else project(mixture)
 
-        mixture = allowed(self.reference)
+        mixture = allowed(self.reference if start is None else start)
         loss, gradient = self._loss_of(parameters, mixture, shares)
         step = 1.0
         for _ in range(MOST_ITERATIONS):
@@ -189,7 +194,7 @@ class LossSurface:
                 continue
             gained = loss - new_loss
             mixture, loss, gradient, step = moved, new_loss, new_gradient, step * 1.5
-            if gained < 1e-9:
+            if gained < LEAST_GAIN:
                 break
         return mixture
 
@@ -325,7 +330,8 @@ def _student_posterior(
         prior: [P] means.
         constants: of the prior.
     """
-    variances = np.full(len(prior) - 2, constants.scale**2)
+    # From the wide side: from the narrow one a source that lies by a lot is never set free.
+    variances = np.full(len(prior) - 2, 100 * constants.scale**2 + 1)
     mean: FloatArray = prior
     covariance: FloatArray = np.eye(len(prior))
     for _ in range(EM_ITERATIONS):

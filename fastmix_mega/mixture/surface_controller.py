@@ -27,10 +27,12 @@ from fastmix_mega.mixture.surface import LossSurface, Slopes, SurfaceConstants
 from fastmix_mega.mixture.trajectory import Trajectory
 from fastmix_mega.resumable import Resumable
 
-DRAWS = 32
+DRAWS = 24
 """Of the posterior, from which standard errors come."""
 LEAST_SCALE = 0.01
 """Of the promised falls, where the windows saw next to none."""
+ANSWERS_ALONG = 12
+"""Of a run, for its history: an answer costs seconds where there are many n-grams."""
 FEWEST_WINDOWS = 4
 """Of a target, from which the scatter between windows is its scores' noise."""
 
@@ -47,6 +49,8 @@ class SurfaceSettings:
     """Number of an outer step, from 0 -> the sum of its steps' learning rates."""
     levels: Callable[[], FloatArray]
     """The targets' latest losses [K]."""
+    windows: int
+    """Of the whole run."""
     project: Callable[[FloatArray], FloatArray] | None = None
     """To the nearest mixture within the limits."""
     most_epochs: Callable[[FloatArray], FloatArray] | None = None
@@ -65,7 +69,7 @@ class SurfaceController(Resumable):
         settings: see there.
     """
 
-    resumes = ("outer_step", "_windows", "_losses", "_recent_sums")
+    resumes = ("outer_step", "_windows", "_losses", "_recent_sums", "_answer")
     settled = False
 
     def __init__(self, reference: FloatArray, settings: SurfaceSettings) -> None:
@@ -76,6 +80,8 @@ class SurfaceController(Resumable):
         """[windows, 4 S] sums of every window."""
         self._losses = Trajectory(1)
         """[windows, 1] the loss of each window's target at its start."""
+        self._answer: FloatArray | None = None
+        """[S] the last one that the history shows."""
         count = len(settings.target_weights)
         self._recent = DecayedSums.zeros(count, len(reference))
 
@@ -192,7 +198,10 @@ class SurfaceController(Resumable):
 
     def row(self) -> dict[str, Any]:
         """The answer so far stands as the mixture of history.jsonl; `sampling` is the run's."""
-        found = self.answer(self.surface())
+        every = -(-self._settings.windows // ANSWERS_ALONG)
+        if self._answer is None or self.outer_step % every == 0:
+            self._answer = self.answer(self.surface(), start=self._answer)
+        found = self._answer
         return {
             "mixture": found.tolist(),
             "entropy": entropy(found),
@@ -200,12 +209,18 @@ class SurfaceController(Resumable):
             "mixture_stderr": [0.0] * len(found),
         }
 
-    def answer(self, found: LossSurface, parameters: FloatArray | None = None) -> FloatArray:
+    def answer(
+        self,
+        found: LossSurface,
+        parameters: FloatArray | None = None,
+        start: FloatArray | None = None,
+    ) -> FloatArray:
         """[S] the best mixture within limits and reason.
 
         Args:
             found: the posterior.
             parameters: [K, P] other than its means.
+            start: [S] a mixture near the answer, if one is known.
         """
         settings = self._settings
 
@@ -214,13 +229,13 @@ class SurfaceController(Resumable):
                 mixture = mixture if project is None else project(mixture)
             return mixture
 
-        return found.best(settings.target_weights, allowed, parameters)
+        return found.best(settings.target_weights, allowed, parameters, start)
 
     def result(self) -> MixtureEstimate:
         """The answer, with the spread of the answers to draws of the posterior as its errors."""
         settings, found = self._settings, self.surface()
         weights = self.answer(found)
-        draws = [self.answer(found, each) for each in found.drawn(DRAWS, settings.seed)]
+        draws = [self.answer(found, each, weights) for each in found.drawn(DRAWS, settings.seed)]
         errors = np.sqrt(np.mean((np.array(draws) - weights) ** 2, axis=0))
         better = found.probability_better(weights, self.mixture, settings.target_weights)
         free = None

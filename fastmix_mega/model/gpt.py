@@ -175,6 +175,8 @@ def _transformer_config(config: Config, shape: ModelShape, kernels: Kernels) -> 
         attention_dropout=0.0,
         params_dtype=dtype,
         pipeline_dtype=dtype,
+        # It would wait for the GPU after every message between stages, for torch before 2.0.
+        batch_p2p_sync=False,
         bf16=config.precision == "bf16",
         recompute_granularity=None if recompute == "none" else recompute,
         recompute_method="uniform" if recompute == "full" else None,

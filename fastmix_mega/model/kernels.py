@@ -10,13 +10,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
 from packaging.version import Version
 
 from fastmix_mega.config.schema import Config
+from fastmix_mega.model.engine_trial import try_transformer_engine
 
 OLDEST_TRANSFORMER_ENGINE = Version("2.9")
 """What megatron-core 0.16 is released for."""
@@ -28,27 +28,22 @@ class Capabilities:
 
     cuda: bool
     transformer_engine: Version | None
-    """None where it is not installed."""
+    """None where it is not installed, or cannot be imported."""
     compiler: bool
     """Whether torch.compile has what it needs: Triton on CUDA, a C++ compiler elsewhere."""
+    engine_error: str = ""
+    """Why a TransformerEngine that is installed cannot be imported."""
 
     @staticmethod
     def here() -> Capabilities:
-        """Of this process; nothing is imported or compiled to find out."""
+        """Of this process; TransformerEngine is tried in another one, nothing is compiled."""
         import torch
 
         cuda = torch.cuda.is_available()
         compiler = find_spec("triton") is not None if cuda else shutil.which("g++") is not None
-        return Capabilities(cuda, _installed_transformer_engine(), compiler)
-
-
-def _installed_transformer_engine() -> Version | None:
-    if find_spec("transformer_engine") is None:
-        return None
-    try:
-        return Version(version("transformer-engine"))
-    except PackageNotFoundError:
-        return Version("0")
+        trial = try_transformer_engine()
+        engine = None if trial.version is None else Version(trial.version)
+        return Capabilities(cuda, engine, compiler, trial.error)
 
 
 @dataclass(frozen=True)
@@ -141,7 +136,9 @@ def choose(
     wanted = config.kernels.layers
     engine = wanted == "transformer_engine"
     if wanted == "auto":
-        engine = not list(_obstacles(config, mode, machine))
+        # Its products of fp32 matrices are TF32's, with 10 bits of mantissa: not what fp32 means.
+        exact = config.precision == "bf16"
+        engine = exact and not list(_obstacles(config, mode, machine))
     compiled = config.kernels.compile == "on"
     if config.kernels.compile == "auto":
         # On CPU it would compile for a minute at every start, to save a few per cent.
@@ -170,8 +167,12 @@ def _obstacles(config: Config, mode: str, machine: Capabilities) -> Iterator[str
     """Why TransformerEngine cannot be used."""
     if not machine.cuda:
         yield "needs a CUDA device, and there is none here"
-    if machine.transformer_engine is None:
-        yield "is not installed (pip install 'fastmix-mega[cuda]')"
+    if machine.engine_error:
+        yield f"is installed, but cannot be imported ({machine.engine_error})"
+    elif machine.transformer_engine is None:
+        yield (
+            "is not installed (pip install --no-build-isolation 'fastmix-mega[cuda]', after torch)"
+        )
     elif machine.transformer_engine < OLDEST_TRANSFORMER_ENGINE:
         yield (
             f"has version {machine.transformer_engine}, megatron-core needs at least "

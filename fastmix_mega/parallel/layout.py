@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ import torch.distributed as dist
 
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.errors import UserError
+from fastmix_mega.parallel import devices
+from fastmix_mega.parallel.leaving import leaving_together
 
 
 def world_size_from_environment() -> int:
@@ -67,6 +70,8 @@ class Layout:
     """data x context: processes that hold the same weights, so that their gradients add up."""
     replica: Ranks
     """tensor x pipeline x context: processes that work on the same sequences."""
+    host_group: Any
+    """All processes, for tensors on the CPU; None stands for torch.distributed's default."""
     sizes: dict[str, int]
     """For the record: data, tensor, pipeline, interleave, context, sequence, zero."""
 
@@ -118,10 +123,14 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     from fastmix_mega.parallel import cpu
 
     cpu.install()
-    on_cuda = torch.cuda.is_available()
-    if on_cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
+    try:
+        device = _device(parallel)
+    except UserError as error:
+        # The others may not know of it, and the command tells what rank 0 has found.
+        if os.environ["RANK"] != "0":
+            print(f"rank {os.environ['RANK']}: {error}", file=sys.stderr)
+        raise
+    on_cuda = device.type == "cuda"
     timeout = timedelta(minutes=parallel.timeout_minutes)
     dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timeout)
     parallel_state.initialize_model_parallel(
@@ -135,17 +144,24 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     )
     # Dropout is off and weights come from their own generators: the trackers only have to exist.
     tensor_parallel.model_parallel_cuda_manual_seed(1)
-    try:
-        data = _ranks(parallel_state.get_data_parallel_group())
+
+    def destroy() -> None:
+        parallel_state.destroy_model_parallel()
+        dist.destroy_process_group()
+
+    with leaving_together(destroy):
+        data = ranks_of(parallel_state.get_data_parallel_group())
         yield Layout(
             device=device,
-            world=_ranks(dist.group.WORLD),
+            world=ranks_of(dist.group.WORLD),
             data=data,
-            tensor=_ranks(parallel_state.get_tensor_model_parallel_group()),
-            pipeline=_ranks(parallel_state.get_pipeline_model_parallel_group()),
-            context=_ranks(parallel_state.get_context_parallel_group()),
-            weights=_ranks(parallel_state.get_data_parallel_group(with_context_parallel=True)),
-            replica=_ranks(_replica_group(data.rank, timeout)),
+            tensor=ranks_of(parallel_state.get_tensor_model_parallel_group()),
+            pipeline=ranks_of(parallel_state.get_pipeline_model_parallel_group()),
+            context=ranks_of(parallel_state.get_context_parallel_group()),
+            weights=ranks_of(parallel_state.get_data_parallel_group(with_context_parallel=True)),
+            replica=ranks_of(_replica_group(data.rank, timeout)),
+            # One for all runs of this process: each group keeps threads and sockets.
+            host_group=_host_group(timeout) if on_cuda else None,
             sizes={
                 "data": data_size,
                 "tensor": parallel.tensor,
@@ -156,12 +172,24 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
                 "zero": parallel.zero,
             },
         )
-    finally:
-        parallel_state.destroy_model_parallel()
-        dist.destroy_process_group()
 
 
-def _ranks(group: Any) -> Ranks:
+def _device(parallel: ParallelSection) -> torch.device:
+    """This process's GPU, or the CPU of a machine without one."""
+    devices.require_usable_gpus()
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    number, count = devices.local_rank(), torch.cuda.device_count()
+    if number >= count:
+        raise UserError(
+            f"process {number} of this machine has no GPU: {count} are there; start --nproc {count}"
+        )
+    devices.prepare_cuda(parallel.tensor, parallel.context)
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def ranks_of(group: Any) -> Ranks:
     return Ranks(dist.get_rank(group), dist.get_world_size(group), group)
 
 
@@ -175,6 +203,10 @@ def _replica_group(data_rank: int, timeout: timedelta) -> Any:
     ]
     group, _ = dist.new_subgroups_by_enumeration(replicas, timeout=timeout)
     return group
+
+
+def _host_group(timeout: timedelta) -> Any:
+    return dist.new_group(timeout=timeout, backend="gloo") if dist.get_world_size() > 1 else None
 
 
 def _world_of_one() -> None:

@@ -16,6 +16,7 @@ from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import SourceConfig
 from fastmix_mega.data.choices import ChoiceSource
 from fastmix_mega.data.conversations import ConversationSource
+from fastmix_mega.data.repetition import repetition_notes
 from fastmix_mega.data.rows import Source
 from fastmix_mega.data.source import open_source
 from fastmix_mega.data.tokenizer import Tokenizer
@@ -264,6 +265,10 @@ def _mixtures(
         return
     found.facts += preview.facts
     found.warnings += preview.warnings
+    if method.verb == "search":
+        facts, warnings = repetition_notes(config, [source.num_samples for source in sources])
+        found.facts += facts
+        found.warnings += warnings
     yield from preview.mistakes
     if method.verb == "search" and (preview.weights <= 0).any():
         yield (

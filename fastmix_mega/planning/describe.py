@@ -12,9 +12,12 @@ from fastmix_mega.model.presets import ModelShape, resolve_shape
 from fastmix_mega.planning.layouts import Machine, Plan, plan_layout, plan_layouts
 from fastmix_mega.planning.memory import Memory
 from fastmix_mega.planning.rules import as_yaml, problems
+from fastmix_mega.quantities import in_bytes, in_seconds, with_unit
 
 SHOWN = 8
 """Layouts in the table."""
+WORTH_SPLITTING = 50e6
+"""Parameters below which a model that fits on one GPU gains nothing by being split."""
 
 
 def planned_shape(config: Config) -> ModelShape:
@@ -52,7 +55,7 @@ def describe_plans(config: Config, gpus: int, mode: str, machine: Machine) -> st
     shape = planned_shape(config)
     train = config.train
     lines = [
-        f"model: {shape.parameters / 1e9:.2f}B parameters, {config.precision}; {mode} on {gpus} "
+        f"model: {with_unit(shape.parameters)} parameters, {config.precision}; {mode} on {gpus} "
         f"GPUs of {machine.gpu_memory / 1e9:.0f} GB ({machine.usable / 1e9:.0f} GB usable), "
         f"global batch {train.global_batch} x {train.seq_length} tokens, micro-batch "
         f"{train.micro_batch}",
@@ -71,6 +74,14 @@ def describe_plans(config: Config, gpus: int, mode: str, machine: Machine) -> st
         raise UserError("\n".join([*lines, _nothing_fits(config, shape, gpus, mode, machine)]))
     lines += ["", *_table(fitting[:SHOWN], len(fitting), mode)]
     best = fitting[0]
+    if shape.parameters < WORTH_SPLITTING and _model_parallel(best) > 1:
+        whole = [plan for plan in fitting if _model_parallel(plan) == 1]
+        most = config.train.global_batch // config.train.micro_batch
+        best = whole[0] if whole else best
+        lines.append(
+            f"a model of {with_unit(shape.parameters)} parameters is not worth splitting"
+            + ("" if whole else f"; take at most {most} GPUs, or a larger train.global_batch")
+        )
     lines += ["", f"recommended: {as_yaml(best.parallel)}"]
     if chosen.train.recompute != config.train.recompute:
         lines.append("with train.recompute=full: nothing fits without")
@@ -79,23 +90,29 @@ def describe_plans(config: Config, gpus: int, mode: str, machine: Machine) -> st
     return "\n".join(lines)
 
 
+def _model_parallel(plan: Plan) -> int:
+    """GPUs that share one copy of the model."""
+    return plan.parallel.tensor * plan.parallel.pipeline * plan.parallel.context
+
+
 def _parts(memory: Memory) -> list[str]:
-    parts = [
-        f"{field.name} {getattr(memory, field.name) / 1e9:.2f}"
-        for field in fields(memory)
-        if getattr(memory, field.name) > 0
-    ]
-    return [f"  GB per GPU at the peak: {memory.total / 1e9:.2f} = " + " + ".join(parts)]
+    return [f"  per GPU at the peak: {in_bytes(memory.total)} = {_listed(memory)}"]
+
+
+def _listed(parts: object) -> str:
+    """The parts that are not 0, with their sizes."""
+    sizes = {field.name: getattr(parts, field.name) for field in fields(parts)}  # type: ignore[arg-type]
+    return " + ".join(f"{name} {in_bytes(size)}" for name, size in sizes.items() if size > 0)
 
 
 def _table(plans: list[Plan], count: int, mode: str) -> list[str]:
     title = f"{count} layouts fit; the fastest by the estimate (for ranking only):"
     search = mode == "search"
-    lines = [title, f"  {'GB':>6} {'s/step':>8}{'  outer' if search else ''}  layout"]
+    lines = [title, f"  {'memory':>8} {'a step':>8}{'  outer' if search else ''}  layout"]
     for plan in plans:
         outer = f" {plan.outer_share:6.1%}" if search else ""
         lines.append(
-            f"  {plan.memory.total / 1e9:6.1f} {plan.step_seconds:8.3f}{outer}  "
+            f"  {in_bytes(plan.memory.total):>8} {in_seconds(plan.step_seconds):>8}{outer}  "
             f"{as_yaml(plan.parallel)}"
         )
     return lines
@@ -103,21 +120,16 @@ def _table(plans: list[Plan], count: int, mode: str) -> list[str]:
 
 def _traffic(plan: Plan, config: Config, mode: str) -> list[str]:
     def line(name: str, traffic: object, total: float) -> str:
-        parts = [
-            f"{field.name} {getattr(traffic, field.name) / 1e9:.3f}"
-            for field in fields(traffic)  # type: ignore[arg-type]
-            if getattr(traffic, field.name) > 0
-        ]
-        return f"  GB sent per GPU and {name}: {total / 1e9:.3f}" + (
-            f" = {' + '.join(parts)}" if parts else ""
-        )
+        listed = _listed(traffic)
+        sent = f"  sent per GPU and {name}: {in_bytes(total)}"
+        return f"{sent} = {listed}" if listed else sent
 
     lines = [line("training step", plan.step, plan.step.total)]
     if mode == "search":
         every = config.search.every
         lines.append(
             line("outer step", plan.outer, plan.outer.total)
-            + f" (every {every} steps: {plan.outer.total / every / 1e9:.3f} a step)"
+            + f" (every {every} steps: {in_bytes(plan.outer.total / every)} a step)"
         )
     return lines
 
@@ -132,6 +144,6 @@ def _nothing_fits(config: Config, shape: ModelShape, gpus: int, mode: str, machi
     least = min(plans, key=lambda plan: plan.memory.total)
     return (
         f"nothing fits in {machine.usable / 1e9:.0f} GB, with full recomputation neither; the "
-        f"least is {least.memory.total / 1e9:.1f} GB with {as_yaml(least.parallel)}; use more "
+        f"least is {in_bytes(least.memory.total)} with {as_yaml(least.parallel)}; use more "
         f"GPUs or a smaller train.micro_batch ({config.train.micro_batch})"
     )

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.config.mistakes import known_paths
 from fastmix_mega.config.parse import read_settings, validated
 from fastmix_mega.config.schema import Config
@@ -59,6 +58,9 @@ def changed_schedule(config: Config, warnings: list[str]) -> Iterator[str]:
     Yields:
         Mistakes: fewer steps than were made.
     """
+    # Only here: it imports the libraries of training.
+    from fastmix_mega.checkpoint.store import checkpoint_steps
+
     directory = Path(config.run_dir)
     made = max(checkpoint_steps(directory / "checkpoints"), default=0)
     if made == 0:

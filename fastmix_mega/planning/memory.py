@@ -78,7 +78,7 @@ def peak_memory(
     """
     stages = {0, parallel.pipeline - 1}
     found = (
-        _stage_memory(config, shape, parallel, processes, mode, savings, stage) for stage in stages
+        stage_memory(config, shape, parallel, processes, mode, savings, stage) for stage in stages
     )
     return max(found, key=lambda memory: memory.total)
 
@@ -100,7 +100,7 @@ def stage_parameters(shape: ModelShape, parallel: ParallelSection, stage: int) -
     return count + matrix * (first + last)
 
 
-def _stage_memory(
+def stage_memory(
     config: Config,
     shape: ModelShape,
     parallel: ParallelSection,
@@ -109,6 +109,7 @@ def _stage_memory(
     savings: Savings,
     stage: int,
 ) -> Memory:
+    """As `peak_memory`, of a process of one pipeline stage."""
     width = BYTES_BF16 if config.precision == "bf16" else BYTES_FP32
     count = stage_parameters(shape, parallel, stage)
     shards = processes // (parallel.tensor * parallel.pipeline)
@@ -254,7 +255,12 @@ def _activations(
         attention += (1 if savings.fused_norm else 2) * (query + kv) / tensor
     feed_forward = (3 if savings.fused_swiglu else 5) * shape.ffn_size / tensor
     layer = tokens * width * (norms + attention + feed_forward)
-    backward = tokens * width * (1.5 * shape.ffn_size / tensor + hidden)
+    # Under sequence parallelism the whole input is gathered again beside its gradient.
+    wholes = 2 if parallel.sequence else 1
+    backward = tokens * width * (1.5 * shape.ffn_size / tensor + wholes * hidden)
+    # DeepSpeed's bf16 optimizer adds a matrix's gradient up in fp32 by way of an fp32 copy.
+    copied = BYTES_BF16 + BYTES_FP32 if width == BYTES_BF16 and parallel.zero == 1 else 0
+    backward += copied * 2 * shape.ffn_size * hidden / tensor
     layers = shape.layers // parallel.pipeline
     residual = tokens * width * hidden / spread
     # Interleaving keeps the activations of a few more chunks (Narayanan et al., 2021).
@@ -275,6 +281,8 @@ def _activations(
     # backward pass makes two gradients before the logits go.
     logits = table * (BYTES_FP32 if width == BYTES_FP32 else BYTES_FP32 + width)
     logits += matrix * width + residual
+    # Later the head's gradient is copied so, while that of the logits is still there.
+    logits = max(logits, table * width + copied * matrix + wholes * tokens * width * hidden)
     scored = 0.0
     if mode == "search" and config.search.scores == "head":
         # Probabilities and responses; a bf16 head's logits are made fp32 besides.

@@ -16,6 +16,7 @@ from fastmix_mega.methods.fastmix import (
 )
 from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture.constraints.apply import epochs_at
+from fastmix_mega.quantities import in_epochs
 from fastmix_mega.training.run import Verb
 
 
@@ -29,7 +30,7 @@ def starting_mixture(config: Config, verb: Verb, inputs: Inputs) -> FloatArray:
     """
     data = OpenedData(inputs.sources, inputs.targets, inputs.tokenizer.sha256)
     method = method_of(config, verb)
-    if not isinstance(method, FastMix):
+    if not isinstance(method, FastMix) or method.takes_surface(data.sources, data.targets):
         return method.preview(data).weights
     if method.takes_surface(data.sources, data.targets):
         return ngram_answer(method.config, inputs)
@@ -56,8 +57,10 @@ def describe_start(config: Config, verb: Verb) -> str:
         title = "the mixture that n-gram statistics alone suggest, before any training:"
     lines = [title, f"{'source':<{wide}}   share  {'  '.join(columns)}"]
     for index, name in enumerate(config.source_names):
-        shown = "  ".join(
-            f"{epoch[index]:>{len(title)}.3g}" for title, epoch in zip(columns, epochs, strict=True)
-        )
-        lines.append(f"{name:<{wide}}  {weights[index]:6.2%}  {shown}")
+        cells = []
+        for title, epoch in zip(columns, epochs, strict=True):
+            times = epoch[index]
+            shown = "?" if times is None else in_epochs(times)
+            cells.append(shown.rjust(len(title)))
+        lines.append(f"{name:<{wide}}  {weights[index]:6.2%}  {'  '.join(cells)}")
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from fastmix_mega.files import write_atomic
 from fastmix_mega.report import findings, what_if, words
 from fastmix_mega.report.bars import mixture_bars, score_rows
 from fastmix_mega.report.charts import LineChart
+from fastmix_mega.report.evidence import evidence_view
 from fastmix_mega.report.figures import heat_map, line_charts
 from fastmix_mega.report.pooled import is_pooled, read_pooled
 from fastmix_mega.report.read import Run, read_run
@@ -79,6 +80,7 @@ def render(run: Run) -> str:
         heat=heat_map(run, mixture) if mixture else None,
         matrix=target_matrix(run, mixture) if mixture else None,
         target_charts=list(by_target.values()),
+        evidence=evidence_view(run, mixture) if mixture else None,
         evaluation=run.evaluations[-1] if run.evaluations else None,
         saturation=saturation(run, mixture) if mixture else [],
         maximum_epochs=MAXIMUM_EPOCHS,

@@ -65,12 +65,15 @@ def trajectory(run: Run, mixture: Mixture) -> LineChart | None:
     averaged = run.history[len(run.history) // 2 :]
     # The geometric mean over the last half is the result of this method only.
     method = run.mixture.search.get("method") if run.mixture else None
-    is_mean = method == "fastmix" and len(averaged) > 1
+    from_surface = run.search.answer_from == "surface"
+    is_mean = method == "fastmix" and len(averaged) > 1 and not from_surface
     return line_chart(
         name="trajectory",
-        title="How the mixture moved",
+        title="How the answer moved" if from_surface else "How the mixture moved",
         description="Weight of every source after each outer step, over training steps.",
-        note="The result is the geometric mean over the shaded half. " * is_mean
+        note="What the evidence so far would answer; the run itself trained on its first mixture. "
+        * from_surface
+        + "The result is the geometric mean over the shaded half. " * is_mean
         + _band_note(run) * known
         + _grey_note(mixture),
         x=steps,

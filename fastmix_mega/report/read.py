@@ -87,6 +87,11 @@ class _Search(_Row):
     per_seed: list[dict[str, Any]] = []
     agreement: float = 0.0
     warnings: list[str] = []
+    answer_from: str = "trajectory"
+    evidence: dict[str, dict[str, float]] = {}
+    disagreements: list[str] = []
+    predictions: dict[str, dict[str, dict[str, float]]] = {}
+    probability_better: float | None = None
 
 
 class _Result(_Row):
@@ -125,6 +130,11 @@ class Run:
     evaluations: list[Evaluation]
     seeds: list[Run] = field(default_factory=list)
     """The seeds' runs, if this is a folder that pools them; the rest holds their means."""
+
+    @property
+    def search(self) -> _Search:
+        """What the mixture file says of the search; empty while the run is in progress."""
+        return _Search() if self.mixture is None else _Search.model_validate(self.mixture.search)
 
     def setting(self, *keys: str) -> Any:
         """A value of the configuration, None where there is none."""

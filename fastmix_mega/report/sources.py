@@ -146,7 +146,7 @@ def is_training(run: Run) -> bool:
 def initial_weights(run: Run) -> list[float] | None:
     """[S] the mixture before the first outer step, if the files tell."""
     given = run.setting("search", "initial")
-    if run.mixture is not None and given in ("auto", "token_pairs"):
+    if run.mixture is not None and given in ("auto", "bigram", "token_pairs"):
         reused = "reuse" in run.mixture.search
         given = run.mixture.search.get("first_mixture", None if reused else "uniform")
     return configured_weights(run, given)

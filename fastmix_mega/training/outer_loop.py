@@ -24,7 +24,7 @@ SomeObserver = TypeVar("SomeObserver", bound=Observer)
 
 
 class OuterLoop(Generic[SomeObserver]):
-    """Sets the mixture of a search (see `trainer.MixtureSource`).
+    """Sets the mixture of a search (see `training.run.Mixer`).
 
     Args:
         layout: this process's place.

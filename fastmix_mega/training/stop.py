@@ -27,10 +27,6 @@ _SAME_SIGNAL_SECONDS = 1.0
 """One Ctrl-C or one scancel can arrive twice, from the terminal and from a launcher."""
 
 
-class Stopped(Exception):
-    """The run stopped as asked, with a checkpoint; the command exits with EXIT_STOPPED."""
-
-
 class StopRequest:
     """What this process knows of a wish to stop.
 

@@ -16,10 +16,12 @@ from fastmix_mega.checkpoint import Checkpoints
 from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.repetition import proxy_share
 from fastmix_mega.data.sampler import MixtureSampler
-from fastmix_mega.errors import RunFailed, UserError
+from fastmix_mega.errors import RunFailed, Stopped, UserError
 from fastmix_mega.model.gpt import chunks_of
 from fastmix_mega.model.presets import resolve_shape
+from fastmix_mega.parallel import devices
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
 from fastmix_mega.training.callbacks import (
@@ -44,7 +46,7 @@ from fastmix_mega.training.guards.spikes import LossSpikes
 from fastmix_mega.training.guards.watchdog import Member, Watchdog
 from fastmix_mega.training.identity import record_run
 from fastmix_mega.training.run import Mixer, Run, RunMethod
-from fastmix_mega.training.stop import Stopped, StopRequest
+from fastmix_mega.training.stop import StopRequest
 from fastmix_mega.training.telemetry import RunLog
 from fastmix_mega.weights.init_from import StartingPoint, open_start_together
 
@@ -89,7 +91,7 @@ class Trainer:
         self.method = method
         self.layout = layout
         self.config = config = method.config
-        inputs = open_inputs(config)
+        inputs = open_inputs(config, proxy_share(config, method.verb))
         shape = resolve_shape(config.model, inputs.tokenizer.vocab_size)
         start = self._starting_point()
         observes = method.observes(layout, inputs)
@@ -164,6 +166,7 @@ class Trainer:
 
     def _open_log(self) -> RunLog:
         log = RunLog(self.config, self.start_step)
+        log.say(devices.describe(self.layout.device.type))
         log.say(f"kernels: {self.engine.kernels}")
         for source in (*self.run.inputs.sources, *self.run.inputs.targets):
             if isinstance(source, ConversationSource):

@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 
 from data_tools.build_corpora import write_jsonl
-from data_tools.preprocess import Options, preprocess
+from data_tools.preprocess import Options, RunOptions, preprocess
 from data_tools.texts import Document
 from fastmix_mega.errors import UserError
 
@@ -64,7 +64,12 @@ def cut_family(family: Path, output: Path) -> list[tuple[str, int]]:
             text.parent.mkdir(parents=True, exist_ok=True)
             write_jsonl(text, part)
             prefix = output / "sources" / name
-            _, tokens = preprocess([text], family / "tokenizer.model", prefix, Options(fresh=True))
+            _, tokens = preprocess(
+                [text],
+                family / "tokenizer.model",
+                prefix,
+                Options(run=RunOptions(fresh=True, overwrite=True)),
+            )
             made.append((name, tokens))
     return made
 

@@ -75,7 +75,7 @@ def test_the_result_is_the_same(folder: Path, tmp_path: Path, name: str) -> None
     assert run(folder, tmp_path / "fast", name, "--backend", "gigatoken") == 0
     for kind in ("bin", "idx"):
         assert (tmp_path / f"slow.{kind}").read_bytes() == (tmp_path / f"fast.{kind}").read_bytes()
-    manifest = json.loads((tmp_path / "fast.json").read_text())
+    manifest = json.loads((tmp_path / "fast.manifest.json").read_text())
     assert manifest["made_by"]["backend"] == "gigatoken"
 
 

@@ -181,7 +181,7 @@ def test_kill_at_any_moment_then_resume_is_byte_identical(
             killed += 1
         process.communicate()
         kept = max(kept, len(list(tmp_path.glob("out.parts/*.part"))))
-        if output.with_suffix(".json").exists():
+        if output.with_suffix(".manifest.json").exists():
             break
     assert killed > 0
     assert kept > 0
@@ -310,10 +310,10 @@ def test_verify_finds_every_single_damage(
     few.write_text("\n".join((corpus / "all.jsonl").read_text().splitlines()[:20]) + "\n")
     assert run(corpus, tmp_path / "out", str(few)) == 0
     draw = random.Random(3)
-    for kind in ("bin", "idx", "json"):
+    for kind in ("bin", "idx", "manifest.json"):
         path = tmp_path / f"out.{kind}"
         good = path.read_bytes()
-        for _ in range(200 if kind != "json" else 40):
+        for _ in range(200 if kind != "manifest.json" else 40):
             bad = bytearray(good)
             if draw.random() < 0.2:
                 del bad[draw.randrange(len(bad)) :]
@@ -322,7 +322,7 @@ def test_verify_finds_every_single_damage(
             path.write_bytes(bad)
             code = verify.main([str(tmp_path / "out"), "--deep"])
             # Damage to what the manifest says of the origin changes no token.
-            assert code == 2 or (kind == "json" and code == 0)
+            assert code == 2 or (kind == "manifest.json" and code == 0)
             assert "Traceback" not in capsys.readouterr().err
         path.write_bytes(good)
     assert verify.main([str(tmp_path / "out"), "--deep"]) == 0
@@ -343,7 +343,7 @@ def test_damage_gets_no_new_manifest(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     """What opening cannot see, since it reads no tokens: merge and split read all."""
-    for name in ("bin", "idx", "json"):
+    for name in ("bin", "idx", "manifest.json"):
         (tmp_path / f"in.{name}").write_bytes(Path(f"{whole}.{name}").read_bytes())
     damaged = bytearray((tmp_path / f"in.{kind}").read_bytes())
     damaged[len(damaged) // 2] ^= 1

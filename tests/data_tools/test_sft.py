@@ -22,7 +22,7 @@ from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from tests.data_tools.chats import conversation, sentencepiece_model, write_rows
 
-FILES = ("bin", "idx", "mask.bin", "mask.idx", "json")
+FILES = ("bin", "idx", "mask.bin", "mask.idx", "manifest.json")
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +88,13 @@ def test_every_shape_gives_the_same_tokens(folder: Path, tmp_path: Path) -> None
             table = pyarrow.Table.from_pylist(rows)
             pyarrow.parquet.write_table(table, paths[-1], row_group_size=7)
         for path in paths:
-            assert preprocess.main(words(folder, tmp_path / "out", path)) == 0
+            more = ("--overwrite",)
+            assert preprocess.main(words(folder, tmp_path / "out", path, more=more)) == 0
             contents.add(
                 b"".join(
-                    (tmp_path / f"out.{kind}").read_bytes() for kind in FILES if kind != "json"
+                    (tmp_path / f"out.{kind}").read_bytes()
+                    for kind in FILES
+                    if kind != "manifest.json"
                 )
             )
     assert len(contents) == 1
@@ -129,7 +132,12 @@ def test_what_is_no_conversation(
     output = tmp_path / "out"
     assert preprocess.main(words(folder, output, path)) == 2
     assert "bad.jsonl:2: 'messages' is not a list of messages" in capsys.readouterr().err
-    assert preprocess.main(words(folder, output, path, more=("--max-bad", "20"))) == 0
+    assert (
+        preprocess.main(
+            words(folder, output, path, more=("--max-bad", "20", "--max-bad-share", "1"))
+        )
+        == 0
+    )
     found = [json.loads(line) for line in (tmp_path / "out.bad.jsonl").read_text().splitlines()]
     assert [line["line"] for line in found] == list(range(2, 12))
     for line, (_, reason) in zip(found, rows[1:], strict=False):
@@ -167,7 +175,7 @@ def test_killed_and_resumed_is_byte_identical(
             preprocess.main(words(folder, tmp_path / "a", path))
     parts = sorted(tmp_path.glob("a.parts/*.part"))
     assert len(parts) == 4
-    assert not (tmp_path / "a.json").exists()
+    assert not (tmp_path / "a.manifest.json").exists()
     # The last byte of a mask, just before the lengths.
     content = bytearray(parts[1].read_bytes())
     content[-4 * 100 - 1] ^= 1
@@ -183,7 +191,9 @@ def test_killed_and_resumed_is_byte_identical(
         once = (tmp_path / f"once.{kind}").read_bytes()
         assert (tmp_path / f"a.{kind}").read_bytes() == once
         assert (tmp_path / f"merged.{kind}").read_bytes() == once
-    assert (tmp_path / "a.json").read_text() == (tmp_path / "once.json").read_text()
+    assert (tmp_path / "a.manifest.json").read_text() == (
+        tmp_path / "once.manifest.json"
+    ).read_text()
     merged, once = (IndexedTokens(tmp_path / name).manifest for name in ("merged", "once"))
     assert merged is not None
     assert once is not None
@@ -215,7 +225,7 @@ def test_split_keeps_tokens_and_masks_together(
         ("mask.bin", lambda b: b[:-1], "mask.bin has .* bytes"),
         ("mask.idx", lambda b: b[:-1], "mask.idx is broken"),
         ("mask.bin", None, "mask.bin is missing"),
-        ("json", lambda b: b.replace(b'"mask"', b'"mosk"'), "knows of no loss mask"),
+        ("manifest.json", lambda b: b.replace(b'"mask"', b'"mosk"'), "knows of no loss mask"),
     ],
 )
 def test_a_damaged_mask_is_named(
@@ -243,7 +253,10 @@ def test_masks_of_other_files_are_refused(
     # Text over what was a conversation before: no mask of it stays.
     chat = write_rows(tmp_path / "c.jsonl", [{"question": "what", "answer": "the sum"}])
     assert preprocess.main(words(folder, tmp_path / "t", chat)) == 0
-    assert preprocess.main([str(text), *tokenizer, "--output-prefix", str(tmp_path / "t")]) == 0
+    again = [str(text), *tokenizer, "--output-prefix", str(tmp_path / "t")]
+    assert preprocess.main(again) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert preprocess.main([*again, "--overwrite"]) == 0
     assert IndexedTokens(tmp_path / "t").mask is None
     capsys.readouterr()
     assert (

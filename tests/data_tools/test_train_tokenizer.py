@@ -127,7 +127,7 @@ def test_sources_count_evenly_or_by_weight(tmp_path: Path) -> None:
     for weights in (None, (1.0, 7.0), (7.0, 1.0)):
         output = tmp_path / "t.model"
         training = Training(600, 30_000, weights, byte_fallback=False)
-        learnt = train_tokenizer.train_tokenizer([large, small], output, training)
+        learnt = train_tokenizer.train_tokenizer([large, small], output, training, overwrite=True)
         share = [1, 1] if weights is None else weights
         assert [row.wanted for row in learnt] == [
             round(60_000 * each / sum(share)) for each in share
@@ -147,7 +147,7 @@ def test_text_is_taken_from_all_over_a_source(
     for spread, both in ((True, True), (False, False)):
         output = tmp_path / "t.model"
         training = Training(300, 20_000, byte_fallback=False, spread=spread)
-        train_tokenizer.train_tokenizer([path], output, training)
+        train_tokenizer.train_tokenizer([path], output, training, overwrite=True)
         letters = set("".join(piece.piece for piece in stored(output).pieces))
         assert set("abcd") <= letters
         assert (set("wxyz") <= letters) == both
@@ -206,3 +206,23 @@ def test_mistakes_say_what_is_wrong(
 def test_a_source_given_twice_is_an_error(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="given twice"):
         train_tokenizer.train_tokenizer([source, source], tmp_path / "t")
+
+
+def test_blank_lines_are_passed_over_and_bad_ones_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text("First paragraph of a book.\n\nSecond paragraph of a book.\n")
+    words = [str(book), "--vocab-size", "280", "--output", str(tmp_path / "t.model")]
+    assert train_tokenizer.main(words) == 0
+    assert train_tokenizer.main(words) == 2
+    assert "is there already" in capsys.readouterr().err
+    book.write_bytes(book.read_bytes() + b"\xff\xfe\n")
+    assert train_tokenizer.main([*words, "--overwrite"]) == 2
+    error = capsys.readouterr().err
+    assert "book.txt:4: not UTF-8 (byte 0 of the line) (1 bad line(s) so far" in error
+    assert "Problem" not in error
+    assert train_tokenizer.main([*words, "--overwrite", "--max-bad", "1"]) == 0
+    book.write_text("\n")
+    assert train_tokenizer.main([*words, "--overwrite"]) == 2
+    assert "no document to learn from" in capsys.readouterr().err

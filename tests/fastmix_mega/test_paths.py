@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastmix_mega.paths import expand, rule_for
-from fastmix_mega.quantities import parse_quantity
+from fastmix_mega.quantities import in_bytes, in_epochs, in_seconds, parse_quantity, with_unit
 
 
 def test_home_and_variables_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,3 +39,12 @@ def test_quantities(text: str, value: int) -> None:
 def test_what_is_no_quantity(text: str) -> None:
     with pytest.raises(ValueError, match="is no"):
         parse_quantity(text)
+
+
+def test_figures_that_a_person_reads() -> None:
+    assert [in_bytes(x) for x in (0, 999, 1e3, 20_123_456, 1.5e12)] == [
+        *("0 bytes", "999 bytes", "1 kB", "20.1 MB", "1.5 TB")
+    ]
+    assert [in_seconds(x) for x in (2.5, 0.02, 3e-6)] == ["2.5 s", "20 ms", "3 µs"]
+    assert [in_epochs(x) for x in (0.123, 12, 7467674.0)] == ["0.12", "12.00", "7.47M"]
+    assert [with_unit(x) for x in (870, 999_960, 3.4e9)] == ["870", "1M", "3.4B"]

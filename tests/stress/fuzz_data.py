@@ -2,8 +2,8 @@
 
     python -m tests.stress.fuzz_data --count 6000 --seed 1
 
-A valid .bin/.idx/.json or (compressed) JSONL is spoiled in one to three places: bytes changed,
-cut, added or swapped with another file's, numbers of the index and fields of the manifest replaced.
+A valid .bin/.idx/.manifest.json or (compressed) JSONL is spoiled in one to three places: bytes
+changed, cut, added or swapped, numbers of the index and fields of the manifest replaced.
 Every tool must end in a UserError that names the file, or give what a parser of its own, below,
 reads from the same bytes; where a manifest is intact, that is what the file held before. Exit code
 1 if anything else happened; case N of a seed is the same on every machine.
@@ -38,6 +38,7 @@ import sentencepiece
 from backports import zstd
 
 from data_tools import inspect, merge, preprocess, split, train_tokenizer, verify
+from data_tools.bad_lines import BadLimits
 from data_tools.readers import ReadOptions
 from fastmix_mega.data.indexed import HEADER, IndexedTokens, IndexedWriter
 from fastmix_mega.data.source import TokenSource
@@ -102,7 +103,7 @@ def build_world(folder: Path) -> World:
                     [dice.randrange(400) for _ in range(dice.choice((0, 1, 9, 50)))]
                 )
     for prefix in prefixes[2:]:
-        Path(f"{prefix}.json").unlink()
+        Path(f"{prefix}.manifest.json").unlink()
     _join_documents(Path(f"{prefixes[3]}.idx"), dice)
     return World(folder, prefixes, tokenizer, lines)
 
@@ -236,11 +237,16 @@ def require(condition: bool, what: str) -> None:
         raise AssertionError(what)
 
 
+def merged(prefix: Path, output: Path) -> object:
+    options = merge.MergeOptions(allow_empty=True, overwrite=True)
+    return merge.merge([str(prefix)], output, options)
+
+
 def token_case(world: World, dice: random.Random, here: Path) -> str:
     """Spoil a prefix and let every tool read it."""
     base, prefix = dice.choice(world.prefixes), here / "spoiled"
     whole = parse(base)
-    kinds = [kind for kind in ("bin", "idx", "json") if Path(f"{base}.{kind}").exists()]
+    kinds = [kind for kind in ("bin", "idx", "manifest.json") if Path(f"{base}.{kind}").exists()]
     files = {kind: Path(f"{base}.{kind}").read_bytes() for kind in kinds}
     before = dict(files)
     for _ in range(dice.choice((1, 1, 2, 3))):
@@ -253,7 +259,7 @@ def token_case(world: World, dice: random.Random, here: Path) -> str:
             and (files["idx"] == before["idx"])
         ):
             files[kind] = spoil_index(files[kind], dice)
-        elif kind == "json" and style < 0.6 and files[kind] == before[kind]:
+        elif kind == "manifest.json" and style < 0.6 and files[kind] == before[kind]:
             files[kind] = spoil_manifest(files[kind], dice)
         else:
             others = [
@@ -266,8 +272,8 @@ def token_case(world: World, dice: random.Random, here: Path) -> str:
         Path(f"{prefix}.{kind}").write_bytes(content)
     if dice.random() < 0.02:
         Path(f"{prefix}.{dice.choice(kinds)}").unlink()
-    kept_manifest = "json" in files and files["json"] == before["json"]
-    kept_manifest = kept_manifest and Path(f"{prefix}.json").exists()
+    kept_manifest = "manifest.json" in files and files["manifest.json"] == before["manifest.json"]
+    kept_manifest = kept_manifest and Path(f"{prefix}.manifest.json").exists()
     now = parse(prefix)
     right = whole if kept_manifest else now
 
@@ -280,10 +286,15 @@ def token_case(world: World, dice: random.Random, here: Path) -> str:
     require(all("spoiled" in line for line in said), "a problem without a file")
     require(not refused or bool(said), "verify passes what cannot be opened")
 
-    if attempt(lambda: merge.merge([str(prefix)], here / "merged"), "spoiled") is not None:
+    if attempt(lambda: merged(prefix, here / "merged"), "spoiled") is not None:
         require(right is not None and parse(here / "merged") == right, "merge gives other data")
         require(not list(verify.problems(str(here / "merged"), False)), "merge gives a broken file")
-    if attempt(lambda: split.split(str(prefix), here / "side", 0.3, 0.2), "spoiled") is not None:
+    if (
+        attempt(
+            lambda: split.split(str(prefix), here / "side", 0.3, 0.2, overwrite=True), "spoiled"
+        )
+        is not None
+    ):
         sides = [parse(here / f"side_{name}") for name in ("train", "valid", "test")]
         found = sorted(document for side in sides for document in side or [])
         require(right is not None and found == sorted(right), "split gives other data")
@@ -330,7 +341,11 @@ def text_case(world: World, dice: random.Random, here: Path, suffix: str) -> str
         content = spoil(content, dice, others)
     source = here / f"spoiled.jsonl{suffix}"
     source.write_bytes(content)
-    options = preprocess.Options(ReadOptions(largest=100_000), max_bad=10**6, fresh=True)
+    options = preprocess.Options(
+        ReadOptions(largest=100_000),
+        bad=BadLimits(10**6, 1.0, allow_empty=True),
+        run=preprocess.RunOptions(fresh=True, overwrite=True),
+    )
     prefix = here / "out"
     model = Path(world.tokenizer.path)
     done = attempt(lambda: preprocess.preprocess([source], model, prefix, options), "spoiled")

@@ -26,8 +26,7 @@ def weigh_step(
     Without masks they stay as they are. Collective over data parallelism if there are masks.
     """
     zeros = [torch.zeros_like(batch.sources) for batch in micro_batches]
-    totals = torch.tensor([float(global_batch)], dtype=torch.float64)
-    return _weigh(micro_batches, zeros, totals, data)
+    return _weigh(micro_batches, zeros, [global_batch], data)
 
 
 def weigh_sets(
@@ -35,13 +34,17 @@ def weigh_sets(
 ) -> Sequence[MicroBatch]:
     """The micro-batches of targets or held-out sets, which `sources` number: each set's weights sum
     to 1, and each of its answer tokens counts alike. Otherwise as `weigh_step`."""
-    totals = torch.ones(set_count, dtype=torch.float64)
-    return _weigh(micro_batches, [batch.sources for batch in micro_batches], totals, data)
+    groups = [batch.sources for batch in micro_batches]
+    return _weigh(micro_batches, groups, [1] * set_count, data)
 
 
 def _weigh(
-    micro_batches: Sequence[MicroBatch], groups: Sequence[Tensor], totals: Tensor, data: Ranks
+    micro_batches: Sequence[MicroBatch],
+    groups: Sequence[Tensor],
+    totals: Sequence[int],
+    data: Ranks,
 ) -> Sequence[MicroBatch]:
+    """`totals` are equal numbers, one a group: what each group's weights sum to."""
     if not micro_batches or micro_batches[0].answers is None:
         return micro_batches
     sums = torch.zeros(len(totals), dtype=torch.float64, device=micro_batches[0].weights.device)
@@ -52,7 +55,7 @@ def _weigh(
         sums.index_add_(0, group, weighed[-1])
     data.sum(sums)
     # A set of which this step holds nothing has no weight to share out.
-    scale = totals.to(sums.device) / sums.clamp_min(1e-300)
+    scale = totals[0] / sums.clamp_min(1e-300)
     return [
         replace(batch, weights=(weight * scale[group]).float())
         for batch, weight, group in zip(micro_batches, weighed, groups, strict=True)

@@ -84,15 +84,15 @@ def load_micro_batch(
             mask[places], documents[places] = read.loss_mask, read.documents
     masked = any_masked(sources)
     return MicroBatch(
-        tokens=_moved(tokens, device),
-        sources=_moved(chosen, device),
-        weights=_moved(weights[rows].astype(np.float32), device),
-        loss_mask=_moved(mask, device) if masked else None,
-        documents=_moved(documents, device) if masked else None,
+        tokens=moved(tokens, device),
+        sources=moved(chosen, device),
+        weights=moved(weights[rows].astype(np.float32), device),
+        loss_mask=moved(mask, device) if masked else None,
+        documents=moved(documents, device) if masked else None,
     )
 
 
-def _moved(array: NDArray[Any], device: torch.device) -> Tensor:
+def moved(array: NDArray[Any], device: torch.device) -> Tensor:
     """To a GPU from pinned memory, so that the copy does not wait for what the GPU is doing."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

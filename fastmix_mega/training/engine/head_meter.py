@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastmix_mega.model.gpt import ProxyModel, head_of
 from fastmix_mega.parallel.context import positions_of_rank
 from fastmix_mega.training.engine import head_scores
-from fastmix_mega.training.engine.batches import MicroBatch
+from fastmix_mega.training.engine.batches import MicroBatch, moved
 from fastmix_mega.training.engine.head_scores import VocabularyShard
 from fastmix_mega.training.engine.meters import GradientAccess, Meter
 from fastmix_mega.training.engine.passes import Forward
@@ -34,6 +36,9 @@ class HeadMeter(Meter):
         self._target_directions: list[Tensor] = []
         layout, length = access.layout, access.config.train.seq_length
         self._positions = positions_of_rank(length, layout.context.rank, layout.context.size)
+        self._positions_there = self._positions.to(layout.device)
+        self._chosen: dict[int, Tensor] = {}
+        """By the first token that is looked at: places of this process's tokens, on the device."""
 
     def set_direction(
         self,
@@ -53,10 +58,26 @@ class HeadMeter(Meter):
         # The whole one first, then every target's own.
         gradients = [empty, *(torch.zeros_like(empty) for _ in range(self.target_count))]
         self._target_directions = []
+        shares_here = shares.tolist()
+        targets = self._targets_by_row(micro_batches)
 
         def observed(model: Any, number: int, batch: MicroBatch) -> Tensor:
             def observe(hidden: Tensor, logits: Tensor, labels: Tensor) -> None:
-                self._add_gradients(gradients, batch, shares, hidden, logits, labels)
+                def gradient_of(rows: Tensor | slice, weights: Tensor) -> Tensor:
+                    token_weights = self._token_weights(replace(batch, weights=weights))
+                    return head_scores.target_gradient(
+                        hidden[:, rows].flatten(0, 1),
+                        logits[:, rows].flatten(0, 1),
+                        labels[rows].T.flatten(),
+                        token_weights[rows].T.flatten(),  # [s * rows]
+                        self._shard(head),
+                    )
+
+                whole = gradient_of(slice(None), batch.weights * shares[batch.sources])
+                gradients[0].add_(whole)
+                if self.target_count:
+                    own = partial(gradient_of, weights=batch.weights)
+                    self._add_by_target(gradients[1:], targets[number], shares_here, whole, own)
 
             head.observer = observe
             return losses(model, number, batch)
@@ -71,41 +92,41 @@ class HeadMeter(Meter):
         (self._direction,), *others = made
         self._target_directions = [direction for (direction,) in others]
 
-    def _add_gradients(
+    def _targets_by_row(self, micro_batches: Sequence[MicroBatch]) -> list[list[int]]:
+        """Of every micro-batch, the target of each sequence that weighs something; -1 for others.
+
+        Read from the device once: in the midst of the passes every look would wait for it.
+        """
+        # Weights of wrong choices are negative.
+        rows = [torch.where(each.weights != 0, each.sources, -1) for each in micro_batches]
+        found: list[list[int]] = torch.stack(rows).tolist()
+        return found
+
+    def _add_by_target(
         self,
         gradients: list[Tensor],
-        batch: MicroBatch,
-        shares: Tensor,
-        hidden: Tensor,
-        logits: Tensor,
-        labels: Tensor,
+        targets: list[int],
+        shares: list[float],
+        whole: Tensor,
+        gradient_of: Callable[[Tensor], Tensor],
     ) -> None:
-        """Add a micro-batch of target sequences to the whole gradient and to each target's."""
-        head = self._head
-        assert head is not None
+        """Add a micro-batch of target sequences to each target's own gradient.
 
-        def gradient_of(rows: Tensor | slice, weights: Tensor) -> Tensor:
-            token_weights = self._token_weights(replace(batch, weights=weights))
-            return head_scores.target_gradient(
-                hidden[:, rows].flatten(0, 1),
-                logits[:, rows].flatten(0, 1),
-                labels[rows].T.flatten(),
-                token_weights[rows].T.flatten(),  # [s * rows]
-                self._shard(head),
-            )
-
-        whole = gradient_of(slice(None), batch.weights * shares[batch.sources])
-        gradients[0].add_(whole)
-        if not self.target_count:
-            return
-        # Weights of wrong choices are negative.
-        present = batch.sources[batch.weights != 0].unique().tolist()
+        Args:
+            gradients: of every target.
+            targets: of each sequence, -1 for one that weighs nothing.
+            shares: of every target in the objective.
+            whole: the micro-batch's gradient of the objective.
+            gradient_of: the gradient of some of its sequences, by their places.
+        """
+        present = sorted(set(targets) - {-1})
         if len(present) == 1 and shares[present[0]] > TINY_SHARE:
-            gradients[1 + present[0]].add_(whole / shares[present[0]])
+            gradients[present[0]].add_(whole / shares[present[0]])
             return
         for target in present:
-            rows = (batch.sources == target).nonzero().squeeze(-1)
-            gradients[1 + target].add_(gradient_of(rows, batch.weights))
+            rows = [row for row, each in enumerate(targets) if each == target]
+            places = moved(np.array(rows), self._access.layout.device)
+            gradients[target].add_(gradient_of(places))
 
     def before_forward(self, number: int, batch: MicroBatch) -> None:
         head, direction, layout = self._head, self._direction, self._access.layout
@@ -153,7 +174,7 @@ class HeadMeter(Meter):
         if batch.loss_mask is None or batch.answers is None:
             per_token = batch.weights / self._access.config.train.seq_length
             return per_token[:, None].expand(-1, len(self._positions))
-        counted = batch.loss_mask[:, self._positions.to(batch.loss_mask.device)]
+        counted = batch.loss_mask[:, self._positions_there]
         return (batch.weights / batch.answers)[:, None] * counted
 
     def _counted(self, batch: MicroBatch, number: int) -> tuple[Tensor | None, Tensor | None]:
@@ -163,7 +184,7 @@ class HeadMeter(Meter):
             return None, None
         stride, start = self._stride(batch, number)
         answers = batch.loss_mask[:, start::stride].sum(1).float()
-        return batch.loss_mask[:, self._positions.to(batch.loss_mask.device)], answers
+        return batch.loss_mask[:, self._positions_there], answers
 
     def _shard(self, head: ProxyModel) -> VocabularyShard:
         tensor = self._access.layout.tensor
@@ -183,8 +204,11 @@ class HeadMeter(Meter):
         total = len(range(start, length, stride))
         if self._access.layout.context.size == 1:
             return slice(start, None, stride), total  # A view; an index would copy the logits.
-        chosen = (self._positions % stride == start).nonzero().squeeze(-1)
-        return chosen.to(self._access.layout.device), total
+        if start not in self._chosen:
+            # Each copy to the device waits for it; there are no more than `stride` of them.
+            chosen = (self._positions % stride == start).nonzero().squeeze(-1)
+            self._chosen[start] = chosen.to(self._access.layout.device)
+        return self._chosen[start], total
 
     def _stride(self, batch: MicroBatch, number: int) -> tuple[int, int]:
         """Every n-th token of micro-batch `number`, and the first one."""

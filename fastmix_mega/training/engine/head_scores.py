@@ -58,9 +58,9 @@ def logit_gradient(logits: Tensor, labels: Tensor, shard: VocabularyShard) -> Te
     gradient = shard.softmax(logits)
     local = labels - shard.start
     inside = (local >= 0) & (local < gradient.size(-1))
-    rows = inside.nonzero().squeeze(-1)
-    gradient[rows, local[rows]] -= 1.0
-    return gradient
+    # Labels of other shards take 0 from the first row: which they are, only the device knows.
+    place = local.where(inside, 0)[:, None]
+    return gradient.scatter_add_(-1, place, -inside.to(gradient.dtype)[:, None])
 
 
 def target_gradient(

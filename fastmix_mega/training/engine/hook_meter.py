@@ -84,7 +84,9 @@ class HookMeter(Meter):
             replace(batch, weights=batch.weights * (batch.sources == target))
             for batch in micro_batches
         ]
-        chosen = [batch for batch in masked if bool(batch.weights.any())]
+        # One look at the device for all of them.
+        weighs = torch.stack([batch.weights.any() for batch in masked]).tolist()
+        chosen = [batch for batch, something in zip(masked, weighs, strict=True) if something]
         sizes = self._access.layout.sizes
         multiple = sizes["pipeline"] if sizes["interleave"] > 1 else 1
         missing = -len(chosen) % multiple or (0 if chosen else multiple)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fastmix_mega.config.schema import Config
+from fastmix_mega.config.sections import TrainSection
 from fastmix_mega.parallel.layout import Layout
 
 
@@ -36,13 +37,27 @@ def initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> An
     from fastmix_mega.parallel.mpu import ModelParallelUnit
 
     logger.setLevel(logging.WARNING)
-    # On CPU the shared-memory collectives would be compiled at the first start, for a minute.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # None of DeepSpeed's own operators is used. Asked for the list, it would try compilers and GPUs
+    # on every rank, and on CPU compile its shared-memory collectives for a minute.
+    deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed(verbose=False)
-    train, options = config.train, config.train.optimizer
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=_optimizer(config.train, model),
+        config=_settings(config, model, layout.data.size),
+        mpu=ModelParallelUnit(),
+        dist_init_required=False,
+    )
+    engine.train()
+    return engine
+
+
+def _optimizer(train: TrainSection, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW that decays matrices alone."""
+    options = train.optimizer
     matrices = [p for p in model.parameters() if p.dim() > 1]
     norms = [p for p in model.parameters() if p.dim() == 1]
-    optimizer = torch.optim.AdamW(
+    return torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": options.weight_decay},
             {"params": norms, "weight_decay": 0.0},
@@ -53,15 +68,26 @@ def initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> An
         # A seventh of the plain one's time, on CPU too, and no temporary copies of the shard.
         fused=True,
     )
+
+
+def _settings(config: Config, model: nn.Module, replicas: int) -> dict[str, Any]:
+    """DeepSpeed's configuration.
+
+    Args:
+        config: of the run.
+        model: this process's part.
+        replicas: data-parallel ones.
+    """
+    train = config.train
     pipelined = config.parallel.pipeline > 1
-    accumulation = train.global_batch // (train.micro_batch * layout.data.size)
+    accumulation = train.global_batch // (train.micro_batch * replicas)
     bucket = reduction_bucket(sum(parameter.numel() for parameter in model.parameters()))
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": train.micro_batch,
         # A pipeline schedule accumulates by itself; DeepSpeed's step is then the boundary.
         "gradient_accumulation_steps": 1 if pipelined else accumulation,
         "managed_gradient_accumulation": not pipelined,
-        "gradient_clipping": options.clip,
+        "gradient_clipping": train.optimizer.clip,
         "zero_optimization": {
             "stage": config.parallel.zero,
             # DeepSpeed's own default is a buffer of 500 million numbers, whatever the model.
@@ -74,17 +100,11 @@ def initialize_deepspeed(config: Config, model: nn.Module, layout: Layout) -> An
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": math.inf,
+        # It would wait for the GPU before and after every micro-batch.
+        "timers": {"throughput": {"enabled": False}},
     }
     if config.precision == "bf16":
         # Every backward pass adds to fp32 gradients at once, in a pipeline schedule too.
         settings["bf16"] = {"enabled": True, "immediate_grad_update": True}
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        optimizer=optimizer,
-        config=settings,
-        mpu=ModelParallelUnit(),
-        dist_init_required=False,
-    )
-    engine.train()
-    return engine
+    return settings

@@ -16,9 +16,7 @@ class Agreement:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._group = None
-        if layout.world_size > 1 and layout.device.type != "cpu":
-            self._group = dist.new_group(backend="gloo")
+        self._group = layout.host_group
 
     def stop(self, step: int, mixture: FloatArray, wanted: bool) -> bool:
         """Whether any process wants to stop.

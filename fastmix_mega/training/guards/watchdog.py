@@ -27,6 +27,8 @@ from fastmix_mega.training.guards.suspects import Place, describe_hang, find_sus
 
 COMMUNICATION = (
     "/torch/distributed/",
+    # A process that waits for its GPU waits for a collective on it, in most cases.
+    "/torch/cuda/",
     "/deepspeed/",
     "/megatron/core/pipeline_parallel/",
     "/megatron/core/tensor_parallel/",

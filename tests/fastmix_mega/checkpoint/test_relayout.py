@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,16 @@ from fastmix_mega.checkpoint.relayout import merge_states, place_of, split_state
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.model.initialize import shard, unshard
 from fastmix_mega.parallel import layout as parallel_layout
+from fastmix_mega.parallel.layout import Layout
 from tests.launch import column, run_config
 
 SEQUENCE = {"tensor": 2, "sequence": True}
+
+
+@pytest.fixture
+def layout() -> Iterator[Layout]:
+    with parallel_layout.start(ParallelSection()) as started:
+        yield started
 
 
 @pytest.mark.distributed
@@ -109,6 +117,35 @@ def test_places_are_in_megatrons_order() -> None:
     assert len({tuple(place.values()) for place in places}) == 24
 
 
+class Unread:
+    """A part that must stay in its file."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"read ({name}), although this process measures something else")
+
+
+def test_only_what_a_process_measures_is_read(layout: Layout) -> None:
+    """Of 64 ranks' states each process would read all directions otherwise, onto its GPU."""
+    sizes = {"tensor": 2, "context": 1, "data": 2, "pipeline": 1}
+    parts = [torch.full((4, 3), float(rank)) for rank in range(4)]
+
+    def state(rank: int) -> dict[str, Any]:
+        directions = [{"head": parts[rank], "decoder.layers.9.mlp.linear_fc2.weight": Unread()}]
+        meter = {"directions": directions, "sums": torch.ones(2), "target_sums": torch.ones(2)}
+        sums = {"losses": torch.ones(2), "objective": torch.ones(2), "outer": None}
+        return sums | {"meter": meter | {"switch": (True, None)}}
+
+    whole = merge_states([state(rank) for rank in range(4)], sizes)
+    own = split_state(whole, layout, {"head", "decoder.layers.0.mlp.linear_fc2.weight"})
+    (direction,) = own["meter"]["directions"]
+    assert list(direction) == ["head"]
+    # Of the first data-parallel rank alone, both tensor-parallel parts; a copy, not the file.
+    assert torch.equal(direction["head"], torch.cat(parts[:2]))
+    assert own["losses"].tolist() == [4, 4]
+    direction["head"].zero_()
+    assert parts[1].min() == 1
+
+
 def test_losses_of_a_window_are_added_up_and_kept_by_one_process() -> None:
     def state(rank: int) -> dict[str, Any]:
         sums = torch.full((4, 3), 1.0 + rank)
@@ -120,8 +157,9 @@ def test_losses_of_a_window_are_added_up_and_kept_by_one_process() -> None:
     whole = merge_states([state(0), state(1)], sizes)
     assert (whole["loss_meter"]["sums"] == 3).all()
     with parallel_layout.start(ParallelSection()) as layout:
-        first = split_state(whole, layout)
-        second = split_state(whole, replace(layout, data=replace(layout.data, rank=1)))
+        first = split_state(whole, layout, set())
+        other = replace(layout, data=replace(layout.data, rank=1))
+        second = split_state(whole, other, set())
     assert (first["loss_meter"]["sums"] == 3).all()
     assert (second["loss_meter"]["sums"] == 0).all()
     assert first["loss_meter"]["enabled"]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tests.launch import clean_environment
 
@@ -41,3 +45,27 @@ def test_libraries_are_imported_without_the_compiler() -> None:
         [sys.executable, "-c", PROGRAM], env=clean_environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+CHECK = """
+import sys
+from fastmix_mega.cli.main import main
+assert main(["check", sys.argv[1]]) == 0
+loaded = [name for name in ("torch.distributed.elastic", "deepspeed", "megatron", "wandb")
+          if sys.modules.get(name)]
+assert not loaded, loaded
+"""
+
+
+def test_check_imports_no_library_of_training(settings: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, str(path)],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    # And nothing of theirs comes before the first useful line.
+    assert done.stderr == ""

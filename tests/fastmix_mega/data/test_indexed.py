@@ -81,9 +81,9 @@ def test_dtype_is_megatrons_choice() -> None:
         ("idx", lambda b: b[:17] + b"\x04" + b[18:], "one of them was truncated"),
         ("idx", lambda b: b + b"\0" * 3, "multimodal files are not supported"),
         ("idx", lambda b: b[:20], "does not start like"),
-        ("json", lambda b: b[:-3], "is not a manifest"),
-        ("json", lambda b: b.replace(b'"tokens": 5', b'"tokens": 6'), "says tokens = 6"),
-        ("json", lambda b: b.replace(b"uint16", b"int32"), "says dtype = int32"),
+        ("manifest.json", lambda b: b[:-3], "is not a manifest"),
+        ("manifest.json", lambda b: b.replace(b'"tokens": 5', b'"tokens": 6'), "says tokens = 6"),
+        ("manifest.json", lambda b: b.replace(b"uint16", b"int32"), "says dtype = int32"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, file: str, damage, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -150,4 +150,36 @@ def test_manifest_holds_true_checksums(tmp_path: Path) -> None:
     assert found.manifest is not None
     assert found.manifest.bin_sha256 == hashlib.sha256(found.bin_path.read_bytes()).hexdigest()
     assert found.manifest.idx_sha256 == hashlib.sha256(found.idx_path.read_bytes()).hexdigest()
-    assert json.loads((tmp_path / "d.json").read_text())["documents"] == 2
+    assert json.loads((tmp_path / "d.manifest.json").read_text())["documents"] == 2
+
+
+def test_a_manifest_under_its_old_name_is_read(tmp_path: Path) -> None:
+    with IndexedWriter(tmp_path / "d", np.dtype(np.uint16), {"vocab_size": 9}) as writer:
+        writer.add_document([1, 2])
+    new, old = tmp_path / "d.manifest.json", tmp_path / "d.json"
+    new.rename(old)
+    manifest = IndexedTokens(tmp_path / "d").manifest
+    assert manifest is not None
+    assert manifest.vocab_size == 9
+    content = old.read_bytes()
+    old.write_bytes(content[:-3])
+    with pytest.raises(UserError, match=r"d\.json is not a manifest"):
+        IndexedTokens(tmp_path / "d")
+    # Written anew: the old one goes, if it is one.
+    old.write_bytes(content)
+    with IndexedWriter(tmp_path / "d", np.dtype(np.uint16)) as writer:
+        writer.add_document([1])
+    assert not old.exists()
+    assert IndexedTokens(tmp_path / "d").num_tokens == 1
+
+
+def test_a_users_own_file_is_no_manifest(tmp_path: Path) -> None:
+    own = tmp_path / "d.json"
+    own.write_text('{"text": "a corpus"}\n')
+    with IndexedWriter(tmp_path / "d", np.dtype(np.uint16)) as writer:
+        writer.add_document([1, 2])
+    (tmp_path / "d.manifest.json").unlink()
+    assert IndexedTokens(tmp_path / "d").manifest is None
+    with IndexedWriter(tmp_path / "d", np.dtype(np.uint16)) as writer:
+        writer.add_document([1])
+    assert own.read_text() == '{"text": "a corpus"}\n'

@@ -20,7 +20,7 @@ from fastmix_mega.planning.check import check
 from fastmix_mega.training.identity import differences, record_run
 from tests.full_disk import files_of_at_most
 
-ENDINGS = ("bin", "idx", "json")
+ENDINGS = ("bin", "idx", "manifest.json")
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def test_swapped_missing_and_unreachable_files(bucket: Any) -> None:
     bucket.rm("/bucket/alpha.bin")
     with pytest.raises(UserError, match=r"alpha\.bin is missing"):
         IndexedTokens("memory://bucket/alpha")
-    bucket.rm("/bucket/beta.json")
-    with pytest.raises(UserError, match=r"beta\.json is missing"):
+    bucket.rm("/bucket/beta.manifest.json")
+    with pytest.raises(UserError, match=r"beta\.manifest\.json is missing"):
         IndexedTokens("memory://bucket/beta")
     with pytest.raises(UserError, match="cannot read nosuch://bucket"):
         IndexedTokens("nosuch://bucket/beta")

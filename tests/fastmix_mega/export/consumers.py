@@ -98,6 +98,144 @@ def torchtitan(file: str, draws: int) -> list[int]:
     return [drawn.count(number) for number in range(len(given))]
 
 
+def automodel(file: str) -> dict[str, Any]:
+    """The domains' loss multipliers and sampling shares, with paths checked against the blend."""
+    import yaml
+
+    _package("nemo_automodel", "components", "training")
+    _package("nemo_automodel", "components", "datasets", "llm", "megatron")
+    from nemo_automodel.components.datasets.llm.megatron.megatron_utils import get_blend_from_list
+    from nemo_automodel.components.training.domain_mixture import (
+        DomainMixtureConfig,
+        DomainWeightConfig,
+    )
+
+    given = yaml.safe_load(Path(file).read_text())
+    domains = [DomainWeightConfig(**each) for each in given["domain_mixture"]["domains"]]
+    blend = get_blend_from_list(given["dataset"]["paths"])
+    built = DomainMixtureConfig(domains=tuple(domains)).build(blend=blend)
+    return {
+        "sampling": dict(zip(built.names, built.sampling_weights, strict=True)),
+        "objective": dict(zip(built.names, built.objective_weights, strict=True)),
+        "multipliers": built.loss_multipliers,
+    }
+
+
+def energon(file: str) -> list[dict[str, Any]]:
+    """Entries of the `train` split as Energon's strict parser makes them."""
+    import yaml
+
+    # Its client of object stores is only imported; its own dependencies are many.
+    class Anything(types.ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return object
+
+    client = Anything("multistorageclient")
+    client.__path__ = []
+    client.types = Anything("multistorageclient.types")  # type: ignore[attr-defined]
+    client.resolve_storage_client = lambda url: (None, url)  # type: ignore[attr-defined]
+    sys.modules |= {"multistorageclient": client, "multistorageclient.types": client.types}
+    from megatron.energon.dataset_config import load_config
+    from megatron.energon.metadataset.metadataset import Metadataset
+
+    given = yaml.safe_load(Path(file).read_text()) | {"path": file}
+    train = load_config(given, default_type=Metadataset).splits["train"]
+    listed = getattr(train, "blend", None) or train.blend_epochized
+    keys = ("path", "weight", "repetitions")
+    return [{key: getattr(each, key, None) for key in keys} for each in listed]
+
+
+def olmo_composable(file: str, work_dir: str) -> dict[str, int]:
+    """Tokens that OLMo-core's mixing document source takes from every source."""
+    import yaml
+    from olmo_core.data.composable import MixingDocumentSourceConfig
+
+    given = yaml.safe_load(Path(file).read_text())
+    (built,) = MixingDocumentSourceConfig.from_dict(given).build(work_dir)
+    labels = [spec["label"] for spec in given["source_specs"]]
+    sampled = built.sampled_sources
+    return {label: each.num_tokens for label, each in zip(labels, sampled, strict=True)}
+
+
+def trl(file: str, rows: dict[str, str]) -> dict[str, int]:
+    """Rows that TRL keeps of every data set; `rows` has its JSONL file by name."""
+    import yaml
+
+    _package("trl", "scripts")
+    from trl.scripts.utils import DatasetConfig, DatasetMixtureConfig, get_dataset
+
+    given = yaml.safe_load(Path(file).read_text())["datasets"]
+    listed = [
+        DatasetConfig(**each | {"path": "json", "data_files": rows[each["path"]]}) for each in given
+    ]
+    mixed = get_dataset(DatasetMixtureConfig(datasets=listed))["train"]
+    return {name: mixed["source"][:].count(name) for name in rows}
+
+
+def llama_factory(file: str, rows: dict[str, int]) -> dict[str, int]:
+    """Rows of every data set in LLaMA-Factory's merged one; `rows` counts each one's own."""
+    _package("llamafactory", "data")
+    _package("llamafactory", "hparams")
+    import datasets
+    import yaml
+
+    class Silent:
+        def warning_rank0_once(self, _: str) -> None:
+            return None
+
+    # Its own logging imports its constants, and those import peft.
+    logging = types.ModuleType("llamafactory.extras.logging")
+    logging.get_logger = lambda _: Silent()  # type: ignore[attr-defined]
+    extras = _package("llamafactory", "extras")
+    extras.logging = logging  # type: ignore[attr-defined]
+    sys.modules["llamafactory.extras.logging"] = logging
+    from llamafactory.data.data_utils import merge_dataset
+    from llamafactory.hparams.data_args import DataArguments
+
+    arguments = DataArguments(**yaml.safe_load(Path(file).read_text()))
+    own = [datasets.Dataset.from_dict({"name": [n] * rows[n]}) for n in arguments.dataset]
+    mixed = merge_dataset(own, arguments, seed=1)["name"][:]
+    return {name: mixed.count(name) for name in rows}
+
+
+def axolotl(file: str, rows: dict[str, str]) -> dict[str, Any]:
+    """Rows by Axolotl's own schema and the slice that it hands to `datasets`; keys it drops."""
+    _package("axolotl", "utils", "schemas")
+    import datasets
+    import yaml
+
+    helpers = types.ModuleType("axolotl.utils.schemas.utils")
+    helpers.handle_legacy_message_fields_logic = lambda data: data  # type: ignore[attr-defined]
+    sys.modules["axolotl.utils.schemas.utils"] = helpers
+    from axolotl.utils.schemas.datasets import SFTDataset
+
+    kept, dropped = {}, set()
+    for each in yaml.safe_load(Path(file).read_text())["datasets"]:
+        entry = SFTDataset(**each).model_dump(exclude_none=True)
+        dropped |= set(each) - set(entry)
+        split = entry.get("split", "train")
+        taken = datasets.load_dataset("json", data_files=rows[entry["path"]], split=split)
+        kept[entry["path"]] = len(taken)
+    return {"kept": kept, "dropped": sorted(dropped)}
+
+
+def _package(*names: str) -> types.ModuleType:
+    """Packages whose `__init__` would import a whole trainer, as folders alone."""
+    # Their own dependencies are newer than those that other consumers pin: ours come first.
+    if str(FOLDER) in sys.path:
+        sys.path.remove(str(FOLDER))
+        sys.path.append(str(FOLDER))
+    for depth in range(1, len(names) + 1):
+        dotted = ".".join(names[:depth])
+        if dotted not in sys.modules:
+            package = types.ModuleType(dotted)
+            package.__path__ = [str(FOLDER.joinpath(*names[:depth]))]
+            sys.modules[dotted] = package
+    return sys.modules[".".join(names)]
+
+
 def make_models(
     folder: str, models: dict[str, dict[str, Any]], tokens: list[list[int]]
 ) -> dict[str, Any]:
@@ -202,6 +340,8 @@ def encode(folder: str, texts: list[str]) -> dict[str, Any]:
 if __name__ == "__main__":
     readers = {
         **{"streaming": streaming, "olmo_core": olmo_core, "torchtitan": torchtitan},
+        **{"automodel": automodel, "energon": energon, "olmo_composable": olmo_composable},
+        **{"trl": trl, "llama_factory": llama_factory, "axolotl": axolotl},
         **{"make_models": make_models, "exported": exported, "encode": encode},
     }
     print(json.dumps(readers[sys.argv[1]](sys.argv[2], *json.loads(sys.argv[3]))))

@@ -90,3 +90,12 @@ def test_weights_written_sum_to_one(tmp_path: Path) -> None:
     )
     mixture.write(tmp_path / "m.json")
     assert sum(s.weight for s in read_mixture(tmp_path / "m.json").sources) == pytest.approx(1)
+
+
+def test_a_run_folder_stands_for_its_mixture(tmp_path: Path) -> None:
+    write(tmp_path / "mixture.json")
+    assert resolve_mixture(str(tmp_path), NAMES, [1, 1], "mixture").tolist() == [0.25, 0.75]
+    with pytest.raises(UserError, match="taken from the current folder"):
+        resolve_mixture("no/such/folder", NAMES, [1, 1], "mixture")
+    with pytest.raises(UserError, match="neither a file nor a rule; did you mean 'proportional'"):
+        resolve_mixture("proportionl", NAMES, [1, 1], "mixture")

@@ -111,3 +111,11 @@ def test_two_seeds_with_one_command(
     )
     assert cli.main(["compare", *map(str, each)]) == 0
     assert "of the tokens are elsewhere" in capsys.readouterr().out
+
+
+def test_standard_errors_beyond_belief_are_not_counted() -> None:
+    """A weight with an error of 1e-7 is not 1,000,000 standard errors away: its error is wrong."""
+    sources = [MixtureSource(name=name, weight=0.5, stderr=1e-7) for name in "ab"]
+    other = [MixtureSource(name="a", weight=0.6), MixtureSource(name="b", weight=0.4)]
+    lines = describe_comparison(MixtureFile(sources=sources), MixtureFile(sources=other))
+    assert [line.split()[-2:] for line in lines[1:3]] == [["over", "+100"], ["under", "-100"]]

@@ -105,7 +105,7 @@ def test_one_source_that_fools_the_ngrams_is_outvoted() -> None:
     liar = int(of_ngrams.argmax())
     measured = of_ngrams - of_ngrams.mean()
     measured[liar] = -3.0
-    constants = SurfaceConstants(scale=0.1)
+    constants = SurfaceConstants(scale=0.1, slope_bias=0.1)
     honest = fit(EVEN, model, [(3.0, slopes_of(of_ngrams), None), (3.0, None, None)], constants)
     fooled = fit(EVEN, model, [(3.0, slopes_of(measured), None), (3.0, None, None)], constants)
     weights = np.array([1.0, 0.0])
@@ -131,7 +131,9 @@ def test_limits_hold() -> None:
 def test_intervals_hold_what_they_say() -> None:
     """Truths drawn from the model itself: about 90% of the losses are within their 90% interval."""
     model, random = ngrams(), np.random.default_rng(5)
-    constants = SurfaceConstants(freedom=1e9, misfit=0.05, level_noise=0.02)
+    constants = SurfaceConstants(
+        freedom=1e9, misfit=0.05, level_noise=0.02, slope_bias=0.1, bend=0.05
+    )
     mixtures = random.dirichlet(np.ones(SOURCES), size=20)
     rows = np.stack([design(each, EVEN, model, 2, constants.bend)[0] for each in mixtures])
     moved = 0.5 * np.abs(mixtures - EVEN).sum(axis=1)

@@ -45,7 +45,7 @@ def test_a_cpu_compiles_nothing_and_is_plain(settings: dict[str, Any]) -> None:
     ("machine", "sections", "mode", "layers", "attention"),
     [
         (GPU, {"precision": "bf16"}, "search", True, True),
-        (GPU, {"precision": "fp32"}, "search", True, False),
+        (GPU, {"precision": "fp32"}, "search", False, False),
         (replace(GPU, transformer_engine=None), {"precision": "bf16"}, "search", False, False),
         (replace(GPU, transformer_engine=Version("2.8")), {}, "search", False, False),
         (GPU, {"search": {"scores": "all"}}, "search", False, False),
@@ -74,6 +74,7 @@ def test_auto_takes_what_a_gpu_can_use(
     [
         (LAPTOP, {}, "needs a CUDA device"),
         (replace(GPU, transformer_engine=None), {}, "is not installed (pip install"),
+        (replace(GPU, transformer_engine=None, engine_error="No libcudnn"), {}, "No libcudnn"),
         (replace(GPU, transformer_engine=Version("1.13")), {}, "has version 1.13"),
         (GPU, {"search": {"scores": "all"}}, "cannot measure search.scores: all"),
         (GPU, {"parallel": {"zero": 3}}, "ZeRO stage 3"),

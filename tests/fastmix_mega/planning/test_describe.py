@@ -15,7 +15,8 @@ def test_recommends_a_layout_that_fits(capsys: pytest.CaptureFixture[str]) -> No
     text = capsys.readouterr().out
     assert "recommended: parallel: {" in text
     assert "optimizer" in text
-    assert "GB sent per GPU and training step" in text
+    assert "sent per GPU and training step: " in text
+    assert " GB = parameters " in text
 
 
 def test_every_offered_layout_fits_and_is_ordered() -> None:
@@ -46,3 +47,19 @@ def test_says_why_the_configured_layout_cannot_run(capsys: pytest.CaptureFixture
     words = ["plan", LARGE, "--gpus", "512", "--mode", "train", "parallel.pipeline=3"]
     assert cli.main(words) == 0
     assert "cannot share model.layers" in capsys.readouterr().out
+
+
+def test_a_tiny_model_is_not_split(capsys: pytest.CaptureFixture[str]) -> None:
+    """And its sizes are told in units that fit them."""
+    tiny = ["tokenizer=none", "model.vocab_size=1024", "model.preset=tiny"]
+    assert cli.main(["plan", "configs/demo.yaml", "--gpus", "2", *tiny]) == 0
+    shown = capsys.readouterr().out
+    assert "recommended: parallel: {zero: " in shown.replace("tensor: 1, pipeline: 1, ", "")
+    assert " MB" in shown
+    assert "0.00" not in shown
+    assert cli.main(["plan", "configs/demo.yaml", "--gpus", "32", *tiny]) == 0
+    shown = capsys.readouterr().out
+    assert "parameters is not worth splitting; take at most 2 GPUs" in shown
+    # Without --gpus: this machine's.
+    assert cli.main(["plan", "configs/demo.yaml", *tiny]) == 0
+    assert "on 1 GPUs" in capsys.readouterr().out

@@ -19,7 +19,13 @@ from tests.launch import run_config
 
 def test_it_is_the_runs_own(settings: dict[str, Any], tmp_path: Path) -> None:
     limits = {"budget_tokens": 20_000, "sources": {"beta": {"max": 0.4}}}
-    settings["search"] = {"target_batch": 6, "every": 4, "step": 0.0, "constraints": limits}
+    settings["search"] = {
+        "answer": "trajectory",
+        "target_batch": 6,
+        "every": 4,
+        "step": 0.0,
+        "constraints": limits,
+    }
     config = parse_config(settings)
     found = starting_mixture(config, "search", open_inputs(config))
     run_dir = run_config("search", settings, tmp_path)
@@ -40,4 +46,4 @@ def test_the_table(
     shown = capsys.readouterr().out
     assert "the mixture at the start:" in shown
     # 24 steps of 8 x 16 tokens, a quarter of them from 5,100 tokens.
-    assert f"alpha   25.00%  {24 * 8 * 16 / 4 / 5100:>18.3g}" in shown
+    assert f"alpha   25.00%  {24 * 8 * 16 / 4 / 5100:>18.2f}" in shown

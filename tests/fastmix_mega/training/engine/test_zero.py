@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from fastmix_mega.data.indexed import IndexedWriter
 from fastmix_mega.training.engine.zero import reduction_bucket
-from tests.launch import column, run_config
+from tests.launch import column, forked, run_config
 
 
 @pytest.mark.distributed
@@ -27,6 +28,15 @@ def test_starts_without_compiling_anything(
     run_config("search", settings, tmp_path, processes=2, cold=True)
     made = [path for path in caches.rglob("*") if path.is_file()] if caches.exists() else []
     assert made == []
+
+
+@pytest.mark.distributed
+def test_does_not_try_deepspeeds_operators(settings: dict[str, Any], tmp_path: Path) -> None:
+    """On CUDA the trial takes seconds and tells of missing compilers, on every rank."""
+    settings["train"]["steps"] = 6
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(settings | {"search": settings["search"] | {"every": 1}}))
+    forked("train", str(path), fault="probe:0:1")
 
 
 @pytest.mark.distributed

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch.distributed as dist
 
 from fastmix_mega.files import read_jsonl
+from fastmix_mega.training.guards.watchdog import _waits
 from tests.launch import clean_environment
 
 pytestmark = pytest.mark.distributed
@@ -50,3 +52,18 @@ def test_a_stopped_process_is_named_by_the_others(tmp_path: Path) -> None:
     assert "rank 1: step 7, training" in shown
     (event,) = read_jsonl(tmp_path / "events.jsonl")
     assert event["ranks"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("file", "waits"),
+    [
+        ("/site-packages/torch/cuda/__init__.py", True),
+        ("/site-packages/torch/distributed/distributed_c10d.py", True),
+        ("/home/fastmix_mega/training/engine/engine.py", False),
+    ],
+)
+def test_a_process_that_waits_for_its_gpu_waits_for_others(file: str, waits: bool) -> None:
+    """It waits for a collective on the GPU, in most cases: the one that is stuck is another."""
+    found: dict[str, Any] = {}
+    exec(compile("import sys\nframe = sys._getframe()", file, "exec"), found)
+    assert _waits(found["frame"]) == waits

@@ -1,0 +1,1 @@
+"""Faults of a blend file, found before a large run starts."""

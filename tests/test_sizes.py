@@ -1,0 +1,137 @@
+"""How long files and functions are, and how many parameters functions have.
+
+What is above the limits stands below by name with its size. An entry goes when its function is
+mended, its size may only fall, and nothing new is added.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("fastmix_mega", "data_tools")
+
+FILE_LINES = 400
+FUNCTION_LINES = 60
+PARAMETERS = 7
+"""Without `self` and `cls`."""
+
+LONG_FILES = {
+    "fastmix_mega/data/indexed.py": 434,
+    "fastmix_mega/methods/fastmix.py": 455,
+}
+LONG_FUNCTIONS = {
+    "data_tools/build_corpora.py build_corpora": 65,
+    "data_tools/preprocess.py main": 71,
+    "data_tools/preprocess.py preprocess": 76,
+    "data_tools/workers.py run_units": 68,
+    "fastmix_mega/evaluation/harness.py _language_model": 62,
+    "fastmix_mega/methods/result.py mixture_file": 64,
+    "fastmix_mega/mixture/ngram_loss.py count_ngrams": 61,
+    "fastmix_mega/report/charts.py line_chart": 85,
+}
+MANY_PARAMETERS = {
+    "fastmix_mega/evaluation/harness.py run_tasks": 8,
+    "fastmix_mega/report/charts.py line_chart": 15,
+}
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    """(path, text) of every module."""
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield str(path.relative_to(ROOT)), path.read_text()
+
+
+def functions(text: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """(qualified name, node) of every function, inner ones too."""
+
+    def within(node: ast.AST, path: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+        for child in ast.iter_child_nodes(node):
+            name = getattr(child, "name", None) if isinstance(child, _NAMED) else None
+            inner = path if name is None else f"{path}.{name}".lstrip(".")
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield inner, child  # type: ignore[misc]
+            yield from within(child, inner)
+
+    yield from within(ast.parse(text), "")
+
+
+_NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Without decorators."""
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
+
+
+def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    given = node.args
+    names = [each.arg for each in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    names += [each.arg for each in (given.vararg, given.kwarg) if each is not None]
+    return len(names) - (names[:1] in (["self"], ["cls"]))
+
+
+def above(sizes: dict[str, int], limit: int) -> dict[str, int]:
+    return {name: size for name, size in sizes.items() if size > limit}
+
+
+def require(found: dict[str, int], known: dict[str, int], limit: int) -> None:
+    """Nothing is larger than the limit or than what is known of it, and nothing known is gone."""
+    grown = {name: size for name, size in found.items() if size > known.get(name, limit)}
+    assert not grown, f"above {limit}, or above its own entry: {grown}; make it smaller"
+    mended = known.keys() - found.keys()
+    assert not mended, f"within the limit of {limit} now: take {sorted(mended)} off the list"
+
+
+def test_files() -> None:
+    require(
+        above({path: text.count("\n") for path, text in sources()}, FILE_LINES),
+        LONG_FILES,
+        FILE_LINES,
+    )
+
+
+def test_functions() -> None:
+    sizes = {
+        f"{path} {name}": lines(node) for path, text in sources() for name, node in functions(text)
+    }
+    assert len(sizes) > 500
+    require(above(sizes, FUNCTION_LINES), LONG_FUNCTIONS, FUNCTION_LINES)
+
+
+def test_parameters() -> None:
+    counts = {
+        f"{path} {name}": parameters(node)
+        for path, text in sources()
+        for name, node in functions(text)
+    }
+    require(above(counts, PARAMETERS), MANY_PARAMETERS, PARAMETERS)
+
+
+def test_what_is_counted() -> None:
+    text = "class A:\n    def f(self, a, *b, c=1, **d):\n        def g(): pass\n        return g\n"
+    found = {name: (lines(node), parameters(node)) for name, node in functions(text)}
+    assert found == {"A.f": (3, 4), "A.f.g": (1, 0)}
+
+
+@pytest.mark.parametrize(
+    ("found", "known", "told"),
+    [
+        ({"new": 61}, {}, "make it smaller"),
+        ({"old": 71}, {"old": 70}, "make it smaller"),
+        ({}, {"old": 70}, "take .'old'. off"),
+    ],
+)
+def test_lists_only_shrink(found: dict[str, int], known: dict[str, int], told: str) -> None:
+    with pytest.raises(AssertionError, match=told):
+        require(found, known, 60)
+
+
+def test_a_known_size_may_stay_or_fall() -> None:
+    require({"old": 69, "same": 80}, {"old": 70, "same": 80}, 60)
