@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.build_corpora import CorporaConfig, build_corpora
-from data_tools.preprocess import Options, preprocess
+from data_tools.preprocess import Options, RunOptions, preprocess
 from data_tools.train_tokenizer import Training
 from data_tools.train_tokenizer import train_tokenizer as train_product_tokenizer
 from fastmix_mega.config.schema import Config
@@ -47,6 +47,7 @@ REPETITIONS = 15.0
 MOST_TOKENS = 600_000
 """Of a source that n-grams are counted in."""
 MOST_TARGET_TOKENS = 40_000
+TRAIN_KEYS = {"steps", "global_batch", "seq_length", "schedule"}
 LONGEST = 4
 """Context of an n-gram law, in tokens."""
 
@@ -65,7 +66,7 @@ def train_tokenizer(texts: Sequence[Path], output: Path, vocab_size: int) -> Non
 
 def index_text(text: Path, tokenizer: Path, prefix: Path) -> tuple[int, int]:
     """Documents and tokens written."""
-    return preprocess([text], tokenizer, prefix, Options(fresh=True))
+    return preprocess([text], tokenizer, prefix, Options(run=RunOptions(fresh=True, overwrite=True)))
 
 
 def read_documents(prefix: Path) -> list[Tokens]:
@@ -124,6 +125,18 @@ class Family:
     @property
     def budget(self) -> float:
         return float(self.config.train.tokens)
+
+    def identity(self) -> dict[str, Any]:
+        """What the losses depend on."""
+        config = self.config
+        return {
+            "sources": dict(zip(self.sources, self.source_tokens.tolist(), strict=True)),
+            "targets": {each.name: each.num_tokens for each in self.inputs.targets},
+            "tokenizer": self.inputs.tokenizer.sha256,
+            "model": config.model.model_dump(mode="json", exclude_unset=True),
+            "train": config.train.model_dump(mode="json", include=TRAIN_KEYS, exclude_unset=True),
+            "sequences": config.evaluation.sequences,
+        }
 
     @cached_property
     def _pair_counts(self) -> dict[tuple[str, bool], PairCounts]:

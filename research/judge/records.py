@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from fastmix_mega.errors import UserError
+from research.study_file import StudyFile
+
+IDENTITY = "identity"
+"""The kind of the line that says what a family's runs belong to."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +47,47 @@ class Records:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._file = StudyFile(path)
+        self._identities: dict[str, dict[str, Any]] = {}
         self._found: dict[tuple[str, str, str, int], Record] = {}
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                record = Record(**json.loads(line))
-                self._found[record.kind, record.family, record.name, record.seed] = record
+        for row in self._file.rows():
+            if row["kind"] == IDENTITY:
+                self._identities[row["family"]] = row[IDENTITY]
+            else:
+                self._keep(Record(**row))
+
+    def _keep(self, record: Record) -> None:
+        self._found[record.kind, record.family, record.name, record.seed] = record
+
+    def belong_to(self, family: str, identity: dict[str, Any]) -> None:
+        """Before a family's first record, and whenever more are to follow.
+
+        Args:
+            family: its name.
+            identity: what its losses depend on.
+
+        Raises:
+            UserError: if the family's records were made of something else.
+        """
+        known = self._identities.get(family)
+        if known is None:
+            self._file.append({"kind": IDENTITY, "family": family, IDENTITY: identity})
+            self._identities[family] = identity
+            return
+        other = [key for key in identity if known.get(key) != identity[key]]
+        if other:
+            raise UserError(
+                f"{self._file.path} holds runs of {family} that differ in {', '.join(other)} "
+                "(corpora are the text of installed packages, which differ between "
+                "installations); give another --results file"
+            )
 
     def get(self, kind: str, family: str, name: str, seed: int) -> Record | None:
         return self._found.get((kind, family, name, seed))
 
     def add(self, record: Record) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
-        self._found[record.kind, record.family, record.name, record.seed] = record
+        self._file.append(asdict(record))
+        self._keep(record)
 
     def of(self, kind: str, family: str) -> Iterator[Record]:
         return (

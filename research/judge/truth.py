@@ -206,6 +206,7 @@ def main() -> None:
     if options.jobs is None:
         print(table(family, records))
         return
+    records.belong_to(family.name, family.identity())
     product.warm_up()
     work(family, records, options.jobs, options.minutes)
 
