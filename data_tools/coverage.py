@@ -36,7 +36,13 @@ def _unknown(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[int, str]:
     """Texts with characters that no token covers."""
     found = {}
     for place, text in enumerate(texts):
-        ((_, places),) = tokenizer.encode_with_places([text])
+        whole = [(0, len(text))]
+        encoded = tokenizer.encode_marked([text], [whole])[0]
+        if encoded is None:
+            # Not even names of special tokens can stay text here.
+            encoded = tokenizer.encode_marked([text], [()])[0]
+        assert encoded is not None
+        places = encoded[1]
         covered = bytearray(len(text))
         for start, end in places:
             covered[start:end] = b"\x01" * (end - start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from data_tools.inputs import InputFile, Unit
 from data_tools.parts import Counts, Documents, Marker, PartFile, PartLayout
 from data_tools.readers import ReadOptions, read_unit
 from data_tools.selection import Selection
+from data_tools.special_text import SpecialText
 from data_tools.workers import Report
 from fastmix_mega.data.indexed import token_dtype
 from fastmix_mega.data.tokenizer import Tokenizer
@@ -37,6 +39,8 @@ class TokenOptions:
     """Whether the tokenizer's first token starts every document."""
     backend: str = "library"
     """What encodes: the tokenizer's own `library`, or `gigatoken`."""
+    special_text: str = "keep"
+    """What becomes of special tokens that text spells; see `data_tools.special_text`."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,11 @@ class _TextEncoder:
     def __init__(self, job: EncodeJob, tokenizer: Tokenizer) -> None:
         self._job, self._tokenizer = job, tokenizer
         options = job.settings.tokens
-        self._fast = FastEncoder(tokenizer) if options.backend == "gigatoken" else None
-        self._encode_texts = tokenizer.encode if self._fast is None else self._fast.encode
+        self.notes: Counter[str] = Counter()
+        self._special = SpecialText(tokenizer, options.special_text, self.notes)
+        right = self._special.encode
+        self._fast = FastEncoder(tokenizer, right) if options.backend == "gigatoken" else None
+        self._encode_texts = right if self._fast is None else self._fast.encode
         dtype = token_dtype(tokenizer.vocab_size)
         self._start = np.array([tokenizer.bos] if options.bos else [], dtype)
         self._end = np.array([tokenizer.eod], dtype)
@@ -109,7 +116,9 @@ class _TextEncoder:
     def read(self, unit: Unit) -> Iterator[Any | Problem]:
         if self._fast is not None and unit.start == 0:
             self._fast.begin_file()
-        return read_unit(self._job.files[unit.file], unit, self._job.settings.read)
+        for text in read_unit(self._job.files[unit.file], unit, self._job.settings.read):
+            refused = None if isinstance(text, Problem) else self._special.refuse((text,))
+            yield text if refused is None else refused
 
     def size(self, document: Any) -> int:
         return utf8_size(document)
@@ -119,6 +128,7 @@ class _TextEncoder:
         return bytes(document.encode())
 
     def encode(self, documents: list[Any]) -> Encoded:
+        self._special.note(documents)
         encoded = self._encode_texts(documents)
         lost = lost_text(self._tokenizer, documents, encoded)
         arrays: list[NDArray[Any]] = []
@@ -139,6 +149,7 @@ class _ChatEncoder:
         assert job.settings.chat is not None
         self._job, self._tokenizer = job, tokenizer
         self._encoder = ChatEncoder(tokenizer, job.settings.chat, job.settings.tokens.bos)
+        self.notes = self._encoder.notes
 
     def read(self, unit: Unit) -> Iterator[Any | Problem]:
         file, read = self._job.files[unit.file], self._job.settings.read
@@ -154,12 +165,17 @@ class _ChatEncoder:
     def encode(self, documents: list[Any]) -> Encoded:
         encoded = self._encoder.encode(documents)
         texts = ["".join(piece.text for piece in document) for document in documents]
-        lost = lost_text(self._tokenizer, texts, [ids for ids, _ in encoded])
-        kept = [(ids, mask) for place, (ids, mask) in enumerate(encoded) if place not in lost]
-        lengths = np.array(
-            [0 if place in lost else len(ids) for place, (ids, _) in enumerate(encoded)], np.int32
-        )
-        tokens = np.concatenate([ids for ids, _ in kept] or [np.empty(0, np.int32)])
+        none = np.empty(0, np.int32)
+        ids = [none if isinstance(found, Problem) else found[0] for found in encoded]
+        lost = lost_text(self._tokenizer, texts, ids)
+        lost |= {n: found.reason for n, found in enumerate(encoded) if isinstance(found, Problem)}
+        kept = [
+            found
+            for place, found in enumerate(encoded)
+            if place not in lost and not isinstance(found, Problem)
+        ]
+        lengths = np.array([0 if n in lost else len(each) for n, each in enumerate(ids)], np.int32)
+        tokens = np.concatenate([ids for ids, _ in kept] or [none])
         masks = np.concatenate([mask for _, mask in kept] or [np.empty(0, np.uint8)])
         return Encoded(tokens, lengths, masks, lost)
 
@@ -190,6 +206,7 @@ class _UnitEncoder:
     def run(self, report: Report) -> Marker:
         """Encode the whole unit, or as much as shows that it has too many bad lines."""
         reported = 0
+        self._encoder.notes.clear()
         try:
             for line, document in enumerate(self._encoder.read(self._unit), 1):
                 self._lines = line
@@ -218,7 +235,13 @@ class _UnitEncoder:
     def _counts(self) -> Counts:
         problems = sorted(self._problems)
         return Counts(
-            self._lines, self._text_bytes, problems, self._bad_bytes, self._blank, self._left_out
+            lines=self._lines,
+            text_bytes=self._text_bytes,
+            problems=problems,
+            bad_bytes=self._bad_bytes,
+            blank=self._blank,
+            left_out=self._left_out,
+            notes=dict(self._encoder.notes),
         )
 
     def _take(self, line: int, document: Any | Problem) -> None:

@@ -9,8 +9,7 @@ thousandth of all text are encoded by both, and a difference ends the run.
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,12 +28,15 @@ class FastEncoder:
 
     Args:
         tokenizer: what is right.
+        encode: how it encodes texts that spell special tokens; by default as its library does.
 
     Raises:
         UserError: if gigatoken is not installed or does not know this kind of tokenizer.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, encode: Callable[[Sequence[str]], list[Ids]] | None = None
+    ) -> None:
         try:
             import gigatoken
         except ImportError:
@@ -55,8 +57,8 @@ class FastEncoder:
             raise UserError(
                 f"--backend gigatoken cannot load {tokenizer.path} ({reason}); leave the option out"
             ) from None
-        self._tokenizer = tokenizer
-        self._special = re.compile("|".join(map(re.escape, tokenizer.special_tokens)) or r"(?!)")
+        self._tokenizer, self._encode = tokenizer, encode
+        self._special = tokenizer.special_names
         self._seen = self._checked = 0
         self._begins_file = False
 
@@ -76,7 +78,8 @@ class FastEncoder:
         found = self.encode_fast(batch)
         slow = sorted({*spelled, *compared})
         if slow:
-            right = self._tokenizer.encode([batch[place] for place in slow])
+            encode = self._encode or self._tokenizer.encode
+            right = encode([batch[place] for place in slow])
             unspelled = set(compared) - set(spelled)
             for place, ids in zip(slow, right, strict=True):
                 if place in unspelled and not np.array_equal(found[place], ids):

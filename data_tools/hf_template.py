@@ -1,49 +1,39 @@
 """Hugging Face's chat templates (Jinja, in tokenizer_config.json or a .jinja file).
 
-Rendered in Jinja's sandbox with what `transformers` offers there, except for today's date: a
-template that asks for it takes its own default, so that a run that goes on tomorrow is the same.
-
 Which text counts: what stands between `{% generation %}` and `{% endgeneration %}`, where the
 template has these. Otherwise the template is rendered up to and including each answer, and an
 answer is what it adds to the prompt before it, up to its last special token (the end of the turn).
+
+A message may spell a special token. While the template is rendered a code point that no text may
+hold stands inside such a name, so that it is known afterwards who wrote it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from data_tools.generated_text import marked_pieces, name_of
+from data_tools.jinja_sandbox import STANDS_FOR, TooLongError, limits, make_environment
+from data_tools.messages import REASONING, Conversation, strings_in
+from data_tools.pieces import Piece
 from data_tools.readers import Problem
-from data_tools.records import Conversation
-from data_tools.templates import Piece
+from data_tools.written_text import left_out
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 
-START, END = "\ufdd0", "\ufdd1"
-"""Around generated text while it is rendered: two code points that no text may hold."""
-
-
-class _Generation(Extension):
-    """`{% generation %} ... {% endgeneration %}`: marks what the model is to write."""
-
-    tags = {"generation"}  # noqa: RUF012
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        block = nodes.CallBlock(self.call_method("_mark"), [], [], body)
-        return block.set_lineno(line)
-
-    def _mark(self, caller: Any) -> str:
-        return f"{START}{caller()}{END}"
+INSIDE = "\ufdd2"
+"""Within the name of a special token that a message spells."""
+_RESERVED = re.compile("[\ufdd0-\ufdd5]")
+_ESCAPE = "\\ufdd2"
+_SPELLED = re.compile(r"<\|[^|<>\s]{1,40}\|>")
 
 
 class HuggingFaceTemplate:
@@ -52,6 +42,7 @@ class HuggingFaceTemplate:
     Args:
         path: of a .jinja file or a tokenizer_config.json.
         tokenizer: a tokenizer.json, whose special tokens the template spells.
+        protect: whether special tokens that messages spell stay text.
 
     Raises:
         UserError: if it cannot be read, or for a sentencepiece model.
@@ -59,86 +50,185 @@ class HuggingFaceTemplate:
 
     spells_tokens = True
 
-    def __init__(self, path: Path, tokenizer: Tokenizer) -> None:
+    def __init__(self, path: Path, tokenizer: Tokenizer, protect: bool = True) -> None:
         if not tokenizer.is_json:
             raise UserError(
                 f"--template {path}: Hugging Face's templates spell special tokens, which the "
                 f"sentencepiece model {tokenizer.path} never reads as such; give a tokenizer.json"
             )
-        self._path = path
-        text = _read_template(path)
-        self.name = hashlib.sha256(text.encode()).hexdigest()
+        self.notes: Counter[str] = Counter()
+        texts = _read_template(path)
+        self.name = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         self._special = tuple(tokenizer.special_tokens)
         self._names = _special_names(Path(tokenizer.path).parent / "tokenizer_config.json")
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise
+        self._spelled = tokenizer.special_names
+        self._protect = protect
+        spelled = {name for text in texts for name in _SPELLED.findall(text)}
+        self._unknown = sorted(name for name in spelled if tokenizer.token_id(name) is None)
+        environment = make_environment()
         try:
-            self._template = environment.from_string(text)
-        except jinja2.TemplateError as error:
-            raise UserError(f"--template {path}: {error}") from None
-        self._marks = "endgeneration" in text
+            self._templates = [environment.from_string(text) for text in texts]
+        except (jinja2.TemplateError, RecursionError, MemoryError, OverflowError) as error:
+            raise UserError(f"--template {path}: {_one_line(error)}") from None
+        self._marks = "endgeneration" in texts[0]
 
-    def render(self, conversation: Conversation) -> list[Piece] | Problem:
-        messages = [
-            {key: value for key, value in turn.items() if key != "weight"} for turn in conversation
-        ]
-        if any(START in turn["content"] or END in turn["content"] for turn in messages):
-            return Problem("a message holds one of the code points U+FDD0 and U+FDD1")
+    def render(
+        self, conversation: Conversation, tools: Sequence[Any] = ()
+    ) -> list[Piece] | Problem:
+        given = [{k: v for k, v in turn.items() if k != "weight"} for turn in conversation]
+        if any(_RESERVED.search(text) for text in strings_in([given, list(tools)])):
+            return Problem("a message holds one of the code points U+FDD0 to U+FDD5")
+        messages, offered = (given, tools) if not self._protect else self._protected(given, tools)
         counts = [
             bool(turn.get("weight", 1)) for turn in conversation if turn["role"] == "assistant"
         ]
         try:
-            if self._marks:
-                return _marked(self._text(messages), counts)
-            return self._by_difference(messages, counts)
-        except jinja2.TemplateError as error:
-            return Problem(f"the chat template refuses it: {error}")
+            with limits():
+                if self._marks:
+                    text = self._text(messages, offered)
+                    found = marked_pieces(
+                        text,
+                        [turn["role"] for turn in messages],
+                        counts,
+                        lambda: self._text(_named(messages), offered),
+                    )
+                else:
+                    found = self._by_difference(messages, offered, counts)
+        except (jinja2.TemplateError, TooLongError, MemoryError) as error:
+            return Problem(f"the chat template refuses it: {_one_line(error)}")
+        except Exception as error:
+            # A template is a program: it may fail in every way that Python knows.
+            return Problem(f"the chat template fails: {_one_line(error)}")
+        if isinstance(found, Problem):
+            return found
+        return self._checked(found, conversation, tools)
 
-    def _text(self, messages: list[dict[str, Any]], prompt: bool = False) -> str:
-        return self._template.render(messages=messages, add_generation_prompt=prompt, **self._names)
+    def _checked(
+        self, pieces: Sequence[Piece], conversation: Conversation, tools: Sequence[Any]
+    ) -> list[Piece] | Problem:
+        """With the places of what messages spell, if every message was written."""
+        given = list(strings_in([conversation, tools]))
+        # Filters such as tojson(ensure_ascii=true) write the code point as an escape.
+        escapes = not any(_ESCAPE in text for text in given)
+        clean = [self._cleaned(piece, escapes) for piece in pieces]
+        whole = "".join(piece.text for piece in clean)
+        learnt = "".join(piece.text for piece in clean if piece.counts)
+        problem = left_out(conversation, tools, whole, learnt)
+        if problem is not None:
+            return problem
+        for name in self._unknown:
+            if name in whole:
+                self.notes[
+                    f"the chat template writes {name}, which is no token of the tokenizer: it "
+                    "becomes text"
+                ] += 1
+        return clean
+
+    def _cleaned(self, piece: Piece, escapes: bool) -> Piece:
+        written = piece.text.replace(_ESCAPE, INSIDE) if escapes else piece.text
+        parts = written.split(INSIDE)
+        if len(parts) == 1:
+            return piece
+        text = "".join(parts)
+        places, done = set(), 0
+        for part in parts[:-1]:
+            done += len(part)
+            places.add(done)
+        literal = [
+            match.span()
+            for match in self._spelled.finditer(text)
+            if any(place in places for place in range(match.start() + 1, match.end()))
+        ]
+        return Piece(text, piece.counts, literal=literal)
+
+    def _protected(self, *values: Any) -> Any:
+        """The same values with a code point inside every special token that a text spells."""
+
+        def of(value: Any) -> Any:
+            if isinstance(value, str):
+                return self._spelled.sub(lambda m: m.group()[:1] + INSIDE + m.group()[1:], value)
+            if isinstance(value, dict):
+                return {of(key): of(inner) for key, inner in value.items()}
+            if isinstance(value, list | tuple):
+                return [of(inner) for inner in value]
+            return value
+
+        if not any(self._spelled.search(text) for text in strings_in(values)):
+            return values
+        return tuple(of(value) for value in values)
+
+    def _text(
+        self, messages: Sequence[Any], tools: Sequence[Any] = (), prompt: bool = False
+    ) -> str:
+        template = self._templates[-1 if tools else 0]
+        # Templates tell by None, as transformers gives it, that there are no tools or documents.
+        return template.render(
+            messages=messages,
+            tools=list(tools) or None,
+            documents=None,
+            add_generation_prompt=prompt,
+            **self._names,
+        )
 
     def _by_difference(
-        self, messages: list[dict[str, Any]], counts: list[bool]
+        self, messages: Sequence[Any], tools: Sequence[Any], counts: list[bool]
     ) -> list[Piece] | Problem:
-        text = self._text(messages)
+        text = self._text(messages, tools)
         pieces: list[Piece] = []
-        done = answers = 0
+        done = 0
+        weights = iter(counts)
         for number, turn in enumerate(messages):
-            if turn["role"] != "assistant":
+            # What does not count need not be told from its prompt.
+            if turn["role"] != "assistant" or not next(weights):
                 continue
-            before = self._text(messages[:number], prompt=True)
-            after = self._text(messages[: number + 1])
-            if not (text.startswith(after) and after.startswith(before) and len(before) >= done):
+            after = self._text(messages[: number + 1], tools)
+            start = self._start_of_answer(messages, tools, number, after)
+            if not text.startswith(after) or start is None or start < done:
                 return Problem(
                     "the chat template writes earlier messages anew when later ones follow, so "
-                    "that answers cannot be told apart; give one with {% generation %} blocks"
+                    "that answers cannot be told apart; give one with {% generation %} blocks, or "
+                    "--train-on last"
                 )
             end = len(after)
             kept = after.rstrip()
             if kept.endswith(self._special):
                 end = len(kept)
-            pieces += [
-                Piece(text[done : len(before)]),
-                Piece(text[len(before) : end], counts[answers]),
-            ]
-            done, answers = end, answers + 1
+            pieces += [Piece(text[done:start]), Piece(text[start:end], True)]
+            done = end
         return [*pieces, Piece(text[done:])]
 
+    def _start_of_answer(
+        self, messages: Sequence[Any], tools: Sequence[Any], number: int, after: str
+    ) -> int | None:
+        """Where in `after`, the text up to and including an answer, it begins."""
+        before = self._text(messages[:number], tools, prompt=True)
+        if after.startswith(before):
+            return len(before)
+        # A prompt may open what this answer does not have, such as a thought. What both have is the
+        # heading, unless the answer begins like that.
+        base = self._text(messages[:number], tools) if number else ""
+        if not after.startswith(base) or not before.startswith(base):
+            return None
+        common = len(base)
+        for mine, theirs in zip(after[common:], before[common:], strict=False):
+            if mine != theirs:
+                break
+            common += 1
+        turn = messages[number]
+        hidden = {k: STANDS_FOR for k in ("content", *REASONING) if turn.get(k)}
+        other = self._text([*messages[:number], turn | hidden], tools)
+        place = other.find(STANDS_FOR)
+        if place < 0 or not after.startswith(other[:place]):
+            return common
+        return min(common, place)
 
-def _marked(text: str, counts: list[bool]) -> list[Piece] | Problem:
-    parts = text.split(START)
-    if len(parts) - 1 != len(counts):
-        return Problem(
-            f"the chat template marked {len(parts) - 1} pieces for {len(counts)} answers"
-        )
-    pieces = [Piece(parts[0])]
-    for part, counted in zip(parts[1:], counts, strict=True):
-        answer, _, rest = part.partition(END)
-        pieces += [Piece(answer, counted), Piece(rest)]
-    return pieces
+
+def _named(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With names in place of the messages' texts."""
+    return [
+        turn | {"content": name_of(number)} if turn["content"] else turn
+        for number, turn in enumerate(messages)
+    ]
 
 
 def find_template(tokenizer: Tokenizer) -> Path:
@@ -153,21 +243,23 @@ def find_template(tokenizer: Tokenizer) -> Path:
     )
 
 
-def _read_template(path: Path) -> str:
+def _read_template(path: Path) -> list[str]:
+    """The template, and the one for conversations with tools where that is another."""
     if path.suffix != ".json":
         try:
-            return path.read_text(encoding="utf-8")
+            return [path.read_text(encoding="utf-8")]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"--template: cannot read {path}: {error}; it is plain, raw, hf, or a file"
             ) from None
     found: Any = _read_config(path).get("chat_template")
+    named: dict[Any, Any] = {"default": found}
     if isinstance(found, list):
         named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
-        found = named.get("default")
-    if not isinstance(found, str):
+    texts = [named[name] for name in ("default", "tool_use") if isinstance(named.get(name), str)]
+    if not isinstance(named.get("default"), str):
         raise UserError(f"--template: {path} has no chat_template; name another file, or plain")
-    return found
+    return texts
 
 
 def _special_names(path: Path) -> dict[str, str]:
@@ -192,18 +284,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    # Jinja's own escapes what HTML would misread.
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, TooLongError):
+        return "it takes longer than it may; does it loop for ever?"
+    if isinstance(error, MemoryError):
+        return "it needs more memory than it may"
+    reason = " ".join(str(error).split())[:300]
+    known = isinstance(error, jinja2.TemplateError)
+    return reason if known else f"{type(error).__name__}: {reason}"

@@ -45,6 +45,8 @@ class Counts:
     """Lines of nothing."""
     left_out: int = 0
     """Documents that --sample or --max-tokens did not draw."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What else the user should know, and how often that was so."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ too; a difference ends the run.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -40,6 +41,7 @@ from typing import Any
 
 from data_tools.bad_lines import BadLimits, BadLines
 from data_tools.chat_encoding import ChatOptions
+from data_tools.columns import ColumnMap, parse_mapping
 from data_tools.commands import run_command, tool_parser
 from data_tools.encoding import (
     EncodeJob,
@@ -52,14 +54,16 @@ from data_tools.fast_encoding import BACKENDS
 from data_tools.inputs import InputFile, cut_into_units, describe_inputs, list_inputs, mark_inputs
 from data_tools.joining import join
 from data_tools.long_texts import default_largest
+from data_tools.notes import add_notes
 from data_tools.origins import write_origins
 from data_tools.outputs import claim, recipe_of, token_output, tokenizer_inputs
 from data_tools.parts import Marker, PartLayout, PartsFolder, parts_path, read_plan
 from data_tools.pipes import spool_pipes
 from data_tools.progress import Progress
 from data_tools.readers import ReadOptions
-from data_tools.records import SHAPES, shape_of
+from data_tools.records import FIELDS, SHAPES, TRAIN_ON, shape_of
 from data_tools.selection import Selection, choose
+from data_tools.special_text import TREATMENTS
 from data_tools.templates import load_template
 from data_tools.workers import run_units
 from fastmix_mega import __version__
@@ -76,6 +80,10 @@ class ChatRequest:
     """`plain`, `raw`, `hf`, or a file."""
     record: str = "auto"
     """The shape of conversations, where a file's first row shall not decide."""
+    mapping: ColumnMap = ()
+    """Which columns are taken for which fields."""
+    train_on: str = "all"
+    """Which turns count: `all`, or the `last`."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +168,11 @@ class _Run:
         _require_possible(options)
         chat = _chat_options(files, options)
         self.settings = EncodeSettings(options.read, options.tokens, chat, options.selection)
-        self.template = None if chat is None else load_template(chat.template, self.tokenizer).name
+        self.template = (
+            None
+            if chat is None
+            else load_template(chat.template, self.tokenizer, chat.special_text).name
+        )
         self.layout: PartLayout = part_layout(self.tokenizer, self.settings)
         self.units = cut_into_units(files, options.read.text_unit)
         self.wanted = _share(len(self.units), options.task)
@@ -169,7 +181,14 @@ class _Run:
 
     def _plan(self) -> dict[str, Any]:
         chat = self.settings.chat
-        chats = {} if chat is None else {"template": self.template, "records": list(chat.shapes)}
+        chats: dict[str, Any] = {}
+        if chat is not None:
+            chats = {
+                "template": self.template,
+                "records": list(chat.shapes),
+                "mapping": [list(pair) for pair in chat.mapping],
+                "train_on": chat.train_on,
+            }
         return {
             "format": 2,
             "inputs": describe_inputs(self.files),
@@ -279,6 +298,9 @@ class _Run:
             made_by["bad_lines_by_file"] = bad.by_file()
         made_by["blank_lines"] = sum(marker.counts.blank for marker in markers)
         made_by["empty_files"] = self._empty_files(markers)
+        notes = add_notes(marker.counts.notes for marker in markers)
+        if notes:
+            made_by["notes"] = notes
         if not options.selection.is_all:
             left_out = sum(marker.counts.left_out for marker in markers)
             made_by["selection"] = {**asdict(options.selection), "left_out": left_out}
@@ -322,13 +344,14 @@ def _chat_options(files: Sequence[InputFile], options: Options) -> ChatOptions |
         backend = options.tokens.backend
         raise UserError(f"--backend {backend} is for text; leave it out with --mode sft")
     if options.chat.record == "auto":
-        shapes = [shape_of(file, options.read) for file in files]
+        shapes = [shape_of(file, options.read, options.chat.mapping) for file in files]
     else:
         text = next((file.shown for file in files if file.kind == "text"), None)
         if text is not None:
             raise UserError(f"{text} is plain text; conversations come as JSONL or Parquet")
         shapes = [options.chat.record for _ in files]
-    return ChatOptions(options.chat.template, tuple(shapes))
+    chat, special = options.chat, options.tokens.special_text
+    return ChatOptions(chat.template, tuple(shapes), chat.mapping, chat.train_on, special)
 
 
 def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
@@ -374,6 +397,15 @@ def _add_token_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend", choices=BACKENDS, default="library", help="gigatoken is an optional package"
     )
     parser.add_argument(
+        "--special-tokens-in-text",
+        choices=TREATMENTS,
+        default="keep",
+        help="such as <|endoftext|> in text: text (the default), a bad line, or the token",
+    )
+
+
+def _add_chat_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--mode", choices=("text", "sft"), default="text", help="sft: conversations, with a mask"
     )
     parser.add_argument(
@@ -386,6 +418,19 @@ def _add_token_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", *SHAPES),
         default="auto",
         help="shape of conversations; by default each file's first row decides",
+    )
+    parser.add_argument(
+        "--map",
+        type=functools.partial(parse_mapping, FIELDS),
+        default=(),
+        metavar="FIELD=COLUMN,...",
+        help="columns of conversations with other names; FIELD= leaves a column out",
+    )
+    parser.add_argument(
+        "--train-on",
+        choices=TRAIN_ON,
+        default="all",
+        help="of conversations: all answers, or those after the user's last message",
     )
 
 
@@ -429,13 +474,17 @@ def _options(given: argparse.Namespace) -> Options:
         raise UserError("--max-bad-share must be from 0 to 1")
     if given.mode == "text" and (given.template, given.record) != ("plain", "auto"):
         raise UserError("--template and --record belong to --mode sft")
+    if given.mode == "text" and (given.map or given.train_on != "all"):
+        raise UserError("--map and --train-on belong to --mode sft")
     keys = tuple(given.text_key or ("text",))
     largest = default_largest(given.tokenizer) if given.max_bytes is None else given.max_bytes
     separator = given.text_separator.replace("\\n", "\n").replace("\\t", "\t")
     return Options(
         ReadOptions(keys, given.text_unit, largest, separator),
-        TokenOptions(given.eod, given.bos, given.backend),
-        ChatRequest(given.template, given.record) if given.mode == "sft" else None,
+        TokenOptions(given.eod, given.bos, given.backend, given.special_tokens_in_text),
+        ChatRequest(given.template, given.record, given.map, given.train_on)
+        if given.mode == "sft"
+        else None,
         Selection(given.sample, given.max_tokens, given.seed),
         given.task,
         BadLimits(given.max_bad, given.max_bad_share, given.allow_empty),
@@ -463,6 +512,8 @@ def _notes(manifest: Manifest, prefix: Path) -> Iterator[str]:
     empty = manifest.made_by.get("empty_files", [])
     if empty:
         yield f"nothing is in {', '.join(empty[:10])}"
+    for note, count in manifest.made_by.get("notes", {}).items():
+        yield f"{note} ({count:,} times)"
     left_out = manifest.made_by.get("selection", {}).get("left_out")
     if left_out is not None:
         yield f"{left_out:,} documents were left out by --sample or --max-tokens"
@@ -472,6 +523,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = tool_parser("preprocess", __doc__ or "")
     _add_input_arguments(parser)
     _add_token_arguments(parser)
+    _add_chat_arguments(parser)
     _add_selection_arguments(parser)
     _add_output_arguments(parser)
 

@@ -15,20 +15,23 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_tools.chat_encoding import ChatEncoder, ChatOptions
 from data_tools.commands import run_command, tool_parser
 from data_tools.fields import Blank, Problem
 from data_tools.inputs import InputFile, cut_into_units, list_inputs
 from data_tools.outputs import claim, recipe_of, token_output, tokenizer_inputs
+from data_tools.pieces import Piece
 from data_tools.pipes import spool_pipes
 from data_tools.readers import ReadOptions, read_rows
-from data_tools.templates import ChatTemplate, Piece, load_template
+from data_tools.templates import ChatTemplate, load_template
 from fastmix_mega import __version__
 from fastmix_mega.data.indexed import IndexedWriter, token_dtype
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def preprocess_choices(
         claim([token_output(output_prefix, recipe)], read, overwrite),
         IndexedWriter(output_prefix, dtype, manifest, masked=True, template=template) as writer,
     ):
-        for ids, mask in encoder.encode(rendered):
+        for place, found in enumerate(encoder.encode(rendered)):
+            ids, mask = _sound(found, place // len(questions[0].choices) + 1)
             writer.add_document(ids, mask)
             tokens += len(ids)
     return len(questions), tokens
@@ -100,10 +104,14 @@ def _render(questions: Sequence[Question], template: ChatTemplate) -> list[list[
                     {"role": "assistant", "content": choice},
                 ]
             )
-            if isinstance(pieces, Problem):
-                raise UserError(f"question {number}: {pieces.reason}")
-            rendered.append(pieces)
+            rendered.append(_sound(pieces, number))
     return rendered
+
+
+def _sound(found: Found | Problem, number: int) -> Found:
+    if isinstance(found, Problem):
+        raise UserError(f"question {number}: {found.reason}")
+    return found
 
 
 def read_questions(file: InputFile) -> Iterator[Question]:

@@ -89,6 +89,18 @@ def read_rows(
     yield from _table_rows(file, unit, columns, options.largest)
 
 
+def column_names(file: InputFile, unit: Unit, options: ReadOptions) -> list[str]:
+    """The columns of a file that has columns; none of a unit without rows."""
+    names: list[str] = []
+
+    def columns(found: Sequence[str]) -> list[str]:
+        names.extend(found)
+        return list(found[:1])
+
+    next(_table_rows(file, unit, columns, options.largest), None)
+    return names
+
+
 def read_records(file: InputFile, unit: Unit, options: ReadOptions) -> Iterator[Record | Problem]:
     """Yield a document with its whole row, or a Problem, for every line or row.
 

@@ -16,26 +16,16 @@ nothing between them, and the end token after every answer. Hugging Face's templ
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from data_tools.hf_template import HuggingFaceTemplate, find_template
+from data_tools.messages import REASONING, Conversation, Message
+from data_tools.pieces import Piece
 from data_tools.readers import Problem
-from data_tools.records import Conversation, Message
 from fastmix_mega.data.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Part of a conversation's text."""
-
-    text: str
-    counts: bool = False
-    """Whether its tokens count in the loss."""
-    ends: bool = False
-    """Whether the end-of-document token follows, which counts as the text does."""
-
 
 HEADINGS = {"system": "System:", "user": "User:", "assistant": "Assistant:", "tool": "Tool:"}
 _HEADING_LINE = re.compile(rf"^(\\*(?:{'|'.join(HEADINGS.values())}))$", re.MULTILINE)
@@ -47,8 +37,12 @@ class ChatTemplate(Protocol):
     """For the manifest: `plain`, `raw`, or a SHA-256."""
     spells_tokens: bool
     """Whether the text spells special tokens that must become those tokens."""
+    notes: Counter[str]
+    """What the user should know of what was rendered so far, and of how many conversations."""
 
-    def render(self, conversation: Conversation) -> list[Piece] | Problem: ...
+    def render(
+        self, conversation: Conversation, tools: Sequence[Any] = ()
+    ) -> list[Piece] | Problem: ...
 
 
 class PlainTemplate:
@@ -57,7 +51,15 @@ class PlainTemplate:
     name = "plain"
     spells_tokens = False
 
-    def render(self, conversation: Conversation) -> list[Piece] | Problem:
+    def __init__(self) -> None:
+        self.notes: Counter[str] = Counter()
+
+    def render(
+        self, conversation: Conversation, tools: Sequence[Any] = ()
+    ) -> list[Piece] | Problem:
+        problem = _without_place(conversation, tools, self.name, self.notes)
+        if problem is not None:
+            return problem
         pieces: list[Piece] = []
         for turn in conversation:
             heading, content = HEADINGS[turn["role"]], _HEADING_LINE.sub(r"\\\1", turn["content"])
@@ -74,7 +76,15 @@ class RawTemplate:
     name = "raw"
     spells_tokens = False
 
-    def render(self, conversation: Conversation) -> list[Piece] | Problem:
+    def __init__(self) -> None:
+        self.notes: Counter[str] = Counter()
+
+    def render(
+        self, conversation: Conversation, tools: Sequence[Any] = ()
+    ) -> list[Piece] | Problem:
+        problem = _without_place(conversation, tools, self.name, self.notes)
+        if problem is not None:
+            return problem
         if not conversation[0]["content"] or conversation[0]["role"] == "assistant":
             return Problem("an answer without a prompt has nothing to follow from (raw template)")
         return [
@@ -83,6 +93,27 @@ class RawTemplate:
             else Piece(turn["content"])
             for turn in conversation
         ]
+
+
+def _without_place(
+    conversation: Conversation, tools: Sequence[Any], name: str, notes: Counter[str]
+) -> Problem | None:
+    """What a template that writes contents alone would leave out."""
+    found = "tools" if tools else None
+    for turn in conversation:
+        if turn.get("tool_calls"):
+            found = "a call of a tool"
+        elif any(turn.get(field) for field in REASONING):
+            found = "reasoning"
+    if found is not None:
+        return Problem(
+            f"it has {found}, for which the template {name!r} has no place; --template hf or a "
+            "file may have one"
+        )
+    for field in ("name", "tool_call_id"):
+        if any(field in turn for turn in conversation):
+            notes[f"the template {name!r} does not write the messages' field {field!r}"] += 1
+    return None
 
 
 def _answer(text: str, turn: Message) -> Piece:
@@ -98,6 +129,8 @@ def parse_plain(turns: Sequence[str]) -> Conversation:
     roles = {heading: role for role, heading in HEADINGS.items()}
     conversation: Conversation = []
     for text in turns:
+        # Some tokenizers put a space before a text; a heading has none of its own.
+        text = text.removeprefix(" ")
         for part in re.split(rf"^(?=(?:{'|'.join(roles)})$)", text, flags=re.MULTILINE)[1:]:
             heading, _, content = part.partition("\n")
             if roles[heading] != "assistant":
@@ -110,13 +143,14 @@ def parse_plain(turns: Sequence[str]) -> Conversation:
     return conversation
 
 
-def load_template(name: str, tokenizer: Tokenizer) -> ChatTemplate:
+def load_template(name: str, tokenizer: Tokenizer, special_text: str = "keep") -> ChatTemplate:
     """The template that `--template` names.
 
     Args:
         name: `plain`, `raw`, `hf` (the one beside the tokenizer), or a .jinja file or
             tokenizer_config.json.
         tokenizer: of the run.
+        special_text: `encode` if messages may spell special tokens.
 
     Raises:
         UserError: if it cannot be read or does not fit the tokenizer.
@@ -125,7 +159,5 @@ def load_template(name: str, tokenizer: Tokenizer) -> ChatTemplate:
         return PlainTemplate()
     if name == "raw":
         return RawTemplate()
-    from data_tools.hf_template import HuggingFaceTemplate, find_template
-
     path = find_template(tokenizer) if name == "hf" else Path(name)
-    return HuggingFaceTemplate(path, tokenizer)
+    return HuggingFaceTemplate(path, tokenizer, protect=special_text != "encode")

@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from data_tools.chat_encoding import ChatEncoder, ChatOptions
+from data_tools.messages import Conversation
+from data_tools.pieces import Piece
 from data_tools.readers import Problem
-from data_tools.records import Conversation
-from data_tools.templates import HEADINGS, Piece, PlainTemplate, load_template, parse_plain
+from data_tools.templates import HEADINGS, PlainTemplate, load_template, parse_plain
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from tests.data_tools.chats import CHATML, byte_tokenizer, sentencepiece_model
+from tests.stress.tokenizer_kinds import write_kind
 
 # What could be taken for a heading, an escape or a special token, among ordinary text.
 contents = some.lists(
@@ -169,6 +171,134 @@ def test_templates_that_cannot_be_used(
     (tmp_path / "t.jinja").write_text("{{ messages.append(1) }}")
     found = load_template(str(tmp_path / "t.jinja"), bytes_model).render(CONVERSATION)
     assert isinstance(found, Problem), "the sandbox must refuse to change what it is given"
+
+
+def rendered(tokenizer: Tokenizer, folder: Path, text: str, turns: Conversation) -> str:
+    """What counts, between angle quotes, of the whole text."""
+    (folder / "t.jinja").write_text(text)
+    pieces = load_template(str(folder / "t.jinja"), tokenizer).render(turns)
+    if isinstance(pieces, Problem):
+        return f"problem: {pieces.reason}"
+    return "".join(f"«{piece.text}»" if piece.counts else piece.text for piece in pieces)
+
+
+@pytest.mark.parametrize("answer", ["it is", "<t", "<", "<think>x</think>y", "assistant", "a"])
+def test_a_prompt_may_open_a_thought(bytes_model: Tokenizer, tmp_path: Path, answer: str) -> None:
+    """DeepSeek-V3 and Nemotron: one turn was refused as if something had been written anew."""
+    text = (
+        "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant <think>{% endif %}"
+    )
+    turns = [CONVERSATION[0], {"role": "assistant", "content": answer}]
+    start = "<|im_start|>user who?<|im_end|><|im_start|>assistant "
+    found = rendered(bytes_model, tmp_path, text, turns)
+    given = answer.startswith("<think>")
+    # Where the prompt itself opens the answer's thought, the model does not write that.
+    wanted = f"{start}<think>«{answer[7:]}<|im_end|>»" if given else f"{start}«{answer}<|im_end|>»"
+    assert found == wanted
+
+
+def test_marks_of_any_number(bytes_model: Tokenizer, tmp_path: Path) -> None:
+    """TRL's phi3 and diffusion_gemma training templates mark more pieces than there are answers."""
+    text = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}[{% generation %}{{ m.content }}"
+        "{% endgeneration %}]{% generation %}<|im_end|>{% endgeneration %}{% else %}"
+        "{{ m.content }}{% endif %}{% endfor %}{% generation %}<|endoftext|>{% endgeneration %}"
+    )
+    turns = [*CONVERSATION[:1], {"role": "assistant", "content": "no"}, *CONVERSATION[2:]]
+    found = rendered(bytes_model, tmp_path, text, turns)
+    assert found == "who?[«no»]«<|im_end|>»sure?[« yes»]«<|im_end|><|endoftext|>»".replace(
+        "<|im_end|><", "<|im_end|>»«<"
+    )
+    turns[1]["weight"] = 0
+    found = rendered(bytes_model, tmp_path, text, turns)
+    assert found == "who?[no]<|im_end|>sure?[« yes»]«<|im_end|>»«<|endoftext|>»"
+    nested = "{% generation %}{% generation %}{{ messages[1].content }}{% endgeneration %}!"
+    nested = "{{ messages[0].content }}" + nested + "{% endgeneration %}"
+    assert rendered(bytes_model, tmp_path, nested, CONVERSATION[:2]) == "who?«Zoë — 東京 !»"
+    nothing = (
+        "{% for m in messages %}{{ m.content }}{% generation %}{% endgeneration %}{% endfor %}"
+    )
+    assert "marked nothing" in rendered(bytes_model, tmp_path, nothing, CONVERSATION[:2])
+
+
+@pytest.mark.parametrize(
+    ("text", "left_out"),
+    [
+        ("{{ m.content[:3] }}", "leaves the text of message 1 (user)"),
+        ("{% if m.role == 'user' %}{{ m.content }}{% endif %}", "message 2"),
+        ("{% if m.role == 'assistant' %}{{ m.content }}{% endif %}", "message 1 (user)"),
+        ("{% for p in m.content %}{% if p.type == 'text' %}{{ p }}{% endif %}{% endfor %}", "1"),
+        ("{{ m.content | trim | replace(' ', '\n') }}", None),
+        ("{{ m.content | tojson }}", None),
+    ],
+)
+def test_a_template_that_leaves_something_out(
+    bytes_model: Tokenizer, tmp_path: Path, text: str, left_out: str | None
+) -> None:
+    whole = "{% for m in messages %}<|im_start|>" + text + "<|im_end|>{% endfor %}"
+    turns = [CONVERSATION[0], {"role": "assistant", "content": 'it is "so"\nand'}]
+    found = rendered(bytes_model, tmp_path, whole, turns)
+    assert ("problem" in found) == (left_out is not None)
+    assert (left_out or "") in found
+
+
+def test_what_is_given_to_a_template(bytes_model: Tokenizer, tmp_path: Path) -> None:
+    """The date is always the same; unknown marks are told; tools and documents are None."""
+    text = (
+        "{{ strftime_now('%d %b %Y') }}{{ tools is none and documents is none }}"
+        "{% for m in messages %}<|start|>{{ m.content }}{% endfor %}"
+    )
+    found = rendered(bytes_model, tmp_path, text, CONVERSATION[:2])
+    assert found.startswith("26 Jul 2024True<|start|>who?")
+    template = load_template(str(tmp_path / "t.jinja"), bytes_model)
+    template.render(CONVERSATION[:2])
+    assert ["<|start|>, which is no token" in note for note in template.notes] == [True]
+    lost = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tools = [{"type": "function", "function": {"name": "sum"}}]
+    (tmp_path / "t.jinja").write_text(lost)
+    found_or = load_template(str(tmp_path / "t.jinja"), bytes_model).render(CONVERSATION[:2], tools)
+    assert found_or == Problem("the chat template leaves out the tool 'sum'")
+    thought = [CONVERSATION[0], CONVERSATION[1] | {"reasoning_content": "hm"}]
+    assert "the reasoning of message 2" in rendered(bytes_model, tmp_path, lost, thought)
+    for name in ("plain", "raw"):
+        assert isinstance(load_template(name, bytes_model).render(thought), Problem)
+        assert isinstance(load_template(name, bytes_model).render(CONVERSATION, tools), Problem)
+
+
+def test_the_last_turn_of_a_template_that_forgets_thoughts(
+    bytes_model: Tokenizer, tmp_path: Path
+) -> None:
+    """Like Qwen 3: only the last answer keeps what was thought before it."""
+    text = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' and loop.last %}<think>{{ m.reasoning_content }}</think>"
+        "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    thought = {"reasoning_content": "hm"}
+    turns = [turn | thought if turn["role"] == "assistant" else turn for turn in CONVERSATION]
+    assert "writes earlier messages anew" in rendered(bytes_model, tmp_path, text, turns)
+    turns[1]["weight"] = 0
+    found = rendered(bytes_model, tmp_path, text, turns)
+    assert found.endswith("<|im_start|>assistant\n«<think>hm</think> yes<|im_end|>»\n")
+    assert "Zoë — 東京 <|im_end|>" in found
+
+
+def test_the_prompt_is_one_text_for_every_tokenizer(tmp_path: Path) -> None:
+    """With a dummy prefix too: no space before the answer, and the messages come back."""
+    turns = [*CONVERSATION[:1], {"role": "assistant", "content": "it is a number"}, CONVERSATION[2]]
+    turns.append({"role": "assistant", "content": " and a word"})
+    for name in ("sentencepiece", "sentencepiece, dummy prefix", "Llama 2", "Metaspace first"):
+        tokenizer = Tokenizer(write_kind(name, tmp_path / name))
+        pieces = load_template("plain", tokenizer).render(turns)
+        assert isinstance(pieces, list)
+        ((tokens, mask),) = ChatEncoder(tokenizer, ChatOptions(), bos=False).encode([pieces])
+        prompt = tokenizer.encode(["User:\nwho?\nAssistant:\n"])[0].tolist()
+        assert tokens[: len(prompt)].tolist() == prompt
+        assert not mask[: len(prompt)].any()
+        assert mask[len(prompt)] == 1
+        assert parse_plain([tokenizer.decode(part) for part in cut(tokens, tokenizer.eod)]) == turns
 
 
 def test_raw(bytes_model: Tokenizer) -> None:
