@@ -66,7 +66,8 @@ def train_tokenizer(texts: Sequence[Path], output: Path, vocab_size: int) -> Non
 
 def index_text(text: Path, tokenizer: Path, prefix: Path) -> tuple[int, int]:
     """Documents and tokens written."""
-    return preprocess([text], tokenizer, prefix, Options(run=RunOptions(fresh=True, overwrite=True)))
+    anew = Options(run=RunOptions(fresh=True, overwrite=True))
+    return preprocess([text], tokenizer, prefix, anew)
 
 
 def read_documents(prefix: Path) -> list[Tokens]:
