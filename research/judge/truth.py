@@ -37,6 +37,8 @@ from research.judge.records import Record, Records
 RESULTS = Path("research/results/judge.jsonl")
 SWARM_SEED = 101
 """Of every run of the swarm: common noise cancels."""
+LEAST_SWARM = 24
+"""Runs that RegMix is fitted to."""
 DICE = 20261126
 HEADING = "| mixture | loss (SD, seeds) | minus uniform | regret | below bigrams | weights, % |"
 HALF = "HALF"
@@ -106,6 +108,8 @@ def weights_for(family: Family, records: Records, name: str) -> FloatArray | Non
         return rules.least_loss(law, count)
     if kind == "regmix":
         runs = swarm(family, records)
+        if len(runs) < LEAST_SWARM:
+            return None
         mixtures = np.array([run.weights for run in runs])
         losses = np.array([run.losses[rest[0]] for run in runs])
         return product.swarm_fit(mixtures, losses, zlib.crc32(name.encode()))
