@@ -81,14 +81,19 @@ def write_sandbox(folder: Path, corpora: Path) -> None:
         corpora: those of `tests.tiny`.
     """
     lines = [{"text": line} for line in Path(np.__file__).read_text().split("\n") if line]
-    jsonl = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    for name in ("web.jsonl", "code.jsonl", "a.jsonl", "b.jsonl"):
-        (folder / name).write_bytes(jsonl)
+
+    def jsonl(name: str) -> bytes:
+        """No two files hold the same bytes."""
+        own = [{"text": f"This is {name}."}, *lines]
+        return "".join(json.dumps(line) + "\n" for line in own).encode()
+
+    for name in ("web", "code", "a", "b"):
+        (folder / f"{name}.jsonl").write_bytes(jsonl(name))
     for name in ("a", "web"):
         (folder / name).mkdir()
         path = str(folder / name / "part.jsonl.zst")
         with pyarrow.CompressedOutputStream(path, "zstd") as file:
-            file.write(jsonl)
+            file.write(jsonl(f"{name}/part"))
     texts = pyarrow.table({"text": [line["text"] for line in lines]})
     pyarrow.parquet.write_table(texts, folder / "code.parquet")
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "the array"}]

@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from tests.tiny import chat_settings, tiny_settings, write_conversations, write_corpora
+from tests.tiny import SOURCES, write_conversations, write_corpora
 
 COMPARED = (
     "history.jsonl",
@@ -81,12 +81,42 @@ def merged(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def settings_over(corpora: Path, folder: str = "") -> dict[str, Any]:
+    """A small configuration without run_dir, in keys that both checkouts know.
+
+    It is not `tests.tiny`'s, which follows the newest schema.
+    """
+
+    def entry(name: str, file: str) -> dict[str, Any]:
+        return {"name": name, "prefix": str(corpora / folder / file)}
+
+    return {
+        "seed": 7,
+        "tokenizer": str(corpora / "tokenizer.model"),
+        "sources": [entry(name, name) for name in SOURCES],
+        "targets": [entry("near", "target") | {"weight": 2}, entry("far", "other_target")],
+        "model": {"preset": "tiny"},
+        "train": {
+            "steps": 24,
+            "global_batch": 8,
+            "micro_batch": 2,
+            "seq_length": 32 if folder else 16,
+            "schedule": {"warmup": 3, "peak": 1e-3},
+        },
+        "search": {
+            "every": 4,
+            "warmup": 4,
+            "target_batch": 6,
+            "score_tokens": 1.0,
+            "initial": "uniform",
+        },
+        "log": {"every": 1, "wandb": "disabled"},
+    }
+
+
 def cases(corpora: Path) -> dict[str, Case]:
     """All cases by name."""
-    text = tiny_settings(corpora, Path("unused"))
-    chats = chat_settings(corpora, Path("unused"))
-    for settings in (text, chats):
-        settings.pop("run_dir")
+    text, chats = settings_over(corpora), settings_over(corpora, "chat")
     longer = {"train": {"steps": 40}}
     resumable = {"checkpoint": {"every": 5}}
     quiz = {"targets": [{"name": "quiz", "prefix": str(corpora / "quiz")}]}
@@ -171,12 +201,14 @@ class Checkout:
         name: `old` or `new`.
         root: of the checkout.
         runs: where its run folders go.
+        overrides: `key.path=value` for all of its runs.
     """
 
-    def __init__(self, name: str, root: Path, runs: Path) -> None:
+    def __init__(self, name: str, root: Path, runs: Path, overrides: Sequence[str]) -> None:
         self.name = name
         self.root = root
         self.runs = runs
+        self.overrides = list(overrides)
         runs.mkdir(parents=True)
         drop = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
         kept = {key: text for key, text in os.environ.items() if key not in (*drop, "MASTER_PORT")}
@@ -227,7 +259,7 @@ class Checkout:
 
     def _start(self, step: Step, config: Path, log: Path) -> int:
         request = {
-            "arguments": (step.verb, str(config)),
+            "arguments": (step.verb, str(config), *self.overrides),
             "processes": step.processes,
             "log": str(log),
             "fault": step.fault,
@@ -358,6 +390,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests/identity.sh", description=__doc__)
     parser.add_argument("checkouts", nargs="*", type=Path, metavar="CHECKOUT", help="old and new")
     parser.add_argument("--only", nargs="+", action="extend", metavar="CASE", help="not all cases")
+    for name in ("old", "new"):
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="key.path=value",
+            help=f"change the configuration of all runs of the {name} checkout",
+        )
     parser.add_argument("--list", action="store_true", help="the cases' names")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new folder for all runs")
     options = parser.parse_args()
@@ -385,7 +425,10 @@ def main() -> int:
         if not options.only or name in options.only
     }
     roots = [root.resolve() for root in options.checkouts]
-    both = (Checkout("old", roots[0], work / "old"), Checkout("new", roots[1], work / "new"))
+    both = (
+        Checkout("old", roots[0], work / "old", options.old),
+        Checkout("new", roots[1], work / "new", options.new),
+    )
     try:
         results = list(run_all(*both, wanted))
     finally:

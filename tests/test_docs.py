@@ -13,6 +13,24 @@ from fastmix_mega.config.constraints import Constraints
 from fastmix_mega.export.formats import FORMATS
 
 ROOT = Path(__file__).parent.parent
+USER_PAGES = [
+    ROOT / "docs" / f"{name}.md"
+    for name in (
+        "quickstart",
+        "data",
+        "configure",
+        "search",
+        "train",
+        "export",
+        "post-training",
+        "scale",
+        "reliability",
+        "report",
+        "method",
+        "glossary",
+        "reference",
+    )
+]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -46,15 +64,32 @@ def test_files_that_pages_name_exist(page: Path) -> None:
     assert not missing, f"{page.name} names {missing}"
 
 
-def test_the_guides_limits_are_valid() -> None:
-    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
-    block = re.search(r"( {4}budget_tokens:.*?)\n\n", guide, re.DOTALL)
+def test_the_pages_limits_are_valid() -> None:
+    page = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    block = re.search(r"( {4}budget_tokens:.*?)\n\n", page, re.DOTALL)
     assert block is not None
     limits = Constraints.model_validate(yaml.safe_load(block[1]))
     assert limits.budget_tokens == 2 * 10**12
     assert limits.groups["web"].max == 0.7
 
 
-def test_the_guide_names_every_format() -> None:
-    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
-    assert all(f"`{name}`" in guide for name, each in FORMATS.items() if each.write)
+def test_the_page_of_formats_names_every_one() -> None:
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name, each in FORMATS.items() if each.write)
+
+
+@pytest.mark.parametrize("page", USER_PAGES, ids=lambda page: page.name)
+def test_a_users_page_begins_with_a_command(page: Path) -> None:
+    first = page.read_text(encoding="utf-8").splitlines()[:10]
+    assert any(line.startswith("    ") and line.split() for line in first), page.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prose_is_at_most_100_characters_wide(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    wide = [
+        line
+        for line in text.splitlines()
+        if len(line) > 100 and not line.startswith(("|", "    ", "!")) and "](" not in line
+    ]
+    assert not wide, wide[0]

@@ -13,10 +13,23 @@ BEARABLE_EPOCHS = 4
 """Beyond it, repeated text is known to teach less and less (Muennighoff et al., 2023)."""
 USELESS_EPOCHS = 40
 """Beyond it, it teaches nothing more (the same)."""
-FIXED_LENGTH = (*INDEXED, "levanter", "nemotron", "fast-llm", "nanotron", "torchtitan")
+FIXED_LENGTH: tuple[str, ...] = (
+    *INDEXED,
+    "levanter",
+    "nemotron",
+    "fast-llm",
+    "nanotron",
+    "torchtitan",
+)
 FIXED_LENGTH += ("torchtitan-main", "olmo-core", "olmo-core-composable", "weights", "csv")
 """Formats whose samples have the sequence's length (of a bare list of weights it is taken so)."""
-NEEDS_POSITIVE = (*INDEXED, "energon", "olmo-core", "olmo-core-composable", "torchtitan-main")
+NEEDS_POSITIVE: tuple[str, ...] = (
+    *INDEXED,
+    "energon",
+    "olmo-core",
+    "olmo-core-composable",
+    "torchtitan-main",
+)
 NEEDS_POSITIVE += ("axolotl", "megatron-bridge-sft", "mosaicml-streaming")
 """Formats whose trainers stop at a weight of 0."""
 FEW_ROWS = 10

@@ -40,13 +40,13 @@ def import_libraries() -> None:
     if not torch.cuda.is_available():
         # Else DeepSpeed warns that it has found no accelerator.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    hide_if_broken()
     if not sys.warnoptions:
         # What they say of optional packages and of their own future is for their developers;
         # `fastmix check` names the kernels that are used.
         for category in (UserWarning, FutureWarning, DeprecationWarning):
             warnings.filterwarnings("ignore", category=category, module=r"(megatron|deepspeed)\.")
             warnings.filterwarnings("ignore", category=category, module=r"torch\.distributed\.")
+    hide_if_broken()
     with _compiled_when_called(), _absent("wandb"):
         for name in DECORATED:
             importlib.import_module(name)

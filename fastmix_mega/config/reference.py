@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import types
 import typing
 from collections.abc import Collection, Iterator
@@ -50,7 +51,9 @@ def reference(schema: type[BaseModel], methods: Collection[str]) -> str:
         if path not in methods:
             hidden = RESEARCH_KEYS.get(path, ())
             shown = [name for name in section.model_fields if name not in (*hidden, *methods)]
-            parts.append(f"\n## {_title(path)}\n\n{note}\n\n{_table(section, shown, methods)}")
+            parts.append(
+                f"\n## {_title(path)}\n\n{_wrapped(note)}\n\n{_table(section, shown, methods)}"
+            )
     parts.append(
         "\n## A file for `fastmix export --constraints`\n\nIt holds the same keys as "
         "`search.constraints` above.\n\n# Keys for research\n"
@@ -64,6 +67,10 @@ def reference(schema: type[BaseModel], methods: Collection[str]) -> str:
                 f"\n## {_title(path)}\n\n{note}\n\n{_table(section, section.model_fields, methods)}"
             )
     return "".join(parts)
+
+
+def _wrapped(note: str) -> str:
+    return textwrap.fill(note, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _title(path: str) -> str:

@@ -286,9 +286,7 @@ class SearchSection(Section):
     source fade as it repeats at the budget, which is `search.constraints.budget_tokens` or the
     search's own tokens (15: Muennighoff et al., 2023)."""
     match_repetition: bool = False
-    """Cut every source in the ratio of the search's tokens to `search.constraints.budget_tokens`,
-    so that the proxy repeats its text as often as the large run will: exact subsets, the same for
-    every seed and layout (2606.07597). `fastmix train` reads sources whole."""
+    """Cut sources by the search's tokens / `constraints.budget_tokens`: repeat as the large run."""
     stop_when_converged: Share = 0.0
     """Ends the search early when at most this share of the tokens moved between the last quarter
     of its outer steps and the quarter before (from 16 outer steps on; 0.05 is a careful value); 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +75,13 @@ class ChoiceSource(ConversationSource):
         questions, choices = np.divmod(np.asarray(indices, np.int64), self.choices)
         found = self._questions[self._question_order.places(questions)]
         return found * self.choices + choices
+
+    def subset(self, share: float) -> Self:
+        """The same source, of which only a share of the questions is ever read."""
+        part = copy.copy(self)
+        part._question_order = self._question_order.subset(share)
+        part.num_samples = part._question_order.num_samples * self.choices
+        return part
 
     def read(self, indices: NDArray[np.integer]) -> Rows:
         return self._read_rows(self._places(indices))

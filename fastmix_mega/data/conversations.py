@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +83,6 @@ class ConversationSource:
         holdout: int = 0,
         held_out: bool = False,
         packed: bool = True,
-        share: float = 1.0,
     ) -> None:
         self.name = name
         self.seq_length = seq_length
@@ -113,9 +114,16 @@ class ConversationSource:
         )
         self.num_tokens = whole * seq_length
         """Of an epoch, as a run's budget counts them: padding is paid for too."""
-        self._order = SampleOrder(name, seed, whole, holdout, held_out, share)
+        self._order = SampleOrder(name, seed, whole, holdout, held_out)
         self.num_samples = self._order.num_samples
         """Sequences in one epoch."""
+
+    def subset(self, share: float) -> Self:
+        """The same source, of which only a share is ever read (see `SampleOrder.subset`)."""
+        part = copy.copy(self)
+        part._order = self._order.subset(share)
+        part.num_samples = part._order.num_samples
+        return part
 
     def _fit(self, capacity: int) -> tuple[NDArray[np.int32], int, int]:
         """[N] tokens that each conversation takes (0: left out); tokens and answers cut off."""

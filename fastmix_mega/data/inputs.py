@@ -57,7 +57,6 @@ def open_inputs(config: Config, share: float = 1.0) -> Inputs:
             config.seed,
             holdout,
             packed=packed,
-            share=share,
         )
         for entry in config.sources
     ]
@@ -76,7 +75,7 @@ def open_inputs(config: Config, share: float = 1.0) -> Inputs:
     ]
     return Inputs(
         tokenizer=Tokenizer(config.tokenizer),
-        sources=sources,
+        sources=sources if share == 1 else [source.subset(share) for source in sources],
         targets=open_all(config.targets, config.seed),
         evaluation_sets=[*open_all(config.evaluation.sets, EVALUATION_SEED), *held_out],
     )

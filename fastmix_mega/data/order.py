@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 
 import numpy as np
@@ -19,25 +20,22 @@ class SampleOrder:
         whole: samples in the files.
         holdout: samples at the end that are kept out of training.
         held_out: take those samples, and none of the others.
-        share: of the samples, which alone are ever read: a subset that depends on the name only,
-            the same for every seed and layout. At least one sample is left.
     """
 
-    def __init__(
-        self,
-        name: str,
-        seed: int,
-        whole: int,
-        holdout: int,
-        held_out: bool,
-        share: float = 1.0,
-    ) -> None:
+    def __init__(self, name: str, seed: int, whole: int, holdout: int, held_out: bool) -> None:
         self._name, self._seed = name, seed
         kept_out = min(holdout, whole)
         self._available = kept_out if held_out else whole - kept_out
-        self.num_samples = subset_size(self._available, share)
+        self.num_samples = self._available
         """Samples in one epoch."""
         self._first = whole - kept_out if held_out else 0
+
+    def subset(self, share: float) -> SampleOrder:
+        """Of a share of the samples, which alone are ever read: those depend on the source's name
+        only, and are the same for every seed and layout. At least one sample is left."""
+        part = copy.copy(self)
+        part.num_samples = subset_size(self._available, share)
+        return part
 
     def places(self, indices: NDArray[np.integer]) -> NDArray[np.int64]:
         """[n] the sample in the files of each index, at least 0, in the shuffled, endless order."""

@@ -2,6 +2,9 @@
 
 A proxy that reads P of the L tokens of the large run sees a scarce source fresh where the large run
 repeats it, and gives it too much. With P / L of every source's samples both repeat alike.
+(2606.07597). The subsets are exact, and the same for every seed and layout. `fastmix train` and
+regmix's runs read sources whole. Off by default, since it has not been measured here whether it
+helps (research/match_repetition.py).
 """
 
 from __future__ import annotations

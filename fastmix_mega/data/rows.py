@@ -46,6 +46,9 @@ class Source(Protocol):
     def samples(self, indices: NDArray[np.integer]) -> NDArray[np.int64]:
         """[n, seq_length + 1] int64 tokens alone."""
 
+    def subset(self, share: float) -> Source:
+        """The same source, of which only a share of the samples is ever read."""
+
 
 def any_masked(sources: Sequence[Source]) -> bool:
     return any(source.masked for source in sources)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +31,6 @@ class TokenSource:
         seed: of the run.
         holdout: samples at the end that are kept out of training.
         held_out: take those samples, and none of the others.
-        share: of the samples, which alone are read (see `SampleOrder`).
 
     Raises:
         UserError: if a file is missing or broken.
@@ -46,7 +47,6 @@ class TokenSource:
         seed: int,
         holdout: int = 0,
         held_out: bool = False,
-        share: float = 1.0,
     ) -> None:
         self.name = name
         self.seq_length = seq_length
@@ -57,9 +57,16 @@ class TokenSource:
         samples = [max(0, (file.num_tokens - 1) // seq_length) for file in self.files]
         self._ends = np.cumsum(samples, dtype=np.int64)
         whole = int(self._ends[-1]) if samples else 0
-        self._order = SampleOrder(name, seed, whole, holdout, held_out, share)
+        self._order = SampleOrder(name, seed, whole, holdout, held_out)
         self.num_samples = self._order.num_samples
         """Samples in one epoch."""
+
+    def subset(self, share: float) -> Self:
+        """The same source, of which only a share is ever read (see `SampleOrder.subset`)."""
+        part = copy.copy(self)
+        part._order = self._order.subset(share)
+        part.num_samples = part._order.num_samples
+        return part
 
     def samples(self, indices: NDArray[np.integer]) -> NDArray[np.int64]:
         """Read samples by their place in the shuffled, endless order.
@@ -95,7 +102,6 @@ def open_source(
     holdout: int = 0,
     held_out: bool = False,
     packed: bool = True,
-    share: float = 1.0,
 ) -> Source:
     """Text, conversations or multiple choice, by the files' loss mask and manifest; arguments as
     there.
@@ -106,7 +112,7 @@ def open_source(
     files = [IndexedTokens(prefix) for prefix in prefixes]
     masked = [file for file in files if file.mask is not None]
     if not masked:
-        return TokenSource(name, files, seq_length, seed, holdout, held_out, share)
+        return TokenSource(name, files, seq_length, seed, holdout, held_out)
     if len(masked) < len(files):
         without = next(file.prefix for file in files if file.mask is None)
         raise UserError(
@@ -114,4 +120,4 @@ def open_source(
         )
     if any(choices_of(file) > 1 for file in files):
         return ChoiceSource(name, files, seq_length, seed)
-    return ConversationSource(name, files, seq_length, seed, holdout, held_out, packed, share)
+    return ConversationSource(name, files, seq_length, seed, holdout, held_out, packed)

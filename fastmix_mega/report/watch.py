@@ -137,7 +137,10 @@ def _names(folder: Path) -> list[str]:
 
 
 def asked_of_run(folder: Path) -> dict[str, float] | None:
-    """The mixture in a training run's config.yaml, where it stands as weights or a file."""
+    """The mixture in a training run's config.yaml, where it stands as weights or a file.
+
+    None for a search, which samples otherwise than it mixes, and for stages.
+    """
     import yaml
 
     from fastmix_mega.mixture.file import read_mixture
@@ -145,9 +148,10 @@ def asked_of_run(folder: Path) -> dict[str, float] | None:
     try:
         content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         names, given = [s["name"] for s in content["sources"]], content.get("mixture")
+        verb = json.loads((folder / "run.json").read_bytes())["verb"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None
-    if content.get("stages"):
+    if verb != "train" or content.get("stages"):
         return None
     if isinstance(given, dict):
         return {str(name): float(weight) for name, weight in given.items()}

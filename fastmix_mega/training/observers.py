@@ -340,10 +340,10 @@ class TargetGradients(Resumable):
         self.promised += rate * float(mixture @ estimate.mean)
         by_target = self._scores.update(self._target_sums, self._shares, rate)
         shares = self._shares / self._shares.sum()
-        self._row = {
-            "target_loss": self._sequences.named(self.target_losses),
-            "target_weights": shares.tolist(),
-        }
+        self._row = {"target_loss": self._sequences.named(self.target_losses)}
+        if np.isnan(self.target_losses).any():
+            return  # What belongs to all targets waits until each was looked at.
+        self._row["target_weights"] = shares.tolist()
         if by_target is not None:
             self._row["target_scores"] = by_target.mean.tolist()
             self._row["target_score_stderr"] = by_target.standard_error.tolist()

@@ -38,7 +38,7 @@ def test_an_epoch_is_the_same_subset_for_every_seed(
 ) -> None:
     if holdout >= whole:
         return
-    order = SampleOrder(name, seed, whole, holdout, held_out=False, share=share)
+    order = SampleOrder(name, seed, whole, holdout, held_out=False).subset(share)
     size = order.num_samples
     assert size == subset_size(whole - holdout, share)
     first = order.places(np.arange(size))
@@ -46,19 +46,19 @@ def test_an_epoch_is_the_same_subset_for_every_seed(
     assert 0 <= first.min() <= first.max() < whole - holdout
     # The next epoch, and another seed's, are the same samples in another order.
     assert set(order.places(np.arange(size, 2 * size))) == set(first)
-    other = SampleOrder(name, seed + 1, whole, holdout, held_out=False, share=share)
+    other = SampleOrder(name, seed + 1, whole, holdout, held_out=False).subset(share)
     assert set(other.places(np.arange(size))) == set(first)
 
 
 def test_a_whole_source_is_read_as_before() -> None:
     plain = SampleOrder("a", 1, 100, 10, held_out=False)
-    whole = SampleOrder("a", 1, 100, 10, held_out=False, share=1.0)
+    whole = SampleOrder("a", 1, 100, 10, held_out=False).subset(1.0)
     assert (plain.places(np.arange(300)) == whole.places(np.arange(300))).all()
 
 
 def test_subsets_are_no_prefix() -> None:
     """The first part of a file may be of one kind."""
-    places = SampleOrder("a", 1, 1000, 0, held_out=False, share=0.1).places(np.arange(100))
+    places = SampleOrder("a", 1, 1000, 0, held_out=False).subset(0.1).places(np.arange(100))
     assert places.max() > 900
 
 

@@ -58,7 +58,7 @@ def test_a_new_methods_section_is_part_of_the_schema(
     assert config.fingerprint() != load_config(path).fingerprint()
     with pytest.raises(UserError, match=r"sign\.stp: unknown key; did you mean 'step'"):
         load_config(path, ["sign.stp=0.3"])
-    with pytest.raises(UserError, match=r"sign\.step: Input should be greater than 0"):
+    with pytest.raises(UserError, match=r"sign\.step: must be above 0"):
         load_config(path, ["sign.step=0"])
     with pytest.raises(UserError, match="stop_when_converged needs method: fastmix"):
         load_config(path, ["search.stop_when_converged=0.1"])

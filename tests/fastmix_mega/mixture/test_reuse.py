@@ -175,7 +175,8 @@ def test_an_added_source_ends_where_a_full_search_puts_it(
     settings["targets"] = settings["targets"][:1]
     settings["train"] |= {"steps": 96, "schedule": {"warmup": 3, "peak": 6e-3}}
     settings["search"] = {"every": 4, "warmup": 8, "target_batch": 8, "initial": "uniform"}
-    settings["search"]["score_tokens"] = 1.0
+    # Reuse moves a trajectory; the full search is compared like with like.
+    settings["search"] |= {"score_tokens": 1.0, "answer": "trajectory"}
     full = read_mixture(run_config("search", settings, tmp_path / "full") / "mixture.json")
     without = copy.deepcopy(settings)
     without["sources"] = [each for each in settings["sources"] if each["name"] != "beta"]

@@ -27,6 +27,7 @@ from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.evaluation.generate import greedy
 from fastmix_mega.evaluation.model import AnsweringModel
+from fastmix_mega.methods.registry import method_of
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.planning.check import check
@@ -108,7 +109,7 @@ def exported(
         settings |= {"init_from": str(made / name), "train": settings["train"] | STILL}
         settings["model"] = start.model.model_dump()
         settings["precision"] = "bf16" if name == "mistral" else "fp32"
-        loop.run(parse_config(settings), "train")
+        loop.run(method_of(parse_config(settings), "train"))
         shard_bytes = 200_000 if name == "llama3" else 10**9
         export_huggingface(settings["run_dir"], folder / name, shard_bytes)
     arguments = (list(MODELS), TOKENS, str(trained / "model"), TEXTS, GENERATED)
