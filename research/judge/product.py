@@ -1,0 +1,334 @@
+"""Everything of the product that the research uses, in one place."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import shutil
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_tools.build_corpora import CorporaConfig, build_corpora
+from data_tools.preprocess import Options, RunOptions, preprocess
+from data_tools.train_tokenizer import Training
+from data_tools.train_tokenizer import train_tokenizer as train_product_tokenizer
+from fastmix_mega.config.schema import Config
+from fastmix_mega.configuration import load_config
+from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter, token_dtype
+from fastmix_mega.data.inputs import Inputs, open_inputs
+from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.files import read_jsonl
+from fastmix_mega.methods.registry import method_of
+from fastmix_mega.mixture import regression as regmix
+from fastmix_mega.mixture.bigram import (
+    PairCounts,
+    count_pairs,
+    first_mixture,
+    law_loss,
+    read_sequences,
+)
+from fastmix_mega.mixture.file import read_mixture
+from fastmix_mega.training.engine.schedule import learning_rate
+from research.ngram_law import NgramCounts, count_ngrams, ngram_loss
+
+FloatArray = NDArray[np.float64]
+Tokens = NDArray[np.int64]
+REPETITIONS = 15.0
+MOST_TOKENS = 600_000
+"""Of a source that n-grams are counted in."""
+MOST_TARGET_TOKENS = 40_000
+TRAIN_KEYS = {"steps", "global_batch", "seq_length", "schedule"}
+LONGEST = 4
+"""Context of an n-gram law, in tokens."""
+
+# --- corpora ---------------------------------------------------------------------------------
+
+
+def build_text(corpora: dict[str, Any], output: Path, base: Path) -> None:
+    """OUTPUT/text/{sources,targets,judge,heldout}/NAME.jsonl."""
+    build_corpora(CorporaConfig.model_validate(corpora), output, base)
+
+
+def train_tokenizer(texts: Sequence[Path], output: Path, vocab_size: int) -> None:
+    training = Training(vocab_size, per_source=400_000, spread=False)
+    train_product_tokenizer(list(texts), output, training)
+
+
+def index_text(text: Path, tokenizer: Path, prefix: Path) -> tuple[int, int]:
+    """Documents and tokens written."""
+    anew = Options(run=RunOptions(fresh=True, overwrite=True))
+    return preprocess([text], tokenizer, prefix, anew)
+
+
+def read_documents(prefix: Path) -> list[Tokens]:
+    data = IndexedTokens(prefix)
+    ends = np.cumsum(data.lengths)
+    every = np.asarray(data.tokens, np.int64)
+    return [every[end - length : end] for end, length in zip(ends, data.lengths, strict=True)]
+
+
+def write_documents(prefix: Path, documents: Sequence[Tokens], tokenizer: Path) -> None:
+    known = Tokenizer(tokenizer)
+    extra = {
+        "tokenizer_sha256": known.sha256,
+        "vocab_size": known.vocab_size,
+        "eod": known.eod,
+        "made_by": {"research": "ngrams"},
+    }
+    with IndexedWriter(prefix, token_dtype(known.vocab_size), extra) as writer:
+        for document in documents:
+            writer.add_document(document)
+
+
+# --- a family's runs -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Family:
+    """A configuration whose targets are judged together."""
+
+    config_path: Path
+
+    @property
+    def name(self) -> str:
+        return self.config_path.stem
+
+    @cached_property
+    def config(self) -> Config:
+        return load_config(self.config_path)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        return open_inputs(self.config)
+
+    @property
+    def sources(self) -> list[str]:
+        return self.config.source_names
+
+    @property
+    def targets(self) -> list[str]:
+        return [target.name for target in self.config.targets]
+
+    @property
+    def source_tokens(self) -> FloatArray:
+        return np.array([source.num_tokens for source in self.inputs.sources], np.float64)
+
+    @property
+    def budget(self) -> float:
+        return float(self.config.train.tokens)
+
+    def identity(self) -> dict[str, Any]:
+        """What the losses depend on."""
+        config = self.config
+        return {
+            "sources": dict(zip(self.sources, self.source_tokens.tolist(), strict=True)),
+            "targets": {each.name: each.num_tokens for each in self.inputs.targets},
+            "tokenizer": self.inputs.tokenizer.sha256,
+            "model": config.model.model_dump(mode="json", exclude_unset=True),
+            "train": config.train.model_dump(mode="json", include=TRAIN_KEYS, exclude_unset=True),
+            "sequences": config.evaluation.sequences,
+        }
+
+    @cached_property
+    def _pair_counts(self) -> dict[tuple[str, bool], PairCounts]:
+        return {}
+
+    def pair_counts(self, target: str, judged: bool) -> PairCounts:
+        """Of the sources, for the target's search text or for the judge's."""
+        if (target, judged) not in self._pair_counts:
+            every = self.inputs.evaluation_sets if judged else self.inputs.targets
+            texts = [text for text in every if text.name == target]
+            vocabulary = self.inputs.tokenizer.vocab_size
+            counts = count_pairs(self.inputs.sources, texts, np.ones(1), vocabulary)
+            self._pair_counts[target, judged] = counts
+        return self._pair_counts[target, judged]
+
+    def bigram_loss(self, weights: FloatArray, target: str, judged: bool) -> float:
+        """Nats per token of the bigram law at the mixture and the family's budget."""
+        counts = self.pair_counts(target, judged)
+        return law_loss(weights, counts, self.budget, REPETITIONS)[0]
+
+    def bigram_law(self, weights: FloatArray, target: str) -> tuple[float, FloatArray]:
+        """Loss and gradient on the target's search text."""
+        counts = self.pair_counts(target, judged=False)
+        return law_loss(weights, counts, self.budget, REPETITIONS)
+
+    @cached_property
+    def _source_sequences(self) -> list[Tokens]:
+        return [read_sequences(source, MOST_TOKENS, 1) for source in self.inputs.sources]
+
+    @cached_property
+    def _ngram_counts(self) -> dict[str, NgramCounts]:
+        return {}
+
+    def ngram_law(
+        self, weights: FloatArray, target: str, concentrations: Sequence[float]
+    ) -> tuple[float, FloatArray]:
+        """Loss and gradient on the target's search text of a law with contexts of as many tokens
+        as there are concentrations; repetition plays no part."""
+        if target not in self._ngram_counts:
+            self._ngram_counts[target] = self._kept_counts(target)
+        counts = self._ngram_counts[target]
+        loss, gradient = ngram_loss(self.budget * weights, counts, concentrations)
+        return loss, self.budget * gradient
+
+    def _kept_counts(self, target: str) -> NgramCounts:
+        """Counting takes minutes on a busy machine: what was counted is kept beside the corpora."""
+        path = self.config_path.parent / "ngrams" / f"{self.name}.{target}.npz"
+        if not path.is_file():
+            text = next(text for text in self.inputs.targets if text.name == target)
+            sequences = read_sequences(text, MOST_TARGET_TOKENS, 1)
+            size = self.inputs.tokenizer.vocab_size
+            found = count_ngrams(self._source_sequences, sequences, LONGEST, size)
+            path.parent.mkdir(exist_ok=True)
+            np.savez(
+                path,
+                together=found.together,
+                alone=found.alone,
+                singles=found.singles,
+                weights=found.weights,
+            )
+        kept = np.load(path)
+        together, alone = list(kept["together"]), list(kept["alone"])
+        return NgramCounts(together, alone, kept["singles"], kept["weights"])
+
+    def bigram_mixture(self, target: str) -> FloatArray:
+        """[S] what a default search begins with."""
+        texts = [text for text in self.inputs.targets if text.name == target]
+        vocabulary = self.inputs.tokenizer.vocab_size
+        every = self.inputs.sources
+        return first_mixture(every, texts, np.ones(1), vocabulary, self.budget, REPETITIONS)
+
+
+def rate_of_window(family: Family, end: int) -> float:
+    """The learning rates of a window's steps, summed; the window ends after step `end`."""
+    train = family.config.train
+    steps = range(end - family.config.search.every, end)
+    return sum(learning_rate(train.schedule, step, train.steps) for step in steps)
+
+
+def warm_up() -> None:
+    """Import what every run needs, on one thread, so that forks are safe and start at once."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+    for name in (
+        "fastmix_mega.training.trainer",
+        "fastmix_mega.report.build",
+        "deepspeed",
+        "megatron.core",
+    ):
+        importlib.import_module(name)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves."""
+
+    losses: dict[str, float]
+    """On held-out text that no search sees, by target."""
+    seconds: float
+    """Of the processor."""
+    weights: list[float] = field(default_factory=list)
+    standard_errors: list[float] = field(default_factory=list)
+    cost: float = 1.0
+    """In proxy runs by operation counts."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+HISTORY = ("step", "mixture", "sampling", "scores", "score_stderr", "counts", "target_loss")
+TARGET_HISTORY = ("target_scores", "target_score_stderr")
+
+
+def train(family: Family, weights: Sequence[float], seed: int) -> Finished:
+    """A fresh model trained on a mixture by sampling."""
+    mixture = dict(zip(family.sources, weights, strict=True))
+    # Whole batches are faster, and no scores ask for single sources here.
+    size = f"train.micro_batch={family.config.train.global_batch}"
+    run_dir, seconds = _forked(family, "train", seed, [f"mixture={json.dumps(mixture)}", size])
+    return Finished(_losses(run_dir), seconds)
+
+
+def search(family: Family, targets: Sequence[str], seed: int, settings: Sequence[str]) -> Finished:
+    """A search for the mean of some targets, with everything that its history tells of them."""
+    chosen = [
+        each.model_dump(mode="json") for each in family.config.targets if each.name in targets
+    ]
+    run_dir, seconds = _forked(family, "search", seed, [*settings, f"targets={json.dumps(chosen)}"])
+    file = read_mixture(run_dir / "mixture.json")
+    rows = read_jsonl(run_dir / "history.jsonl")
+    history = [
+        {key: _short(row[key]) for key in (*HISTORY, *TARGET_HISTORY) if key in row} for row in rows
+    ]
+    return Finished(
+        _losses(run_dir),
+        seconds,
+        [source.weight for source in file.sources],
+        [source.stderr or 0.0 for source in file.sources],
+        float(file.search["cost_in_proxy_runs"]),
+        history,
+    )
+
+
+def swarm_fit(mixtures: FloatArray, losses: FloatArray, seed: int) -> FloatArray:
+    """[S] RegMix's answer, its regression chosen by cross-validation."""
+    predict = regmix.fit(mixtures, losses, seed=seed)
+    return regmix.best_mixture(predict, np.ones(mixtures.shape[1]), seed=seed)
+
+
+def _losses(run_dir: Path) -> dict[str, float]:
+    rows = [row["eval"] for row in read_jsonl(run_dir / "metrics.jsonl") if "eval" in row]
+    return rows[-1]
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, list):
+        return [_short(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _short(each) for key, each in value.items()}
+    return value
+
+
+def _forked(family: Family, mode: str, seed: int, overrides: Sequence[str]) -> tuple[Path, float]:
+    run_dir = Path(family.config.run_dir) / f"{mode}-{os.getpid()}"
+    shutil.rmtree(run_dir, ignore_errors=True)
+    run_dir.mkdir(parents=True)
+    log = run_dir / "output.log"
+    words = [str(family.config_path), f"run_dir={run_dir}", f"seed={seed}", *overrides]
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        _child(words, mode, log)
+    _, status, usage = os.wait4(pid, 0)
+    if status:
+        raise RuntimeError(f"a {mode} failed:\n{log.read_text()[-3000:]}")
+    return run_dir, usage.ru_utime + usage.ru_stime
+
+
+def _child(words: list[str], mode: str, log: Path) -> None:
+    code = 1
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        config = load_config(words[0], words[1:])
+        method_of(config, "train" if mode == "train" else "search").search()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)

@@ -1,0 +1,243 @@
+"""What mixtures are worth: fresh models trained by sampling, and the searches that found them.
+
+    python -m research.judge.truth data/judge/python/plain.yaml --jobs FILE --minutes 30
+    python -m research.judge.truth data/judge/python/plain.yaml
+
+The first does the jobs of FILE in order until the time is over, and leaves out what is recorded; a
+job is a line `NAME SEED`. The second prints the table. Names of trainings:
+
+    uniform                     the same share of every source
+    bigram.TARGET               what a default search begins with
+    ngramsN.TARGET              the best for an n-gram law with contexts of N tokens
+    swarm.K                     drawn from a Dirichlet law
+    near.K                      a known good mixture, its log-weights disturbed
+    METHOD.TARGET.sSEED         what the search METHOD.TARGET with that seed found
+    rule.RULE.TARGET.sSEED      what a rule of `rules.py` makes of the trunk with that seed
+    regmix.TARGET               RegMix fitted to the swarm
+    without.SOURCE.NAME         the mixture NAME, the rest in proportion
+
+and of searches: METHOD.TARGET, of `SEARCHES`; a trunk (`trunk_body`) is for all targets at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from research.judge import product, rules
+from research.judge.product import Family, FloatArray
+from research.judge.records import Record, Records
+
+RESULTS = Path("research/results/judge.jsonl")
+SWARM_SEED = 101
+"""Of every run of the swarm: common noise cancels."""
+LEAST_SWARM = 24
+"""Runs that RegMix is fitted to."""
+DICE = 20261126
+HEADING = "| mixture | loss (SD, seeds) | minus uniform | regret | below bigrams | weights, % |"
+HALF = "HALF"
+"""In settings: half of the run's steps."""
+MOVING = "search.answer=trajectory"
+BROAD = [MOVING, "search.initial=uniform", "search.exploration=1"]
+SEARCHES: dict[str, list[str]] = {
+    "default": [],
+    "bigram_start": [MOVING, "search.initial=bigram"],
+    "body": [MOVING, "search.scores=body", "search.initial=uniform", f"search.warmup={HALF}"],
+    "body_early": [MOVING, "search.scores=body", "search.initial=uniform"],
+    "body_broad": ["search.scores=body", *BROAD, f"search.warmup={HALF}"],
+    "body_pairs": [MOVING, "search.scores=body", "search.initial=bigram", "search.step=0.2"],
+    **{
+        f"trunk_{scores}": [
+            f"search.scores={'hooks:head' if scores == 'head' else scores}",
+            *BROAD,
+            *("search.step=0", "search.decay=0", "search.target_scores=1"),
+            *("search.target_batch=24", "search.warmup=200"),
+        ]
+        for scores in ("body", "all", "head")
+    },
+}
+"""Settings beyond the family's own. The trunks never move; they are what rules are replayed on."""
+
+
+def do(family: Family, records: Records, name: str, seed: int) -> Record | None:
+    """Do a job; None while what it rests on is missing."""
+    method = name.split(".")[0]
+    if method.startswith("trunk_") or (method in SEARCHES and name.count(".") == 1):
+        half = str(family.config.train.steps // 2)
+        settings = [each.replace(HALF, half) for each in SEARCHES[method]]
+        targets = name.split(".")[1:] or family.targets
+        found = product.search(family, targets, seed, settings)
+        return Record(
+            *("search", family.name, name, seed, found.weights, found.losses, {}),
+            *(found.cost, round(found.seconds, 1), settings, found.standard_errors, found.history),
+        )
+    weights = weights_for(family, records, name)
+    if weights is None:
+        return None
+    found = product.train(family, weights.tolist(), seed)
+    law = {
+        target: round(family.bigram_loss(weights, target, judged=True), 5)
+        for target in family.targets
+    }
+    short = [float(f"{weight:.6g}") for weight in weights]
+    return Record(
+        "train", family.name, name, seed, short, found.losses, law, 1.0, round(found.seconds, 1)
+    )
+
+
+def weights_for(family: Family, records: Records, name: str) -> FloatArray | None:
+    """[S] of a training; None while what it rests on is missing."""
+    kind, *rest = name.split(".")
+    count = len(family.sources)
+    if kind == "uniform":
+        return np.full(count, 1 / count)
+    if kind == "swarm":
+        return swarm_mixture(int(rest[0]), count)
+    if kind == "near":
+        return near_mixture(family, records, int(rest[0]))
+    if kind == "bigram":
+        return family.bigram_mixture(rest[0])
+    if kind.startswith("ngrams"):
+        law = rules.longer_law_of(family, rest[0], int(kind.removeprefix("ngrams")))
+        return rules.least_loss(law, count)
+    if kind == "regmix":
+        runs = swarm(family, records)
+        if len(runs) < LEAST_SWARM:
+            return None
+        mixtures = np.array([run.weights for run in runs])
+        losses = np.array([run.losses[rest[0]] for run in runs])
+        return product.swarm_fit(mixtures, losses, zlib.crc32(name.encode()))
+    if kind == "without":
+        whole = weights_for(family, records, ".".join(rest[1:]))
+        if whole is None:
+            return None
+        left = np.where(np.array(family.sources) == rest[0], 1e-9, whole)
+        return left / left.sum()
+    if kind == "rule":
+        return rules.answer(family, records, rest[0], rest[1], int(rest[2].removeprefix("s")))
+    found = records.get("search", family.name, f"{kind}.{rest[0]}", int(rest[1].removeprefix("s")))
+    return None if found is None else np.maximum(found.weights, 1e-12)
+
+
+def swarm_mixture(number: int, count: int) -> FloatArray:
+    """[S] it depends on nothing else."""
+    dice = np.random.default_rng([DICE, number, count])
+    strength = np.exp(dice.uniform(np.log(0.3), np.log(3.0)))
+    weights: FloatArray = np.maximum(dice.dirichlet(np.full(count, strength)), 1e-9)
+    return weights / weights.sum()
+
+
+def near_mixture(family: Family, records: Records, number: int) -> FloatArray | None:
+    """[S] one of the three best mixtures so far of a target, the targets in turn, disturbed."""
+    target = family.targets[number % len(family.targets)]
+    runs = [run for run in records.of("train", family.name) if run.seed == SWARM_SEED]
+    if len(runs) < 4:
+        return None
+    dice = np.random.default_rng([DICE, 7, number])
+    best = sorted(runs, key=lambda run: run.losses[target])[:3]
+    chosen = np.array(best[dice.integers(len(best))].weights)
+    logs = np.log(np.maximum(chosen, 0.003)) + dice.normal(0, 0.7, len(chosen))
+    weights: FloatArray = np.exp(logs) / np.exp(logs).sum()
+    return weights
+
+
+def swarm(family: Family, records: Records) -> list[Record]:
+    """The runs that were drawn at random, near good mixtures or not."""
+    every = records.of("train", family.name)
+    return [run for run in every if run.name.startswith(("swarm.", "near."))]
+
+
+def table(family: Family, records: Records) -> str:
+    """Per target, all mixtures from the best down: means over seeds, paired with uniform."""
+    lines = []
+    by_name: dict[str, list[Record]] = {}
+    for run in records.of("train", family.name):
+        by_name.setdefault(run.name, []).append(run)
+    uniform = {run.seed: run for run in by_name.get("uniform", [])}
+    for target in family.targets:
+        lines += [f"\n### {family.name}: {target}", ""]
+        lines.append(
+            "| mixture | loss (SD, seeds) | minus uniform | regret | below bigrams | weights |"
+        )
+        lines.append("|---|---|---|---|---|---|")
+        gaps = {
+            name: [run.losses[target] - uniform[run.seed].losses[target] for run in runs]
+            for name, runs in by_name.items()
+            if all(run.seed in uniform for run in runs)
+        }
+        means = {name: statistics.mean(values) for name, values in gaps.items()}
+        for name in sorted(means, key=lambda name: means[name]):
+            if name.startswith(("swarm.", "near.")) and means[name] > min(means.values()) + 0.03:
+                continue
+            runs = by_name[name]
+            losses = [run.losses[target] for run in runs]
+            spread = statistics.stdev(losses) if len(losses) > 1 else 0.0
+            error = statistics.stdev(gaps[name]) / len(runs) ** 0.5 if len(runs) > 1 else 0.0
+            below = statistics.mean(run.bigram_losses[target] - run.losses[target] for run in runs)
+            cells = [
+                name,
+                f"{statistics.mean(losses):.3f} ({spread:.3f}, {len(runs)})",
+                f"{means[name]:+.3f}" + (f" ± {error:.3f}" if error else ""),
+                f"{means[name] - min(means.values()):.3f}",
+                f"{below:.2f}",
+                _told(family, runs[0].weights),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _told(family: Family, weights: Sequence[float]) -> str:
+    pairs = sorted(zip(weights, family.sources, strict=True), reverse=True)
+    return ", ".join(f"{name} {100 * weight:.0f}" for weight, name in pairs[:5] if weight > 0.01)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("family", type=Path)
+    parser.add_argument("--jobs", type=Path)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    family, records = Family(options.family), Records(options.results)
+    if options.jobs is None:
+        print(table(family, records))
+        return
+    records.belong_to(family.name, family.identity())
+    product.warm_up()
+    work(family, records, options.jobs, options.minutes)
+
+
+def work(family: Family, records: Records, jobs: Path, minutes: float) -> None:
+    """Do the first job that is not recorded and can be done, again and again; the file is read
+    anew each time."""
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        for name, seed in _read_jobs(jobs):
+            if any(records.get(kind, family.name, name, seed) for kind in ("search", "train")):
+                continue
+            found = do(family, records, name, seed)
+            if found is None:
+                continue
+            records.add(found)
+            told = {target: round(loss, 3) for target, loss in found.losses.items()}
+            print(f"{family.name} {name} {seed} {found.seconds:.0f} s {told}", flush=True)
+            break
+        else:
+            return
+
+
+def _read_jobs(path: Path) -> list[tuple[str, int]]:
+    lines = (line.split("#")[0].split() for line in path.read_text().splitlines())
+    return [(words[0], int(words[1])) for words in lines if words]
+
+
+if __name__ == "__main__":
+    main()
