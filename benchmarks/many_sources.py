@@ -108,7 +108,7 @@ def resident() -> float:
 def controller_seconds(count: int) -> list[float]:
     """Of updates late in a search, in processor time."""
     from fastmix_mega.config.sections import SearchSection
-    from fastmix_mega.methods.fastmix import STEP
+    from fastmix_mega.methods.start import STEP
     from fastmix_mega.mixture.exponentiated_gradient import ExponentiatedGradient, RuleSettings
 
     random = np.random.default_rng(0)

@@ -40,7 +40,7 @@ from fastmix_mega.configuration import load_config
 from fastmix_mega.data.rows import Source
 from fastmix_mega.data.source import open_source
 from fastmix_mega.errors import UserError
-from fastmix_mega.mixture.bigram import PairCounts, count_pairs, law_loss
+from fastmix_mega.mixture.bigram import BigramCounts, bigram_loss, count_bigrams
 from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.model.presets import ModelShape, resolve_shape
 from fastmix_mega.training.engine.schedule import learning_rate
@@ -322,8 +322,8 @@ class ForkTest:
         self.shape = resolve_shape(ModelSection(**section), manifest.vocab_size)
         warmup = max(1, options.steps // 12)
         self.schedule = ScheduleSection(peak=options.peak or peak, warmup=warmup)
-        self.pairs: list[PairCounts] = [
-            count_pairs(sources, [target], np.ones(1), manifest.vocab_size) for target in targets
+        self.pairs: list[BigramCounts] = [
+            count_bigrams(sources, [target], np.ones(1), manifest.vocab_size) for target in targets
         ]
 
     def run(self, tell: Callable[[str], None], kept: ForkRun) -> None:
@@ -427,7 +427,7 @@ class ForkTest:
         found = scores(model, moments, drawn.sources, drawn.targets, self.mixture, 16)
         seen = float(point.step * options.batch * options.seq_length)
         repetitions = self.config.search.repetitions
-        slopes = [law_loss(self.mixture, pairs, seen, repetitions)[1] for pairs in self.pairs]
+        slopes = [bigram_loss(self.mixture, pairs, seen, repetitions)[1] for pairs in self.pairs]
         found[PAIRS] = -np.stack(slopes)
         truth = effects(point, drawn.plan, options.horizons, self._measure, options.bf16)
         return {

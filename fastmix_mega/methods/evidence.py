@@ -6,6 +6,8 @@ two kinds of evidence about the loss of every other mixture; the answer is the b
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from fastmix_mega.data.rows import any_masked
 from fastmix_mega.files import write_json
 from fastmix_mega.methods.base import target_weights
 from fastmix_mega.methods.gradients import window_rate
-from fastmix_mega.mixture.bigram import read_within_reason
+from fastmix_mega.mixture.bigram import within_most_epochs
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
 from fastmix_mega.mixture.schedule import OuterSchedule
@@ -42,12 +44,16 @@ def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel
     Raises:
         UserError: if one holds no sequence at all.
     """
+    started = time.perf_counter()
     counts = read_counts(
         inputs.sources, inputs.targets, inputs.tokenizer.vocab_size, LONGEST_CONTEXT
     )
     model = NgramLossModel(counts, budget, config.search.repetitions)
     count = len(inputs.sources)
-    return model.fitted(np.full(count, 1 / count), target_weights(config))
+    found = model.fitted(np.full(count, 1 / count), target_weights(config))
+    seconds = time.perf_counter() - started
+    print(f"n-gram statistics of {count} sources: {seconds:.1f} s", file=sys.stderr)
+    return found
 
 
 def ngram_answer(config: Config, inputs: Inputs) -> FloatArray:
@@ -69,7 +75,7 @@ def ngram_answer(config: Config, inputs: Inputs) -> FloatArray:
 
     def allowed(mixture: FloatArray) -> FloatArray:
         sizes = np.array(tokens, np.float64)
-        mixture = read_within_reason(mixture, sizes, budget)
+        mixture = within_most_epochs(mixture, sizes, budget)
         return mixture if project is None else project(mixture)
 
     return found.best(target_weights(config), allowed)
@@ -98,7 +104,7 @@ def surface_controller(
     tokens = np.array([source.num_tokens for source in inputs.sources], np.float64)
 
     def most_epochs(mixture: FloatArray) -> FloatArray:
-        return read_within_reason(mixture, tokens, budget)
+        return within_most_epochs(mixture, tokens, budget)
 
     text = not any_masked([*inputs.sources, *inputs.targets])
     settings = SurfaceSettings(

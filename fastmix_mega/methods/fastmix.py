@@ -9,17 +9,14 @@ limits and ratios that stay.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
-from fastmix_mega.config.sections import BIGRAM
 from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import Source, any_masked
-from fastmix_mega.errors import UserError
 from fastmix_mega.methods.base import (
     OpenedData,
     Preview,
@@ -33,9 +30,18 @@ from fastmix_mega.methods.evidence import (
 )
 from fastmix_mega.methods.gradients import GradientMethod, too_short
 from fastmix_mega.methods.result import Answer
-from fastmix_mega.mixture.bigram import first_mixture
+from fastmix_mega.methods.start import (
+    LIMITS,
+    STEP,
+    STEP_FROM_BIGRAMS,
+    SearchStart,
+    begins_with_bigrams,
+    bigram_mixture_together,
+    budget_tokens,
+    may_begin_with_bigrams,
+    search_start,
+)
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources
-from fastmix_mega.mixture.constraints.tied_limits import TiedConstraintSet
 from fastmix_mega.mixture.controller import MixtureEstimate
 from fastmix_mega.mixture.evidence import CONFIDENT, FEW_OUTER_STEPS, few_outer_steps
 from fastmix_mega.mixture.exponentiated_gradient import (
@@ -44,7 +50,6 @@ from fastmix_mega.mixture.exponentiated_gradient import (
     RuleSettings,
 )
 from fastmix_mega.mixture.file import MixtureFile
-from fastmix_mega.mixture.reuse import Reuse, resolve_reuse
 from fastmix_mega.mixture.sampling import MixturePolicy
 from fastmix_mega.mixture.schedule import Schedule
 from fastmix_mega.mixture.surface import LossSurface
@@ -56,26 +61,6 @@ if TYPE_CHECKING:
     from fastmix_mega.parallel.layout import Layout
     from fastmix_mega.training.observers import TargetGradients
     from fastmix_mega.training.outer_loop import OuterLoop
-
-LIMITS = "search.constraints"
-STEP = 0.2
-"""Of the logarithms of the weights, from a first mixture that knows nothing of the targets."""
-STEP_FROM_BIGRAMS = 0.02
-"""From the bigram mixture, which knows most of what the scores know."""
-
-
-@dataclass(frozen=True)
-class SearchStart:
-    """Where a search begins; equal on every process."""
-
-    initial: FloatArray
-    """[S] within the constraints."""
-    constraints: ConstraintSet | TiedConstraintSet | None
-    limited: Constrained | None
-    """What the constraints made of the first mixture; None without any."""
-    reuse: Reuse | None
-    from_bigrams: bool
-    """Whether bigram statistics chose the first mixture."""
 
 
 class FastMix(GradientMethod):
@@ -215,7 +200,7 @@ class FastMix(GradientMethod):
         data = OpenedData(run.inputs.sources, run.inputs.targets, run.inputs.tokenizer.sha256)
         if self.takes_surface(data.sources, data.targets):
             return self._surface_mixer(run, data)
-        self.start = start = search_start(config, data, _bigram_mixture_together(run))
+        self.start = start = search_start(config, data, bigram_mixture_together(run))
         schedule = self.schedule(self._warmup(start))
         tied = None if start.reuse is None else start.reuse.tied
         controller = None
@@ -366,105 +351,3 @@ def epochs_by_source(names: Sequence[str], epochs: Sequence[float | None]) -> st
         for name, times in zip(names, epochs, strict=True)
         if times is not None
     )
-
-
-def may_begin_with_bigrams(config: Config) -> bool:
-    """As far as the configuration says: what sources and targets hold decides the rest."""
-    search = config.search
-    return search.reuse is None and search.initial in ("auto", BIGRAM)
-
-
-def begins_with_bigrams(
-    config: Config, sources: Sequence[Source], targets: Sequence[Source]
-) -> bool:
-    """Whether the first mixture is that of bigram statistics.
-
-    Raises:
-        UserError: if that is asked for where it cannot be.
-    """
-    search = config.search
-    text = not any_masked([*sources, *targets])
-    if search.initial == "auto":
-        return may_begin_with_bigrams(config) and text and bool(targets)
-    if search.initial != BIGRAM:
-        return False
-    if not text:
-        raise UserError(
-            f"search.initial: {BIGRAM} compares text, where every token counts; sources or "
-            "targets here hold conversations: give `uniform` or a mixture"
-        )
-    return True
-
-
-def bigram_mixture(config: Config, inputs: Inputs) -> FloatArray:
-    """[S] what bigram statistics suggest, before constraints.
-
-    Reads a sample of every source and target.
-
-    Raises:
-        UserError: if one holds no sequence at all.
-    """
-    return first_mixture(
-        inputs.sources,
-        inputs.targets,
-        target_weights(config),
-        inputs.tokenizer.vocab_size,
-        budget_tokens(config),
-        config.search.repetitions,
-    )
-
-
-def _bigram_mixture_together(run: Run) -> FloatArray | None:
-    """[S] what the search begins with if bigram statistics decide. Collective: rank 0 reads for
-    all, and its sums are everyone's."""
-    inputs, layout = run.inputs, run.layout
-    if not begins_with_bigrams(run.config, inputs.sources, inputs.targets):
-        return None
-    import torch
-
-    received = torch.zeros(len(inputs.sources), dtype=torch.float64)
-    if layout.is_main:
-        received = torch.from_numpy(bigram_mixture(run.config, inputs))
-    mixture: FloatArray = layout.broadcast_from_main(received.to(layout.device)).cpu().numpy()
-    return mixture
-
-
-def search_start(config: Config, data: OpenedData, bigrams: FloatArray | None) -> SearchStart:
-    """Resolve `search.initial`, `search.reuse` and `search.constraints`.
-
-    Args:
-        config: of a search.
-        data: opened.
-        bigrams: [S] the bigram mixture, if the search begins with it.
-
-    Raises:
-        UserError: if a file is wrong, or no mixture keeps to the constraints.
-    """
-    names, search = config.source_names, config.search
-    reuse = None
-    if search.reuse is not None:
-        reuse = resolve_reuse(search.reuse, data.sources, data.tokenizer_sha256)
-        initial = reuse.initial
-    elif bigrams is not None:
-        initial = bigrams
-    else:
-        initial = given_initial(config, data)
-    from_bigrams = bigrams is not None
-    if search.constraints is None:
-        return SearchStart(initial, None, None, reuse, from_bigrams)
-    of = Sources(names, data.tokens)
-    constraints = (
-        ConstraintSet(search.constraints, of, LIMITS)
-        if reuse is None
-        else TiedConstraintSet(search.constraints, of, LIMITS, reuse.tied)
-    )
-    limited = constraints.apply(initial)
-    return SearchStart(limited.weights, constraints, limited, reuse, from_bigrams)
-
-
-def budget_tokens(config: Config) -> float:
-    """The large run's where it is known, else the search's own."""
-    limits = config.search.constraints
-    if limits is not None and limits.budget_tokens is not None:
-        return float(limits.budget_tokens)
-    return float(config.train.tokens)

@@ -18,9 +18,9 @@ from fastmix_mega.methods.base import target_weights
 from fastmix_mega.methods.untrained import UntrainedMethod
 from fastmix_mega.mixture.bigram import (
     Tokens,
-    pair_keys,
+    bigram_keys,
     read_sequences,
-    weighted_pairs,
+    weighted_bigrams,
 )
 
 MOST_ITERATIONS = 20_000
@@ -56,9 +56,9 @@ class Ngram(UntrainedMethod):
         """
         vocab_size, tokens = inputs.tokenizer.vocab_size, self.settings.tokens
         targets = [
-            pair_keys(read_sequences(each, tokens, 2), vocab_size) for each in inputs.targets
+            bigram_keys(read_sequences(each, tokens, 2), vocab_size) for each in inputs.targets
         ]
-        keys, weights = weighted_pairs(targets, target_weights(self.given))
+        keys, weights = weighted_bigrams(targets, target_weights(self.given))
         likelihoods = np.stack(
             [
                 source_likelihoods(read_sequences(source, tokens, 2), keys, vocab_size)
@@ -114,10 +114,10 @@ def source_likelihoods(sequences: Tokens, keys: Tokens, vocab_size: int) -> Floa
     counted, judged = sequences[0::2], sequences[1::2]
     tokens = np.bincount(counted.ravel(), minlength=vocab_size).astype(np.float64) + 1
     singles: FloatArray = tokens / tokens.sum()
-    seen, counts = np.unique(pair_keys(counted, vocab_size), return_counts=True)
+    seen, counts = np.unique(bigram_keys(counted, vocab_size), return_counts=True)
     frequencies = counts / counts.sum()
     # Each pair of the other half, with the number of times that it stands there.
-    other, times = np.unique(pair_keys(judged, vocab_size), return_counts=True)
+    other, times = np.unique(bigram_keys(judged, vocab_size), return_counts=True)
     columns = np.stack(
         (_look_up(other, seen, frequencies), _independent(other, singles, vocab_size)), axis=1
     )

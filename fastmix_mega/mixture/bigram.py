@@ -1,13 +1,13 @@
-"""What token pairs alone say about a mixture, at a budget: the first mixture of a search.
+"""The bigram loss model, and the first mixture of a trajectory that begins with bigrams.
 
-A model that knew nothing but pairs of neighbouring tokens would learn from a budget's tokens
+A model that knew nothing but bigrams would learn from a budget's tokens
 
     P(y | x) = (n(x, y) + a u(y)) / (n(x) + a),    n(x, y) = sum_i used_i * P_i(x, y)
 
-with P_i the frequencies of pairs in source i, u those of single tokens in the mixture, and `used_i`
-the tokens of source i that the budget takes, where text that is read again counts for less. Its
+with P_i the frequencies of bigrams in source i, u those of single tokens in the mixture, and
+`used_i` the tokens of source i that the budget takes, where text that is read again counts for less. Its
 loss on the targets is a smooth function of the mixture, and the least one costs seconds. It knows
-of saturation (a pair that is known need not be learned again) and of repetition, which the scores
+of saturation (a bigram that is known need not be learned again) and of repetition, which the scores
 of single steps do not see. How a real model learns from the sources is beyond it.
 """
 
@@ -34,10 +34,10 @@ MOST_TARGET_TOKENS = 1_000_000
 """Read of all targets together."""
 SMOOTHING = 300.0
 """a: as many tokens of the mixture at large as each token's followers are mixed with. From 80 to
-1,000 the losses of a swarm of small proxies were predicted alike; with 300 the law's own loss is
+1,000 the losses of a swarm of small proxies were predicted alike; with 300 the model's own loss is
 nearest to theirs, and less of the mixture is junk than with 100 (research/decisions.md)."""
 FLOOR = 0.02
-"""Share of the uniform mixture in the answer: a source that pairs rule out can still win."""
+"""Share of the uniform mixture in the answer: a source that bigrams rule out can still win."""
 LEAST_GAIN = 1e-9
 """Nats per token that the last iteration still has to gain."""
 MOST_ITERATIONS = 500
@@ -46,25 +46,25 @@ Tokens = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class PairCounts:
-    """What the law needs to know of sources and targets."""
+class BigramCounts:
+    """What the model needs to know of sources and targets."""
 
     pairs: csr_array
-    """[S, P] frequency of each of the targets' distinct pairs in a source."""
+    """[S, P] frequency of each of the targets' distinct bigrams in a source."""
     firsts: csr_array
     """[S, V] frequency of tokens with a follower."""
     seconds: csr_array
     """[S, V] frequency of tokens that follow one."""
     first: Tokens
-    """[P] first token of each pair."""
+    """[P] first token of each bigram."""
     second: Tokens
     """[P]"""
     weights: FloatArray
-    """[P] the pair's share of the targets, sum 1."""
+    """[P] the bigram's share of the targets, sum 1."""
     tokens: FloatArray
     """[S] tokens of the whole source."""
     counted: int
-    """Tokens that were read of a source at most: the law cannot know more of it."""
+    """Tokens that were read of a source at most: the model cannot know more of it."""
 
 
 def first_mixture(
@@ -88,17 +88,17 @@ def first_mixture(
     Raises:
         UserError: if one holds conversations, or no sequence at all.
     """
-    counts = count_pairs(sources, targets, target_weights, vocab_size)
-    best = read_within_reason(least_loss(counts, budget, repetitions), counts.tokens, budget)
+    counts = count_bigrams(sources, targets, target_weights, vocab_size)
+    best = within_most_epochs(least_loss(counts, budget, repetitions), counts.tokens, budget)
     return (1 - FLOOR) * best + FLOOR / len(best)
 
 
-def count_pairs(
+def count_bigrams(
     sources: Sequence[Source],
     targets: Sequence[Source],
     target_weights: FloatArray,
     vocab_size: int,
-) -> PairCounts:
+) -> BigramCounts:
     """Read a sample of the sources and the targets.
 
     Raises:
@@ -106,21 +106,21 @@ def count_pairs(
     """
     counted = min(MOST_SOURCE_TOKENS, MOST_TOKENS // len(sources))
     of_target = MOST_TARGET_TOKENS // len(targets)
-    every = [pair_keys(read_sequences(target, of_target, 1), vocab_size) for target in targets]
-    keys, weights = weighted_pairs(every, target_weights)
+    every = [bigram_keys(read_sequences(target, of_target, 1), vocab_size) for target in targets]
+    keys, weights = weighted_bigrams(every, target_weights)
     rows = [
         _frequencies(read_sequences(source, counted, 1), keys, vocab_size) for source in sources
     ]
     pairs, firsts, seconds = (csr_array(vstack(column)) for column in zip(*rows, strict=True))
     tokens = np.array([source.num_tokens for source in sources], np.float64)
     first, second = keys // vocab_size, keys % vocab_size
-    return PairCounts(pairs, firsts, seconds, first, second, weights, tokens, counted)
+    return BigramCounts(pairs, firsts, seconds, first, second, weights, tokens, counted)
 
 
-def law_loss(
-    mixture: FloatArray, counts: PairCounts, budget: float, repetitions: float
+def bigram_loss(
+    mixture: FloatArray, counts: BigramCounts, budget: float, repetitions: float
 ) -> tuple[float, FloatArray]:
-    """Loss of the pair model on the targets in nats per token, and its gradient.
+    """Loss of the bigram model on the targets in nats per token, and its gradient.
 
     Epochs are counted at the budget itself, but no more tokens are taken for known than were read.
 
@@ -150,14 +150,14 @@ def law_loss(
     return loss, of_used * counted * worth_of_epochs(epochs, repetitions)
 
 
-def least_loss(counts: PairCounts, budget: float, repetitions: float) -> FloatArray:
+def least_loss(counts: BigramCounts, budget: float, repetitions: float) -> FloatArray:
     """[S] by exponentiated gradient descent with a step that grows while the loss falls."""
     mixture = np.full(len(counts.tokens), 1 / len(counts.tokens))
-    loss, gradient = law_loss(mixture, counts, budget, repetitions)
+    loss, gradient = bigram_loss(mixture, counts, budget, repetitions)
     step = 1.0
     for _ in range(MOST_ITERATIONS):
         moved = softmax(np.log(np.maximum(mixture, 1e-300)) - step * gradient)
-        new_loss, new_gradient = law_loss(moved, counts, budget, repetitions)
+        new_loss, new_gradient = bigram_loss(moved, counts, budget, repetitions)
         if new_loss > loss:
             step /= 2
             continue
@@ -168,7 +168,7 @@ def least_loss(counts: PairCounts, budget: float, repetitions: float) -> FloatAr
     return mixture
 
 
-def read_within_reason(mixture: FloatArray, tokens: FloatArray, budget: float) -> FloatArray:
+def within_most_epochs(mixture: FloatArray, tokens: FloatArray, budget: float) -> FloatArray:
     """[S] the nearest mixture that reads no source more than `most_epochs`.
 
     Args:
@@ -181,19 +181,19 @@ def read_within_reason(mixture: FloatArray, tokens: FloatArray, budget: float) -
     return project(every, np.maximum(mixture, 1e-300), np.zeros_like(most), most)
 
 
-def pair_keys(sequences: Tokens, vocab_size: int) -> Tokens:
-    """[n * s] numbers of the pairs of neighbouring tokens in [n, s + 1] sequences."""
+def bigram_keys(sequences: Tokens, vocab_size: int) -> Tokens:
+    """[n * s] numbers of the bigrams in [n, s + 1] sequences."""
     keys: Tokens = (sequences[:, :-1] * vocab_size + sequences[:, 1:]).ravel()
     return keys
 
 
-def weighted_pairs(
+def weighted_bigrams(
     every: Sequence[Tokens], target_weights: FloatArray
 ) -> tuple[Tokens, FloatArray]:
-    """Distinct pairs of all targets, sorted, and their weight: every target counts by its share.
+    """Distinct bigrams of all targets, sorted, and their weight: every target counts by its share.
 
     Args:
-        every: per target, the numbers of its pairs.
+        every: per target, the numbers of its bigrams.
         target_weights: [K] as in the configuration; they need not sum to 1.
     """
     shares = target_weights / target_weights.sum()
@@ -213,7 +213,7 @@ def read_sequences(source: Source, tokens: int, least: int) -> Tokens:
     """
     if source.masked:
         raise UserError(
-            f"{source.name} holds conversations; token pairs are compared of text alone, where "
+            f"{source.name} holds conversations; bigrams are compared of text alone, where "
             "every token counts"
         )
     if source.num_samples < least:
@@ -228,8 +228,8 @@ def read_sequences(source: Source, tokens: int, least: int) -> Tokens:
 def _frequencies(
     sequences: Tokens, keys: Tokens, vocab_size: int
 ) -> tuple[csr_array, csr_array, csr_array]:
-    """[1, P] of the pairs among the sorted `keys`, [1, V] of first and [1, V] of second tokens."""
-    seen, counts = np.unique(pair_keys(sequences, vocab_size), return_counts=True)
+    """[1, P] of the bigrams among the sorted `keys`, [1, V] of first and second tokens each."""
+    seen, counts = np.unique(bigram_keys(sequences, vocab_size), return_counts=True)
     frequencies = counts / counts.sum()
     places = np.minimum(np.searchsorted(keys, seen), len(keys) - 1)
     wanted = keys[places] == seen

@@ -9,9 +9,9 @@ import numpy as np
 from fastmix_mega.arrays import FloatArray
 
 MOST_EPOCHS = 8.0
-"""Of a source. Pairs that are read again count as known better, and scores of the next steps see no
-further than these; a model also learns the text by heart, and a small source at 24 readings cost
-1.4 nats (research/bigram_regime.md)."""
+"""Of a source. n-grams that are read again count as known better, and scores see only the next
+steps; a model also memorises the text, and a small source at 24 epochs cost 1.4 nats
+(research/bigram_regime.md)."""
 
 
 def softmax(logits: FloatArray) -> FloatArray:

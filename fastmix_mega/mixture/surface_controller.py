@@ -27,6 +27,8 @@ from fastmix_mega.mixture.surface import LossSurface, Slopes, SurfaceConstants
 from fastmix_mega.mixture.trajectory import Trajectory
 from fastmix_mega.resumable import Resumable
 
+FLOOR = 0.02
+"""Share of the even mixture in every answer."""
 DRAWS = 24
 """Of the posterior, from which standard errors come."""
 LEAST_SCALE = 0.01
@@ -222,14 +224,14 @@ class SurfaceController(Resumable):
             parameters: [K, P] other than its means.
             start: [S] a mixture near the answer, if one is known.
         """
-        settings = self._settings
+        best = found.best(self._settings.target_weights, self._allowed, parameters, start)
+        # A source that the evidence rules out can still be worth something.
+        return self._allowed((1 - FLOOR) * best + FLOOR / len(best))
 
-        def allowed(mixture: FloatArray) -> FloatArray:
-            for project in (settings.most_epochs, settings.project):
-                mixture = mixture if project is None else project(mixture)
-            return mixture
-
-        return found.best(settings.target_weights, allowed, parameters, start)
+    def _allowed(self, mixture: FloatArray) -> FloatArray:
+        for project in (self._settings.most_epochs, self._settings.project):
+            mixture = mixture if project is None else project(mixture)
+        return mixture
 
     def result(self) -> MixtureEstimate:
         """The answer, with the spread of the answers to draws of the posterior as its errors."""

@@ -7,14 +7,14 @@ from fastmix_mega.config.schema import Config
 from fastmix_mega.data.inputs import Inputs, open_inputs
 from fastmix_mega.methods.base import OpenedData
 from fastmix_mega.methods.evidence import ngram_answer
-from fastmix_mega.methods.fastmix import (
-    FastMix,
+from fastmix_mega.methods.fastmix import FastMix
+from fastmix_mega.methods.registry import method_of
+from fastmix_mega.methods.start import (
     begins_with_bigrams,
     bigram_mixture,
     budget_tokens,
     search_start,
 )
-from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture.constraints.apply import epochs_at
 from fastmix_mega.quantities import in_epochs
 from fastmix_mega.training.run import Verb
@@ -30,7 +30,7 @@ def starting_mixture(config: Config, verb: Verb, inputs: Inputs) -> FloatArray:
     """
     data = OpenedData(inputs.sources, inputs.targets, inputs.tokenizer.sha256)
     method = method_of(config, verb)
-    if not isinstance(method, FastMix) or method.takes_surface(data.sources, data.targets):
+    if not isinstance(method, FastMix):
         return method.preview(data).weights
     if method.takes_surface(data.sources, data.targets):
         return ngram_answer(method.config, inputs)

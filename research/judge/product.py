@@ -31,10 +31,10 @@ from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture import regression as regmix
 from fastmix_mega.mixture.bigram import (
-    PairCounts,
-    count_pairs,
+    BigramCounts,
+    bigram_loss,
+    count_bigrams,
     first_mixture,
-    law_loss,
     read_sequences,
 )
 from fastmix_mega.mixture.file import read_mixture
@@ -140,28 +140,28 @@ class Family:
         }
 
     @cached_property
-    def _pair_counts(self) -> dict[tuple[str, bool], PairCounts]:
+    def _pair_counts(self) -> dict[tuple[str, bool], BigramCounts]:
         return {}
 
-    def pair_counts(self, target: str, judged: bool) -> PairCounts:
+    def pair_counts(self, target: str, judged: bool) -> BigramCounts:
         """Of the sources, for the target's search text or for the judge's."""
         if (target, judged) not in self._pair_counts:
             every = self.inputs.evaluation_sets if judged else self.inputs.targets
             texts = [text for text in every if text.name == target]
             vocabulary = self.inputs.tokenizer.vocab_size
-            counts = count_pairs(self.inputs.sources, texts, np.ones(1), vocabulary)
+            counts = count_bigrams(self.inputs.sources, texts, np.ones(1), vocabulary)
             self._pair_counts[target, judged] = counts
         return self._pair_counts[target, judged]
 
     def bigram_loss(self, weights: FloatArray, target: str, judged: bool) -> float:
         """Nats per token of the bigram law at the mixture and the family's budget."""
         counts = self.pair_counts(target, judged)
-        return law_loss(weights, counts, self.budget, REPETITIONS)[0]
+        return bigram_loss(weights, counts, self.budget, REPETITIONS)[0]
 
     def bigram_law(self, weights: FloatArray, target: str) -> tuple[float, FloatArray]:
         """Loss and gradient on the target's search text."""
         counts = self.pair_counts(target, judged=False)
-        return law_loss(weights, counts, self.budget, REPETITIONS)
+        return bigram_loss(weights, counts, self.budget, REPETITIONS)
 
     @cached_property
     def _source_sequences(self) -> list[Tokens]:

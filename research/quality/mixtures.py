@@ -88,8 +88,8 @@ def fitted_mixture(mixtures: FloatArray, losses: FloatArray, seed: int) -> Float
 
 
 def _untrained(kind: str, family: Family, target: str) -> FloatArray:
-    from fastmix_mega.methods.fastmix import bigram_mixture
     from fastmix_mega.methods.ngram import Ngram
+    from fastmix_mega.methods.start import bigram_mixture
 
     index = family.targets.index(target)
     config = family.config.model_copy(update={"targets": [family.config.targets[index]]})

@@ -11,8 +11,9 @@ from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.methods.base import OpenedData, target_weights, too_few_target_sequences
-from fastmix_mega.methods.fastmix import FastMix, search_start
+from fastmix_mega.methods.fastmix import FastMix
 from fastmix_mega.methods.registry import METHODS, method_of
+from fastmix_mega.methods.start import search_start
 from fastmix_mega.mixture.controller import MixtureEstimate
 
 SEARCHES = [name for name, method in METHODS.items() if method.trains and method.own_run]

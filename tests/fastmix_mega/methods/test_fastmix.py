@@ -15,8 +15,9 @@ from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.methods.base import OpenedData
-from fastmix_mega.methods.fastmix import FastMix, bigram_mixture, search_start
+from fastmix_mega.methods.fastmix import FastMix
 from fastmix_mega.methods.registry import method_of
+from fastmix_mega.methods.start import bigram_mixture, search_start
 from fastmix_mega.mixture.file import read_mixture
 from tests.launch import run_config
 

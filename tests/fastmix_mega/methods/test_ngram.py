@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from fastmix_mega.cli import main as cli
-from fastmix_mega.methods.ngram import fit_mixture, pair_keys, source_likelihoods
+from fastmix_mega.methods.ngram import bigram_keys, fit_mixture, source_likelihoods
 from fastmix_mega.mixture.file import read_mixture
 
 
@@ -44,7 +44,7 @@ def test_a_source_that_repeats_itself_is_its_pairs() -> None:
 
 
 def test_pairs_do_not_cross_sequences() -> None:
-    assert pair_keys(np.array([[1, 2, 3], [4, 5, 6]]), 10).tolist() == [12, 23, 45, 56]
+    assert bigram_keys(np.array([[1, 2, 3], [4, 5, 6]]), 10).tolist() == [12, 23, 45, 56]
 
 
 def test_the_command_finds_the_sources_of_the_targets(

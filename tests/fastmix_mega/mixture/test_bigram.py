@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.mixture.bigram import (
     SMOOTHING,
-    PairCounts,
-    count_pairs,
-    law_loss,
+    BigramCounts,
+    bigram_loss,
+    count_bigrams,
     least_loss,
-    read_within_reason,
+    within_most_epochs,
 )
 from fastmix_mega.mixture.simplex import MOST_EPOCHS, fresh_epochs, worth_of_epochs
 
@@ -64,9 +64,9 @@ def texts(seed: int, numbers: list[int]) -> list[Any]:
     ]
 
 
-def counted(seed: int) -> tuple[PairCounts, list[Any], list[Any]]:
+def counted(seed: int) -> tuple[BigramCounts, list[Any], list[Any]]:
     sources, targets = texts(seed, [40, 12, 3]), texts(seed + 100, [10, 20])
-    return count_pairs(sources, targets, np.array([0.7, 0.3]), VOCABULARY), sources, targets
+    return count_bigrams(sources, targets, np.array([0.7, 0.3]), VOCABULARY), sources, targets
 
 
 def plain_loss(mixture: FloatArray, sources: list[Any], targets: list[Any]) -> float:
@@ -98,12 +98,12 @@ def plain_loss(mixture: FloatArray, sources: list[Any], targets: list[Any]) -> f
 def test_the_loss_is_the_plain_count_and_the_gradient_its_derivative(seed: int) -> None:
     counts, sources, targets = counted(seed)
     mixture = np.random.default_rng(seed).dirichlet(np.ones(3))
-    loss, gradient = law_loss(mixture, counts, BUDGET, REPETITIONS)
+    loss, gradient = bigram_loss(mixture, counts, BUDGET, REPETITIONS)
     assert loss == pytest.approx(plain_loss(mixture, sources, targets), rel=1e-12)
     for number in range(3):
         moved = np.eye(3)[number] * 1e-6
         plus, minus = (
-            law_loss(mixture + sign * moved, counts, BUDGET, REPETITIONS)[0] for sign in (1, -1)
+            bigram_loss(mixture + sign * moved, counts, BUDGET, REPETITIONS)[0] for sign in (1, -1)
         )
         assert gradient[number] == pytest.approx((plus - minus) / 2e-6, rel=1e-4, abs=1e-7)
 
@@ -114,7 +114,7 @@ def test_the_least_loss_is_a_general_solvers(seed: int) -> None:
     best = min(
         (
             scipy.optimize.minimize(
-                lambda row: law_loss(row, counts, BUDGET, REPETITIONS),
+                lambda row: bigram_loss(row, counts, BUDGET, REPETITIONS),
                 start,
                 jac=True,
                 method="SLSQP",
@@ -128,7 +128,7 @@ def test_the_least_loss_is_a_general_solvers(seed: int) -> None:
     )
     found = least_loss(counts, BUDGET, REPETITIONS)
     assert found.sum() == pytest.approx(1)
-    assert law_loss(found, counts, BUDGET, REPETITIONS)[0] <= best.fun + 1e-5
+    assert bigram_loss(found, counts, BUDGET, REPETITIONS)[0] <= best.fun + 1e-5
 
 
 @given(st.floats(0, 200), st.floats(0.5, 50))
@@ -149,7 +149,7 @@ def test_fresh_epochs_are_the_integral_of_what_one_more_is_worth(
 def test_no_source_has_too_many_epochs(rows: list[tuple[float, int]], budget: float) -> None:
     shares, tokens = (np.array(column, np.float64) for column in zip(*rows, strict=True))
     mixture = shares / shares.sum()
-    found = read_within_reason(mixture, tokens, budget)
+    found = within_most_epochs(mixture, tokens, budget)
     epochs = budget * found / tokens
     assert found.sum() == pytest.approx(1)
     limit = max(MOST_EPOCHS, 2 * budget / tokens.sum())
