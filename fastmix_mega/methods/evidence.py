@@ -144,6 +144,7 @@ def evidence_record(
         },
         "disagreements": disagreements(names, alone),
         "predictions": predictions(config, found, mixtures),
+        "predicted_gain": gains_by_target(config, found, answer),
     }
 
 
@@ -161,6 +162,17 @@ def predictions(
         for name, means, deviations in zip(
             mixtures, predicted.mean, predicted.deviation, strict=True
         )
+    }
+
+
+def gains_by_target(
+    config: Config, found: LossSurface, answer: FloatArray
+) -> dict[str, dict[str, float]]:
+    """By how much the answer's loss is expected below the even mixture's, by target."""
+    means, deviations = found.differences(answer, np.full(len(answer), 1 / len(answer)))
+    return {
+        target.name: {"gain": -float(mean), "deviation": float(deviation)}
+        for target, mean, deviation in zip(config.targets, means, deviations, strict=True)
     }
 
 

@@ -334,12 +334,11 @@ class FastMix(GradientMethod):
 def _surface_lines(mixture: MixtureFile) -> list[str]:
     """What is predicted, and where the evidence disagrees."""
     search = mixture.search
-    predicted = search["predictions"]
+    predicted = search["predictions"]["answer"]
     lines = [
-        f"predicted loss on {target}: {found['loss']:.3f} +- {found['deviation']:.3f}, at uniform "
-        f"{predicted['uniform'][target]['loss']:.3f} +- "
-        f"{predicted['uniform'][target]['deviation']:.3f}"
-        for target, found in predicted["answer"].items()
+        f"predicted on {target}: {found['gain']:.3f} +- {found['deviation']:.3f} nats below the "
+        f"even mixture, at {predicted[target]['loss']:.3f} +- {predicted[target]['deviation']:.3f}"
+        for target, found in search["predicted_gain"].items()
     ]
     return lines + [f"warning: the evidence disagrees: {each}" for each in search["disagreements"]]
 

@@ -5,7 +5,7 @@ A model that knew nothing but bigrams would learn from a budget's tokens
     P(y | x) = (n(x, y) + a u(y)) / (n(x) + a),    n(x, y) = sum_i used_i * P_i(x, y)
 
 with P_i the frequencies of bigrams in source i, u those of single tokens in the mixture, and
-`used_i` the tokens of source i that the budget takes, where text that is read again counts for less. Its
+`used_i` the tokens of source i that the budget takes, where repeated text counts for less. Its
 loss on the targets is a smooth function of the mixture, and the least one costs seconds. It knows
 of saturation (a bigram that is known need not be learned again) and of repetition, which the scores
 of single steps do not see. How a real model learns from the sources is beyond it.

@@ -56,6 +56,10 @@ class SurfaceConstants:
     """c, a share."""
     level_noise: float = 0.02
     """SD of a training's loss over seeds, in nats."""
+    level_error: float = 0.08
+    """SD of the run's own level as that of a fresh training, in nats: a search trains on
+    micro-batches of one source each, and looks at few target sequences. Differences between
+    mixtures are free of it."""
     misfit: float = 0.16
     """SD of the surface's own error, in nats per unit of total variation from u."""
 
@@ -207,25 +211,35 @@ class LossSurface:
         ]
         return np.stack(draws, axis=1)
 
-    def probability_better(
-        self, mixture: FloatArray, other: FloatArray, weights: FloatArray
-    ) -> float:
-        """That a training on `mixture` ends below one on `other` with the same seed."""
-        from scipy.stats import norm
+    def differences(self, mixture: FloatArray, other: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """[K] by how much a training on `mixture` ends above one on `other` with the same seed.
 
-        shares = weights / weights.sum()
+        Returns:
+            Means and standard deviations, in nats.
+        """
         count, bend = len(self.targets), self.constants.bend
         first, second = (
             design(each, self.reference, self.ngrams, count, bend) for each in (mixture, other)
         )
-        difference = first - second  # [K, P]
-        mean, variance = 0.0, 0.0
-        for share, row, target in zip(shares, difference, self.targets, strict=True):
-            mean += share * float(row @ target.mean)
-            variance += share**2 * float(row @ target.covariance @ row)
+        means = np.empty(count)
+        variances = np.empty(count)
+        for number, (row, target) in enumerate(zip(first - second, self.targets, strict=True)):
+            means[number] = row @ target.mean
+            variances[number] = row @ target.covariance @ row
         apart = 0.5 * float(np.abs(mixture - other).sum())
-        deviation = np.sqrt(variance + (self.constants.misfit * apart) ** 2)
-        return 0.5 if deviation == 0 else float(norm.cdf(-mean / deviation))
+        return means, np.sqrt(variances + (self.constants.misfit * apart) ** 2)
+
+    def probability_better(
+        self, mixture: FloatArray, other: FloatArray, weights: FloatArray
+    ) -> float:
+        """That the targets' mean loss by `weights` is lower on `mixture` than on `other`."""
+        from scipy.stats import norm
+
+        shares = weights / weights.sum()
+        means, deviations = self.differences(mixture, other)
+        # Targets may be wrong together: their errors are added up as if they were one.
+        deviation = float(shares @ deviations)
+        return 0.5 if deviation == 0 else float(norm.cdf(-float(shares @ means) / deviation))
 
 
 def design(
@@ -278,7 +292,7 @@ def _fit_target(
     level, slopes, values = evidence
     count = len(reference)
     rows: list[FloatArray] = [np.eye(1, 2 + count)[0]]
-    seen, noise = [level], [constants.level_noise]
+    seen, noise = [level], [constants.level_error]
     if values is not None:
         for mixture, loss in zip(values.mixtures, values.losses, strict=True):
             target_count = 1 if ngrams is None else len(ngrams.counts.weights)

@@ -146,6 +146,22 @@ class SurfaceController(Resumable):
         """[windows] sums of learning rates."""
         return np.array([self._settings.window_rate(each) for each in range(self.outer_step)])
 
+    def _levels(self) -> FloatArray:
+        """[K] the targets' losses at the end of the last window, by their trend over the last half
+        of their looks; 0 of a target that no window was about."""
+        rates = self._rates()
+        done = np.cumsum(rates) - rates
+        levels = np.zeros(len(self._settings.target_weights))
+        for target in range(len(levels)):
+            own = np.flatnonzero(self._own(target))
+            late = own[len(own) // 2 :]
+            losses = self._losses.rows[late, 0]
+            if len(late) > 2:
+                levels[target] = np.polyval(np.polyfit(done[late], losses, 1), rates.sum())
+            elif len(late):
+                levels[target] = losses[-1]
+        return levels
+
     def _own(self, target: int) -> NDArray[np.bool_]:
         """[windows] which are about a target."""
         return np.arange(self.outer_step) % len(self._settings.target_weights) == target
@@ -178,15 +194,13 @@ class SurfaceController(Resumable):
         return self._fitted(self._settings.ngrams)
 
     def _fitted(self, ngrams: NgramLossModel | None) -> LossSurface:
-        settings = self._settings
-        levels = settings.levels()
+        levels = self._levels()
         evidence: list[tuple[float, Slopes | None, surface.Values | None]] = []
         for target, level in enumerate(levels):
             # A target that no window was about has its n-grams alone.
             measured = self.outer_step > target
-            level = level if measured else 0.0
             evidence.append((float(level), self.slopes(target) if measured else None, None))
-        return surface.fit(self.mixture, ngrams, evidence, settings.constants)
+        return surface.fit(self.mixture, ngrams, evidence, self._settings.constants)
 
     def answers_alone(self) -> dict[str, FloatArray]:
         """[S] what each kind of evidence would answer by itself, within limits and reason."""

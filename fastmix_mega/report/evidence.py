@@ -27,6 +27,8 @@ class EvidenceView:
     targets: list[str]
     predictions: list[tuple[str, list[str]]]
     """Every mixture in words, with its predicted loss on each target."""
+    gains: list[str]
+    """In words, by how much each target's loss is expected below the even mixture's."""
     better: str
     """How sure the answer is to beat the mixture that the run trained on; empty if not known."""
 
@@ -55,6 +57,11 @@ def evidence_view(run: Run, mixture: Mixture) -> EvidenceView | None:
         search.disagreements,
         targets,
         predictions,
+        [
+            f"{target} {found['gain']:.3f} ± {SIGMAS * found['deviation']:.3f}"
+            for target, found in search.predicted_gain.items()
+            if {"gain", "deviation"} <= found.keys()
+        ],
         better,
     )
 

@@ -92,6 +92,7 @@ class _Search(_Row):
     disagreements: list[str] = []
     predictions: dict[str, dict[str, dict[str, float]]] = {}
     probability_better: float | None = None
+    predicted_gain: dict[str, dict[str, float]] = {}
 
 
 class _Result(_Row):

@@ -60,7 +60,7 @@ def test_the_posterior_is_that_of_a_linear_model() -> None:
     moved = 0.5 * np.abs(mixtures - EVEN).sum(axis=1)
     noise = np.concatenate(
         (
-            [constants.level_noise],
+            [constants.level_error],
             np.hypot(constants.level_noise, constants.misfit * moved),
             np.hypot(slopes.standard_error, constants.slope_bias * size),
         )
@@ -132,7 +132,12 @@ def test_intervals_hold_what_they_say() -> None:
     """Truths drawn from the model itself: about 90% of the losses are within their 90% interval."""
     model, random = ngrams(), np.random.default_rng(5)
     constants = SurfaceConstants(
-        freedom=1e9, misfit=0.05, level_noise=0.02, slope_bias=0.1, bend=0.05
+        freedom=1e9,
+        misfit=0.05,
+        level_noise=0.02,
+        level_error=0.02,
+        slope_bias=0.1,
+        bend=0.05,
     )
     mixtures = random.dirichlet(np.ones(SOURCES), size=20)
     rows = np.stack([design(each, EVEN, model, 2, constants.bend)[0] for each in mixtures])
@@ -151,7 +156,7 @@ def test_intervals_hold_what_they_say() -> None:
             np.full(SOURCES, error),
             np.full(SOURCES, 9.0),
         )
-        level = 3.0 + random.normal(0, constants.level_noise)
+        level = 3.0 + random.normal(0, constants.level_error)
         losses = rows @ truth + random.normal(
             0, np.hypot(constants.level_noise, constants.misfit * moved)
         )
