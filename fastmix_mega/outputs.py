@@ -8,11 +8,20 @@ from pathlib import Path
 
 from fastmix_mega.errors import UserError
 
+RUN_FILES = frozenset(
+    ("config.yaml", "run.json", "mixture.json", "surface.json", "history.jsonl", "metrics.jsonl")
+)
+"""What a run writes into its folder and reads again."""
+
+HEAD_BYTES = 1 << 16
+"""Of a YAML file, looked at to tell a configuration."""
+
 
 def require_output_file(output: str | Path, inputs: Iterable[str | Path] = ()) -> Path:
     """The path of a file that can be written, and is none of the inputs.
 
-    An older result of the same name is replaced.
+    An older result of the same name is replaced; a run's own files, token files, tokenizers and
+    configurations are not.
 
     Args:
         output: as the user gave it.
@@ -22,13 +31,16 @@ def require_output_file(output: str | Path, inputs: Iterable[str | Path] = ()) -
         `output` as a path.
 
     Raises:
-        UserError: if it is a folder or an input, or lies where nothing can be written.
+        UserError: if it is a folder, an input or a file that is kept, or nothing can be written
+            there.
     """
     path = Path(output)
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder; name a file in it")
     if any(path.exists() and os.path.samefile(path, each) for each in inputs if _exists(each)):
         raise UserError(f"{path} is the input, which would be overwritten; name another file")
+    if kept := _what_is_kept(path):
+        raise UserError(f"{path} is {kept}, which would be overwritten; name another file")
     try:
         above = next(each for each in path.absolute().parents if each.exists())
     except OSError as error:
@@ -38,6 +50,24 @@ def require_output_file(output: str | Path, inputs: Iterable[str | Path] = ()) -
     if not os.access(above, os.W_OK):
         raise UserError(f"cannot write {path}: no permission to write to {above}")
     return path
+
+
+def _what_is_kept(path: Path) -> str:
+    """What a file is that no result may replace; empty if there is no such file."""
+    if not path.is_file():
+        return ""
+    if path.name in RUN_FILES and (path.parent / "run.json").is_file():
+        return f"a file of the run in {path.parent}"
+    if path.suffix in (".bin", ".idx"):
+        return "a token file"
+    if path.suffix == ".model" or path.name == "tokenizer.json":
+        return "a tokenizer"
+    if path.suffix in (".yaml", ".yml"):
+        with path.open("rb") as file:
+            keys = {line.partition(b":")[0] for line in file.read(HEAD_BYTES).splitlines()}
+        if {b"sources", b"tokenizer"} <= keys:
+            return "a configuration"
+    return ""
 
 
 def _exists(path: str | Path) -> bool:

@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fastmix_mega.errors import UserError
+from fastmix_mega.outputs import require_output_file
+
 
 def add_verb(verbs: Any) -> None:
     """Add the verb to the command's parser."""
@@ -34,15 +37,16 @@ def add_verb(verbs: Any) -> None:
 def _surface(options: argparse.Namespace) -> int:
     from fastmix_mega.methods.predictions import predict_mixtures
 
+    if options.output is not None:
+        if options.output.suffix not in (".csv", ".json"):
+            raise UserError(f"--output {options.output}: name a .csv or a .json file")
+        require_output_file(options.output, [options.run_dir, *options.mixture])
     rows = predict_mixtures(options.run_dir, options.mixture)
     if options.output is None:
         print(_table(rows))
         return 0
-    from fastmix_mega.errors import UserError
     from fastmix_mega.files import write_atomic
 
-    if options.output.suffix not in (".csv", ".json"):
-        raise UserError(f"--output {options.output}: name a .csv or a .json file")
     if options.output.suffix == ".json":
         write_atomic(options.output, json.dumps(rows, indent=1) + "\n")
     else:
