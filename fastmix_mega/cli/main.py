@@ -13,6 +13,7 @@
     fastmix eval   RUN_DIR [--tasks A,B] [--nproc N] [key.path=value ...]
     fastmix audit  BLEND --budget-tokens N [--sizes FILE]
     fastmix watch  RUN_OR_LOG [--mixture MIXTURE]
+    fastmix surface RUN_DIR [--mixture MIXTURE] [--output FILE]
     fastmix retrain RUN_DIR [--mixture MIXTURE] [--seeds N] [key.path=value ...]
     fastmix compare A B
     fastmix pool MIXTURE MIXTURE ... --output MIXTURE
@@ -73,7 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(given)
     unknown = [word for word in rest if word.startswith("-") or "=" not in word]
     if unknown or (rest and not hasattr(options, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}")
+        parser.exit(
+            EXIT_USER_MISTAKE,
+            f"fastmix {given[0]}: it takes no {' '.join(unknown or rest)}; "
+            f"fastmix {given[0]} --help lists what it takes\n",
+        )
     if rest:
         options.overrides += rest
     try:
@@ -204,7 +209,10 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value

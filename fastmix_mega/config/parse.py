@@ -36,8 +36,16 @@ def read_yaml(text: str, where: str) -> Any:
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{where} is not valid YAML: {reason}") from None
+        raise UserError(f"{where} is not valid YAML: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """What PyYAML found, on one line, without its name for a text that is no file."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        mark = error.problem_mark
+        context = f" ({error.context})" if error.context else ""
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}{context}"
+    return " ".join(str(error).split())
 
 
 def ignore(text: str) -> None:

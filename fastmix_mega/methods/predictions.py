@@ -48,8 +48,13 @@ def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSur
         raise UserError(
             f"{path}: {error.strerror}; it is written by a search with search.answer: surface"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a loss surface: {error!r}") from None
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} is damaged, or is not what a search writes; take it from a copy of the run "
+            "folder, or search again in another folder"
+        ) from None
     ngrams = None
     if given is not None:
         counts = read_counts(

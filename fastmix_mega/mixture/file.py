@@ -93,7 +93,10 @@ def read_mixture(path: str | Path) -> MixtureFile:
         reason = f"{error.strerror}{rule_for(path)}"
         raise UserError(f"cannot read the mixture {path}: {reason}") from None
     except (ValidationError, ValueError, RecursionError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = ": ".join([*(str(each) for each in first["loc"]), first["msg"]])
         raise UserError(f"{path} is not a mixture file: {reason}") from None
 
 

@@ -135,3 +135,31 @@ def test_a_sweep_sets_seed_and_folder(
     assert f"run folder {tmp_path}/run/seed_4" in capsys.readouterr().out
     assert cli.main(["check", path, "--sweep-seed", "-1"]) == 2
     assert "seed: must be at least 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["surface", "runs/a", "--csv"], "fastmix surface: it takes no --csv"),
+        (["export", "a", "--to", "trl", "-o", "b", "--sizes", "c"], "it takes no --sizes c"),
+        (["check", "a.yaml", "--nproc", "two"], "'two' is no whole number"),
+    ],
+)
+def test_a_wrong_option_is_told_with_its_verb(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_surface_does_not_overwrite_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("run.json", "surface.json"):
+        (tmp_path / name).write_text("{}")
+    path = tmp_path / "surface.json"
+    assert cli.main(["surface", str(tmp_path), "--output", str(path)]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert path.read_text() == "{}"

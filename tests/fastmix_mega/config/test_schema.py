@@ -115,7 +115,7 @@ def test_overrides(settings: dict[str, Any], tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a: 1\na: 2\n", r"'a' stands twice \(line 2\)"),
-        ("a: [1\n", "is not valid YAML"),
+        ("a: [1\n", r"is not valid YAML: line 2, column 1: expected ',' or '\]'"),
         ("- 1\n", "must hold `key: value` lines"),
         ("a: !!python/object/apply:os.system ['true']\n", "is not valid YAML"),
     ],

@@ -38,6 +38,7 @@ def test_round_trip_keeps_unknown_fields(tmp_path: Path) -> None:
         ({"schema": "other/2"}, "fastmix-mixture/1"),
         ({"unit": "documents"}, "tokens"),
         ({"sources": []}, "at least 1"),
+        ({"sources": 1}, "sources: Input should be a valid list"),
         ({"sources": [{"name": "a", "weight": 0.5}]}, "sum to 0.5"),
         ({"sources": [{"name": "a", "weight": 0.5}] * 2}, "twice"),
         ({"sources": [{"name": "a", "weight": -1}, {"name": "b", "weight": 2}]}, "equal to 0"),
