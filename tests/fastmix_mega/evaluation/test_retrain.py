@@ -19,13 +19,6 @@ from tests.fastmix_mega.report.samples import write_run
 from tests.launch import fastmix, run_config
 
 
-@pytest.fixture(autouse=True)
-def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs in this process, of other tests, leave the variables of a world of one process."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def test_the_interval_is_students() -> None:
     random = np.random.default_rng(0)
     mine, first = random.normal(size=(2, 5))
