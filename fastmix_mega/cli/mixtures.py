@@ -8,7 +8,7 @@ from typing import Any
 
 from fastmix_mega.cli.seeds import pool_runs
 from fastmix_mega.errors import UserError
-from fastmix_mega.outputs import require_output_file
+from fastmix_mega.output_file import require_output_file
 from fastmix_mega.quantities import parse_quantity
 
 HUGGING_FACE = "huggingface"
