@@ -197,7 +197,7 @@ def _import(options: argparse.Namespace) -> int:
         print("\n".join(import_huggingface(options.file, options.output)))
         return 0
     if options.format == OLMIX:
-        from fastmix_mega.export.evidence import import_olmix
+        from fastmix_mega.export.swarm_evidence import import_olmix
 
         if options.metrics is None:
             raise UserError("--from olmix takes two tables: give --metrics metrics.csv as well")
