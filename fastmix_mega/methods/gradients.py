@@ -9,15 +9,15 @@ import numpy as np
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import any_masked
+from fastmix_mega.data.run_inputs import Inputs
 from fastmix_mega.methods.base import Method, target_weights, too_few_target_sequences
 from fastmix_mega.methods.result import Answer
 from fastmix_mega.methods.scored_parameters import scored_parameter_problems
-from fastmix_mega.mixture.schedule import OuterSchedule, Schedule
+from fastmix_mega.mixture.outer_schedule import OuterSchedule, Schedule
 from fastmix_mega.mixture.target_weights import TargetScores, TargetWeights
+from fastmix_mega.training.engine.learning_rate import learning_rate
 from fastmix_mega.training.engine.observation import Observation, scores_of
-from fastmix_mega.training.engine.schedule import learning_rate
 from fastmix_mega.training.run import Run
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from data_tools.train_tokenizer import train_tokenizer as train_product_tokenize
 from fastmix_mega.config.schema import Config
 from fastmix_mega.configuration import load_config
 from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter, token_dtype
-from fastmix_mega.data.inputs import Inputs, open_inputs
+from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.registry import method_of
@@ -35,10 +35,10 @@ from fastmix_mega.mixture.bigram import (
     bigram_loss,
     count_bigrams,
     first_mixture,
-    read_sequences,
 )
+from fastmix_mega.mixture.counting import read_sequences
 from fastmix_mega.mixture.file import read_mixture
-from fastmix_mega.training.engine.schedule import learning_rate
+from fastmix_mega.training.engine.learning_rate import learning_rate
 from research.ngram_law import NgramCounts, count_ngrams, ngram_loss
 
 FloatArray = NDArray[np.float64]

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.timing import one_thread
 from fastmix_mega.config.schema import Config
 from fastmix_mega.configuration import load_config
-from fastmix_mega.data.inputs import Inputs, open_inputs
+from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture.file import MixtureFile, read_mixture

@@ -15,7 +15,7 @@ import yaml
 
 from fastmix_mega.cli import main as cli
 from fastmix_mega.configuration import parse_config
-from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.evaluation.generate import greedy
 from fastmix_mega.evaluation.harness import cut_at, until
