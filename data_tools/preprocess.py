@@ -67,7 +67,7 @@ from data_tools.special_text import TREATMENTS
 from data_tools.templates import load_template
 from data_tools.workers import run_units
 from fastmix_mega import __version__
-from fastmix_mega.data.indexed import Manifest, read_manifest
+from fastmix_mega.data.indexed_manifest import Manifest, read_manifest
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 

@@ -22,7 +22,7 @@ from backports import zstd
 
 from data_tools import inspect, merge, preprocess, split, verify
 from data_tools.train_tokenizer import Training, train_tokenizer
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 
 WORDS = [

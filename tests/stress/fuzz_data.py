@@ -40,7 +40,9 @@ from backports import zstd
 from data_tools import inspect, merge, preprocess, split, train_tokenizer, verify
 from data_tools.bad_lines import BadLimits
 from data_tools.readers import ReadOptions
-from fastmix_mega.data.indexed import HEADER, IndexedTokens, IndexedWriter
+from fastmix_mega.data.indexed_format import HEADER
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
