@@ -22,7 +22,6 @@ PARAMETERS = 7
 
 LONG_FILES = {
     "data_tools/preprocess.py": 553,
-    "fastmix_mega/data/tokenizer.py": 503,
 }
 LONG_FUNCTIONS = {
     "fastmix_mega/cli/launch.py run_processes": 69,
