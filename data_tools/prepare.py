@@ -30,7 +30,7 @@ from data_tools.build_corpora import (
 from data_tools.commands import run_command, tool_parser
 from data_tools.ledger import Ledger, folder_output
 from data_tools.outputs import claim
-from data_tools.preprocess import Options, RunOptions, preprocess
+from data_tools.preprocess_run import Options, RunOptions, preprocess
 from data_tools.texts import FilesCorpus, is_installed, list_files
 from data_tools.train_tokenizer import Training, train_tokenizer
 from fastmix_mega.data.indexed_manifest import manifest_path

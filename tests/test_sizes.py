@@ -20,9 +20,7 @@ FUNCTION_LINES = 60
 PARAMETERS = 7
 """Without `self` and `cls`."""
 
-LONG_FILES = {
-    "data_tools/preprocess.py": 553,
-}
+LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS = {
     "fastmix_mega/cli/launch.py run_processes": 69,
     "fastmix_mega/cli/main.py _parser": 67,

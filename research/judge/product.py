@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.build_corpora import CorporaConfig, build_corpora
-from data_tools.preprocess import Options, RunOptions, preprocess
+from data_tools.preprocess_run import Options, RunOptions, preprocess
 from data_tools.train_tokenizer import Training
 from data_tools.train_tokenizer import train_tokenizer as train_product_tokenizer
 from fastmix_mega.config.schema import Config

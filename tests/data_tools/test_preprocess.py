@@ -195,7 +195,7 @@ def test_a_torn_part_is_made_again(
 ) -> None:
     monkeypatch.setattr("data_tools.inputs.SMALLEST_RANGE", 20_000)
     source, output = str(corpus / "all.jsonl"), tmp_path / "out"
-    monkeypatch.setattr("data_tools.preprocess.join", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("data_tools.preprocess_run.join", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(corpus, output, source)
     monkeypatch.undo()
@@ -245,7 +245,7 @@ def test_a_dead_worker_is_an_error(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("data_tools.preprocess.make_encoder", dying)
+    monkeypatch.setattr("data_tools.preprocess_run.make_encoder", dying)
     monkeypatch.setattr("data_tools.inputs.SMALLEST_RANGE", 20_000)
     source = str(corpus / "all.jsonl")
     assert run(corpus, tmp_path / "out", source, "--workers", "2") == 1
