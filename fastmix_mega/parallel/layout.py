@@ -118,7 +118,7 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     # megatron-core says once per process what it does without these optional packages.
     warnings.filterwarnings("ignore", message=".*(Apex|Transformer Engine).*")
     data_size = data_parallel_size(parallel, world_size_from_environment())
-    from megatron.core import parallel_state, tensor_parallel
+    from megatron.core import parallel_state
 
     from fastmix_mega.parallel import cpu
 
@@ -130,9 +130,22 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
         if os.environ["RANK"] != "0":
             print(f"rank {os.environ['RANK']}: {error}", file=sys.stderr)
         raise
-    on_cuda = device.type == "cuda"
+    _join_groups(parallel, device)
+
+    def destroy() -> None:
+        parallel_state.destroy_model_parallel()
+        dist.destroy_process_group()
+
+    with leaving_together(destroy):
+        yield _layout(parallel, device, data_size)
+
+
+def _join_groups(parallel: ParallelSection, device: torch.device) -> None:
+    """Torch.distributed's world and megatron-core's groups in it."""
+    from megatron.core import parallel_state, tensor_parallel
+
     timeout = timedelta(minutes=parallel.timeout_minutes)
-    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timeout)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
@@ -145,33 +158,34 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     # Dropout is off and weights come from their own generators: the trackers only have to exist.
     tensor_parallel.model_parallel_cuda_manual_seed(1)
 
-    def destroy() -> None:
-        parallel_state.destroy_model_parallel()
-        dist.destroy_process_group()
 
-    with leaving_together(destroy):
-        data = ranks_of(parallel_state.get_data_parallel_group())
-        yield Layout(
-            device=device,
-            world=ranks_of(dist.group.WORLD),
-            data=data,
-            tensor=ranks_of(parallel_state.get_tensor_model_parallel_group()),
-            pipeline=ranks_of(parallel_state.get_pipeline_model_parallel_group()),
-            context=ranks_of(parallel_state.get_context_parallel_group()),
-            weights=ranks_of(parallel_state.get_data_parallel_group(with_context_parallel=True)),
-            replica=ranks_of(_replica_group(data.rank, timeout)),
-            # One for all runs of this process: each group keeps threads and sockets.
-            host_group=_host_group(timeout) if on_cuda else None,
-            sizes={
-                "data": data_size,
-                "tensor": parallel.tensor,
-                "pipeline": parallel.pipeline,
-                "interleave": parallel.interleave,
-                "context": parallel.context,
-                "sequence": int(parallel.sequence),
-                "zero": parallel.zero,
-            },
-        )
+def _layout(parallel: ParallelSection, device: torch.device, data_size: int) -> Layout:
+    """This process's place in the groups that it has joined. Collective."""
+    from megatron.core import parallel_state
+
+    timeout = timedelta(minutes=parallel.timeout_minutes)
+    data = ranks_of(parallel_state.get_data_parallel_group())
+    return Layout(
+        device=device,
+        world=ranks_of(dist.group.WORLD),
+        data=data,
+        tensor=ranks_of(parallel_state.get_tensor_model_parallel_group()),
+        pipeline=ranks_of(parallel_state.get_pipeline_model_parallel_group()),
+        context=ranks_of(parallel_state.get_context_parallel_group()),
+        weights=ranks_of(parallel_state.get_data_parallel_group(with_context_parallel=True)),
+        replica=ranks_of(_replica_group(data.rank, timeout)),
+        # One for all runs of this process: each group keeps threads and sockets.
+        host_group=_host_group(timeout) if device.type == "cuda" else None,
+        sizes={
+            "data": data_size,
+            "tensor": parallel.tensor,
+            "pipeline": parallel.pipeline,
+            "interleave": parallel.interleave,
+            "context": parallel.context,
+            "sequence": int(parallel.sequence),
+            "zero": parallel.zero,
+        },
+    )
 
 
 def _device(parallel: ParallelSection) -> torch.device:

@@ -10,7 +10,7 @@ import pytest
 
 from data_tools import preprocess
 from data_tools.train_tokenizer import Training, train_tokenizer
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 
 Tokenize = Callable[..., int]

@@ -22,7 +22,7 @@ from backports import zstd
 
 from data_tools import inspect, merge, preprocess, split, verify
 from data_tools.train_tokenizer import Training, train_tokenizer
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 
 WORDS = [
@@ -195,7 +195,7 @@ def test_a_torn_part_is_made_again(
 ) -> None:
     monkeypatch.setattr("data_tools.inputs.SMALLEST_RANGE", 20_000)
     source, output = str(corpus / "all.jsonl"), tmp_path / "out"
-    monkeypatch.setattr("data_tools.preprocess.join", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("data_tools.preprocess_run.join", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(corpus, output, source)
     monkeypatch.undo()
@@ -245,7 +245,7 @@ def test_a_dead_worker_is_an_error(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("data_tools.preprocess.make_encoder", dying)
+    monkeypatch.setattr("data_tools.preprocess_run.make_encoder", dying)
     monkeypatch.setattr("data_tools.inputs.SMALLEST_RANGE", 20_000)
     source = str(corpus / "all.jsonl")
     assert run(corpus, tmp_path / "out", source, "--workers", "2") == 1
