@@ -31,7 +31,6 @@ LONG_FUNCTIONS = {
     "fastmix_mega/evaluation/harness.py _language_model": 62,
     "fastmix_mega/methods/result.py mixture_file": 64,
     "fastmix_mega/mixture/ngram_loss.py count_ngrams": 61,
-    "fastmix_mega/parallel/layout.py start": 63,
     "fastmix_mega/planning/memory.py _activations": 66,
     "fastmix_mega/report/charts.py line_chart": 85,
 }
