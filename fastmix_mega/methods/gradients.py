@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,13 +100,9 @@ class GradientMethod(Method):
         )
 
     def answer(self, run: Run, mixer: OuterLoop[TargetGradients], steps: int) -> Answer:
-        estimate, observer = mixer.result(), mixer.observer
-        return Answer(
-            self.name,
-            estimate,
-            cost=self.cost(run, mixer.outer_step, steps),
-            warnings=self.warnings(estimate, mixer.outer_step),
-            outer_steps=mixer.outer_step,
+        observer = mixer.observer
+        return replace(
+            super().answer(run, mixer, steps),
             gains=observer.gains * observer.gain_scale,
             targets=observer.target_result() if self.given.targets else None,
             more={"gain_scale": round(observer.gain_scale, 6)},

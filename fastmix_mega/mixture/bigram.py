@@ -28,7 +28,8 @@ from fastmix_mega.mixture.counting import (
     sparse_row,
     tokens_per_source,
 )
-from fastmix_mega.mixture.simplex import fresh_epochs, most_epochs, softmax, worth_of_epochs
+from fastmix_mega.mixture.descent import least_loss_mixture
+from fastmix_mega.mixture.simplex import fresh_epochs, most_epochs, worth_of_epochs
 
 BIGRAM_TARGET_TOKENS = 1_000_000
 """Read of all targets together."""
@@ -149,21 +150,14 @@ def bigram_loss(
 
 
 def least_loss(counts: BigramCounts, budget: float, repetitions: float) -> FloatArray:
-    """[S] by exponentiated gradient descent with a step that grows while the loss falls."""
-    mixture = np.full(len(counts.tokens), 1 / len(counts.tokens))
-    loss, gradient = bigram_loss(mixture, counts, budget, repetitions)
-    step = 1.0
-    for _ in range(MOST_ITERATIONS):
-        moved = softmax(np.log(np.maximum(mixture, 1e-300)) - step * gradient)
-        new_loss, new_gradient = bigram_loss(moved, counts, budget, repetitions)
-        if new_loss > loss:
-            step /= 2
-            continue
-        gained = loss - new_loss
-        mixture, loss, gradient, step = moved, new_loss, new_gradient, step * 1.5
-        if gained < LEAST_GAIN:
-            break
-    return mixture
+    """[S] the mixture of least loss."""
+    even = np.full(len(counts.tokens), 1 / len(counts.tokens))
+    return least_loss_mixture(
+        lambda mixture: bigram_loss(mixture, counts, budget, repetitions),
+        even,
+        LEAST_GAIN,
+        MOST_ITERATIONS,
+    )
 
 
 def within_most_epochs(mixture: FloatArray, tokens: FloatArray, budget: float) -> FloatArray:

@@ -75,10 +75,6 @@ class NgramCounts:
     """Tokens that were read of a source at most: the model cannot know more of it."""
     vocab_size: int
 
-    def up_to(self, length: int) -> NgramCounts:
-        """The same without contexts of more than `length` tokens."""
-        return replace(self, levels=self.levels[:length])
-
 
 @dataclass(frozen=True)
 class NgramLossModel:
