@@ -86,7 +86,7 @@ def start_up(folder: Path, count: int) -> dict[str, float]:
 def print_start_up(folder: Path, count: int) -> None:
     from fastmix_mega.cli.imports import import_libraries
     from fastmix_mega.configuration import parse_config
-    from fastmix_mega.data.inputs import open_inputs
+    from fastmix_mega.data.run_inputs import open_inputs
     from fastmix_mega.planning.check import check, require_no_mistakes
 
     config = parse_config(settings_of(folder, count))

@@ -249,13 +249,15 @@ def _check(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     from fastmix_mega.configuration import load_config
-    from fastmix_mega.methods.registry import method_of
     from fastmix_mega.planning.describe import describe_plans
+    from fastmix_mega.planning.dry_run import method_that_runs
     from fastmix_mega.planning.layouts import Machine
 
     if not options.gpu_memory > 0:
         raise UserError("--gpu-memory must be a positive number of gigabytes")
-    config = method_of(load_config(options.config, options.overrides), options.mode).config
+    given = load_config(options.config, options.overrides)
+    method, options.mode = method_that_runs(given, options.mode)
+    config = method.config
     machine = Machine(options.gpu_memory * 1e9, options.gpus_per_node)
     options.gpus = options.gpus or launch.default_processes()
     if options.dry_run or options.rank is not None:

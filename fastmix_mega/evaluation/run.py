@@ -17,7 +17,7 @@ import torch
 
 from fastmix_mega.config.schema import Config
 from fastmix_mega.configuration import load_config
-from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.evaluation import harness
 from fastmix_mega.evaluation.model import AnsweringModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.inputs import Inputs
+from fastmix_mega.data.run_inputs import Inputs
 from fastmix_mega.mixture.controller import MixtureEstimate
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, versions
 from fastmix_mega.mixture.reuse import data_digests

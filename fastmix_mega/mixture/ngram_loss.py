@@ -26,19 +26,20 @@ from scipy.sparse import csr_array, vstack
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.data.rows import Source
+from fastmix_mega.mixture.counting import (
+    Tokens,
+    read_sequences,
+    sparse_row,
+    tokens_per_source,
+)
 from fastmix_mega.mixture.simplex import fresh_epochs, worth_of_epochs
 
-MOST_SOURCE_TOKENS = 4_000_000
-"""Read of one source."""
-MOST_TOKENS = 32_000_000
-"""Read of all sources together."""
-MOST_TARGET_TOKENS = 400_000
+NGRAM_TARGET_TOKENS = 400_000
 """Read of all targets together: the loss is a sum over their distinct n-grams."""
-SMOOTHING = (30.0, 10.0, 5.0, 3.0)
+NGRAM_SMOOTHING = (30.0, 10.0, 5.0, 3.0)
 """a_n of contexts of 1, 2, ... tokens, where they are not fitted."""
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
-Tokens = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
 
@@ -74,10 +75,6 @@ class NgramCounts:
     """Tokens that were read of a source at most: the model cannot know more of it."""
     vocab_size: int
 
-    def up_to(self, length: int) -> NgramCounts:
-        """The same without contexts of more than `length` tokens."""
-        return replace(self, levels=self.levels[:length])
-
 
 @dataclass(frozen=True)
 class NgramLossModel:
@@ -88,7 +85,7 @@ class NgramLossModel:
     """In tokens."""
     repetitions: float = 15.0
     """Epochs beyond the first after which one more is worth 1/e of fresh text."""
-    smoothing: tuple[float, ...] = SMOOTHING
+    smoothing: tuple[float, ...] = NGRAM_SMOOTHING
     """a_n by context length; at least as many as there are levels."""
 
     def losses(self, mixture: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -275,10 +272,8 @@ def read_counts(
     Raises:
         UserError: if one holds conversations, or no sequence at all.
     """
-    from fastmix_mega.mixture.bigram import read_sequences
-
-    counted = min(MOST_SOURCE_TOKENS, MOST_TOKENS // len(sources))
-    of_target = MOST_TARGET_TOKENS // len(targets)
+    counted = tokens_per_source(len(sources))
+    of_target = NGRAM_TARGET_TOKENS // len(targets)
     return count_ngrams(
         [read_sequences(source, counted, 1) for source in sources],
         [read_sequences(target, of_target, 1) for target in targets],
@@ -320,8 +315,4 @@ def _mixed(keys: Keys) -> Keys:
 def _frequencies(keys: Keys, wanted: Keys) -> csr_array:
     """[1, D] the share of the keys that are each of the sorted, distinct wanted ones."""
     seen, counts = np.unique(keys, return_counts=True)
-    places = np.minimum(np.searchsorted(wanted, seen), len(wanted) - 1)
-    hits = wanted[places] == seen
-    values = counts[hits] / len(keys)
-    rows = np.zeros(len(values), np.int64)
-    return csr_array((values, (rows, places[hits])), shape=(1, len(wanted)))
+    return sparse_row(seen, counts / len(keys), wanted)

@@ -69,7 +69,8 @@ def peak_memory(
     """The peak of the process that needs most; of a pipeline, its first or its last stage.
 
     Args:
-        config: precision, batch sizes, recomputation and scores are read.
+        config: as the method fixes it (`Method.config`); precision, batch sizes, recomputation and
+            scores are read.
         shape: of the model.
         parallel: the layout, which may be another than the configuration's.
         processes: of the whole run; the layout must divide them.
@@ -116,9 +117,7 @@ def stage_memory(
     data = shards // parallel.context
     micro_batches = config.train.global_batch // (config.train.micro_batch * data)
     state = _state(count, shards, width, parallel.zero, micro_batches)
-    measured = (
-        _measured_parameters(config, shape, parallel, stage, count) if mode == "search" else 0
-    )
+    measured = measured_parameters(config, shape, parallel, stage) if mode == "search" else 0
     directions = 1 + config.separate_targets
     direction = directions * width * measured
     in_flight = min(micro_batches, parallel.pipeline - stage)
@@ -196,17 +195,18 @@ def _state(count: int, shards: int, width: int, zero: int, micro_batches: int) -
     return _State(width * count, 3 * shard, whole, whole, 0, reduced, shard, False)
 
 
-def _measured_parameters(
-    config: Config, shape: ModelShape, parallel: ParallelSection, stage: int, count: int
+def measured_parameters(
+    config: Config, shape: ModelShape, parallel: ParallelSection, stage: int
 ) -> int:
-    """Of this process: those whose gradients are compared."""
+    """Of one process of a pipeline stage: those whose gradients are compared."""
+    assert config.search.scores is not None, "as given, where the method's own is needed"
     matrix = shape.vocab_size * shape.hidden_size // parallel.tensor
     last = stage == parallel.pipeline - 1
     if config.search.scores in ("head", "hooks:head"):
         return matrix if last else 0
     if config.search.scores == "body":
         return (shape.layers // parallel.pipeline) * layer_parameters(shape, parallel.tensor)
-    return count
+    return stage_parameters(shape, parallel, stage)
 
 
 @dataclass(frozen=True)

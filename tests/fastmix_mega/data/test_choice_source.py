@@ -11,7 +11,7 @@ import pytest
 from data_tools.merge import merge
 from data_tools.split import split
 from fastmix_mega.configuration import parse_config
-from fastmix_mega.data.choices import ChoiceSource
+from fastmix_mega.data.choice_source import ChoiceSource
 from fastmix_mega.data.indexed_format import token_dtype
 from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.indexed_writer import IndexedWriter
