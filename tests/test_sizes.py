@@ -14,28 +14,6 @@ FUNCTION_LINES = 60
 PARAMETERS = 7
 """Without `self` and `cls`."""
 
-<<<<<<< HEAD
-=======
-LONG_FILES = {
-    "data_tools/preprocess.py": 553,
-    "fastmix_mega/data/indexed.py": 489,
-    "fastmix_mega/data/tokenizer.py": 503,
-}
-LONG_FUNCTIONS = {
-    "fastmix_mega/cli/launch.py run_processes": 69,
-    "fastmix_mega/cli/main.py _parser": 67,
-    "fastmix_mega/evaluation/harness.py _language_model": 62,
-    "fastmix_mega/methods/result.py mixture_file": 64,
-    "fastmix_mega/mixture/ngram_loss.py count_ngrams": 61,
-    "fastmix_mega/planning/memory.py _activations": 66,
-    "fastmix_mega/report/charts.py line_chart": 85,
-}
-MANY_PARAMETERS = {
-    "fastmix_mega/evaluation/harness.py run_tasks": 8,
-    "fastmix_mega/report/charts.py line_chart": 15,
-}
-
->>>>>>> locks
 
 def sources() -> Iterator[tuple[str, str]]:
     """(path, text) of every module."""

@@ -117,13 +117,8 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     _world_of_one()
     # megatron-core says once per process what it does without these optional packages.
     warnings.filterwarnings("ignore", message=".*(Apex|Transformer Engine).*")
-<<<<<<< HEAD
-    data_size = data_parallel_size(parallel, world_size_from_environment())
-    from megatron.core import parallel_state
-=======
     data_parallel_size(parallel, world_size_from_environment())  # Raises where they do not fit.
-    from megatron.core import parallel_state, tensor_parallel
->>>>>>> locks
+    from megatron.core import parallel_state
 
     from fastmix_mega.parallel import cpu
 
@@ -141,8 +136,16 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
         parallel_state.destroy_model_parallel()
         dist.destroy_process_group()
 
+    timeout = timedelta(minutes=parallel.timeout_minutes)
     with leaving_together(destroy):
-        yield _layout(parallel, device, data_size)
+        data_rank = parallel_state.get_data_parallel_rank()
+        yield layout_of_groups(
+            parallel,
+            device,
+            replica=ranks_of(_replica_group(data_rank, timeout)),
+            # One for all runs of this process: each group keeps threads and sockets.
+            host_group=_host_group(timeout) if device.type == "cuda" else None,
+        )
 
 
 def _join_groups(parallel: ParallelSection, device: torch.device) -> None:
@@ -162,47 +165,6 @@ def _join_groups(parallel: ParallelSection, device: torch.device) -> None:
     )
     # Dropout is off and weights come from their own generators: the trackers only have to exist.
     tensor_parallel.model_parallel_cuda_manual_seed(1)
-
-
-<<<<<<< HEAD
-def _layout(parallel: ParallelSection, device: torch.device, data_size: int) -> Layout:
-    """This process's place in the groups that it has joined. Collective."""
-    from megatron.core import parallel_state
-
-    timeout = timedelta(minutes=parallel.timeout_minutes)
-    data = ranks_of(parallel_state.get_data_parallel_group())
-    return Layout(
-        device=device,
-        world=ranks_of(dist.group.WORLD),
-        data=data,
-        tensor=ranks_of(parallel_state.get_tensor_model_parallel_group()),
-        pipeline=ranks_of(parallel_state.get_pipeline_model_parallel_group()),
-        context=ranks_of(parallel_state.get_context_parallel_group()),
-        weights=ranks_of(parallel_state.get_data_parallel_group(with_context_parallel=True)),
-        replica=ranks_of(_replica_group(data.rank, timeout)),
-        # One for all runs of this process: each group keeps threads and sockets.
-        host_group=_host_group(timeout) if device.type == "cuda" else None,
-        sizes={
-            "data": data_size,
-            "tensor": parallel.tensor,
-            "pipeline": parallel.pipeline,
-            "interleave": parallel.interleave,
-            "context": parallel.context,
-            "sequence": int(parallel.sequence),
-            "zero": parallel.zero,
-        },
-    )
-=======
-    with leaving_together(destroy):
-        data_rank = parallel_state.get_data_parallel_rank()
-        yield layout_of_groups(
-            parallel,
-            device,
-            replica=ranks_of(_replica_group(data_rank, timeout)),
-            # One for all runs of this process: each group keeps threads and sockets.
-            host_group=_host_group(timeout) if on_cuda else None,
-        )
->>>>>>> locks
 
 
 def layout_of_groups(
