@@ -128,13 +128,34 @@ def stage_memory(
         (state.gradients, work.body, work.forward_logits, forward_buffers),
         (state.gradients, work.body + work.layer, work.backward_logits, state.pass_buffers),
         (state.gradients_in_step, 0, 0, state.step_buffers),
-        # The targets' gradients are fp32, and one more is being added.
-        ((directions + 1) * BYTES_FP32 * measured, *work.target_pass(config), 0),
+        *_target_moments(config, work, state.gradients_kept, directions, measured, width),
     ]
     gradients, activations, logits, buffers = max(moments, key=sum)
     return Memory(
         state.parameters, gradients, state.optimizer, direction, activations, logits, buffers
     )
+
+
+def _target_moments(
+    config: Config, work: _Work, kept: float, directions: int, measured: int, width: int
+) -> list[tuple[float, float, float, float]]:
+    """Of the pass over target sequences: gradients, activations, logits and buffers.
+
+    Args:
+        config: as for `peak_memory`.
+        work: of one micro-batch.
+        kept: bytes of the training's gradients.
+        directions: gradients that are added up in fp32.
+        measured: parameters.
+        width: bytes of one of their numbers.
+    """
+    sums = kept + directions * BYTES_FP32 * measured
+    if config.search.scores == "head":
+        # One more is being added.
+        return [(sums + BYTES_FP32 * measured, 0, work.forward_logits, 0)]
+    # What a backward pass finds is added at its end, when its activations are gone.
+    begin = (sums, work.body + work.layer, work.backward_logits, 0)
+    return [begin, (sums + width * measured, 0, 0, 0)]
 
 
 @dataclass(frozen=True)
@@ -152,6 +173,8 @@ class _State:
     """fp32 bytes of this process's share of the gradient."""
     flattened: bool
     """Whether the step copies the share's gradient into one tensor."""
+    gradients_kept: float = 0
+    """Between two steps."""
 
     @property
     def step_buffers(self) -> float:
@@ -191,8 +214,9 @@ def _state(count: int, shards: int, width: int, zero: int, micro_batches: int) -
         held = whole if micro_batches > 1 else 0
         return _State(whole, 3 * shard, held, whole, bucket, bucket, shard, True)
     reduced = 1.5 * BYTES_FP32 * min(count, BF16_REDUCTION) if shards > 1 else 0
-    # bf16 gradients are added to the fp32 ones one by one, as the backward pass makes them.
-    return _State(width * count, 3 * shard, whole, whole, 0, reduced, shard, False)
+    # bf16 gradients are added to the fp32 ones one by one, as the backward pass makes them; these
+    # stay for the whole run.
+    return _State(width * count, 3 * shard, whole, whole, 0, reduced, shard, False, whole)
 
 
 def measured_parameters(
@@ -221,12 +245,6 @@ class _Work:
     """Logits and the head's gradients; 0 if the last layer's backward pass needs more."""
     layer: float
     """What a layer's backward pass needs beside; 0 if the head needs more."""
-
-    def target_pass(self, config: Config) -> tuple[float, float]:
-        """Activations and logits of the pass over target sequences."""
-        if config.search.scores == "head":
-            return 0, self.forward_logits
-        return self.body + self.layer, self.backward_logits
 
 
 def _activations(
