@@ -230,6 +230,12 @@ def run_parts(asked: Asked, names: Sequence[str], output: Path) -> dict[str, Any
     return found
 
 
+def ended_badly(part: dict[str, Any]) -> bool:
+    """Whether a part ended with an error, or one of its findings is a failure."""
+    findings = [each for each in part.values() if isinstance(each, dict)]
+    return bool(part["exit_code"]) or any(each.get("status") == "failed" for each in findings)
+
+
 def _say(text: str) -> None:
     print(f"gpu: {text} ...", file=sys.stderr, flush=True)
 
@@ -276,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.part is None:
         begun = time.monotonic()
         found = run_parts(asked, options.parts, options.output)
-        wrong = [name for name, part in found.items() if part["exit_code"]]
+        wrong = [name for name, part in found.items() if ended_badly(part)]
         print(f"{options.output}: {len(found)} parts, {time.monotonic() - begun:.0f} s")
         print(f"failed: {', '.join(wrong)}" if wrong else "all parts ended well")
         return 1 if wrong else 0

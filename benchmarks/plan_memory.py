@@ -28,13 +28,15 @@ def measure(config_path: str, mode: str, overrides: list[str]) -> dict[str, Any]
 
     from fastmix_mega.configuration import load_config
     from fastmix_mega.data.tokenizer import Tokenizer
-    from fastmix_mega.methods.registry import method_of
     from fastmix_mega.model.presets import resolve_shape
     from fastmix_mega.parallel import layout as layouts
+    from fastmix_mega.planning.dry_run import method_that_runs
     from fastmix_mega.planning.memory import peak_memory, savings_of
     from fastmix_mega.training.trainer import Trainer
 
-    config = load_config(config_path, overrides)
+    method, mode = method_that_runs(load_config(config_path, overrides), mode)
+    # With what the method fixes: what its scores look at decides what a search needs.
+    config = method.config
     shape = resolve_shape(config.model, Tokenizer(config.tokenizer).vocab_size)
     on_cuda = torch.cuda.is_available()
     with layouts.start(config.parallel) as layout:
@@ -43,7 +45,7 @@ def measure(config_path: str, mode: str, overrides: list[str]) -> dict[str, Any]
         )
         if not on_cuda:
             profiler.start()
-        trainer = Trainer(method_of(config, mode), layout)  # type: ignore[arg-type]
+        trainer = Trainer(method, layout)
         for step in range(MEASURED_STEPS):
             trainer.mixer.before_step(step)
             trainer._train_step(step)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 
 from fastmix_mega.configuration import load_config
+from fastmix_mega.methods.registry import method_of
 from fastmix_mega.planning.describe import best_plan, planned_shape
 from fastmix_mega.planning.layouts import Machine
 from fastmix_mega.planning.rules import as_yaml
@@ -19,7 +20,7 @@ SEARCH = ["search.every=8", "search.target_batch=128"]
 
 def table(path: str, mode: str, memory: float) -> list[str]:
     """Markdown lines for one model."""
-    config = load_config(path, [*SEARCH])
+    config = method_of(load_config(path, SEARCH), mode).config
     shape = planned_shape(config)
     search = mode == "search"
     lines = [

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.outputs import require_output_file
+from fastmix_mega.output_file import require_output_file
 
 
 def add_verb(verbs: Any) -> None:

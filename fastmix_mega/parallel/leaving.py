@@ -4,6 +4,9 @@ Under NCCL `destroy_process_group` waits for what other processes have not answe
 fails alone (most of all: out of memory) would wait there for the timeout, its own error unseen,
 while the others call it lost. So an unexpected error is printed at once and ends the process, and
 errors that all processes find alike are waited for, for a moment.
+
+A process that is killed (most of all: by a machine without memory) tells nothing, and its peers
+fail at their next collective. They stay for a moment, so that the launcher sees which was first.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from fastmix_mega.errors import RunFailed, Stopped, UserError
 
 PATIENCE_SECONDS = 10.0
 """How long a process waits for the others to find the same error."""
+LINGER_SECONDS = 2.0
+"""How long a process that has told its error stays: the launcher looks ten times a second, names
+the first that ended, and of several that it finds at once any."""
 ALIKE = (UserError, RunFailed, Stopped)
 """What all processes should raise together."""
 
@@ -52,6 +58,7 @@ def _end(message: str) -> NoReturn:
     print(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
+    time.sleep(LINGER_SECONDS)
     # Ordinary ways to end would wait for threads of NCCL and for the other processes.
     os._exit(1)
 

@@ -14,7 +14,12 @@ from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.planning.memory import Memory, peak_memory, savings_of
 from fastmix_mega.planning.rules import valid_layouts
-from fastmix_mega.planning.traffic import Traffic, outer_traffic, step_traffic
+from fastmix_mega.planning.traffic import (
+    Traffic,
+    outer_traffic,
+    step_traffic,
+    target_passes,
+)
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,10 @@ def plan_layout(
     """What one layout needs."""
     memory = peak_memory(config, shape, parallel, processes, mode, savings_of(config, cuda=True))
     step = step_traffic(config, shape, parallel, processes)
-    outer = outer_traffic(config, shape, parallel, processes)
     seconds = _step_seconds(config, shape, parallel, processes, machine, step)
-    share = 0.0
+    outer, share = Traffic(0, 0, 0, 0), 0.0
     if mode == "search":
+        outer = outer_traffic(config, shape, parallel, processes)
         outer_seconds = _outer_seconds(config, shape, parallel, processes, machine, outer)
         share = outer_seconds / (outer_seconds + config.search.every * seconds)
     return Plan(parallel, memory, step, outer, seconds, share)
@@ -132,7 +137,7 @@ def _outer_seconds(
     traffic: Traffic,
 ) -> float:
     tokens = config.search.target_batch * config.train.seq_length
-    flops = forward_flops(shape, config.train.seq_length) * tokens
+    flops = target_passes(config) * forward_flops(shape, config.train.seq_length) * tokens
     compute = flops * _imbalance(shape, parallel) / (processes * machine.flops * machine.efficiency)
     data = processes // (parallel.tensor * parallel.pipeline * parallel.context)
     micro_batches = max(1, config.search.target_batch // (config.train.micro_batch * data))

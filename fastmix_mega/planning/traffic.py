@@ -11,7 +11,12 @@ from dataclasses import dataclass, fields
 from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.model.presets import ModelShape
-from fastmix_mega.planning.memory import BYTES_BF16, BYTES_FP32, stage_parameters
+from fastmix_mega.planning.memory import (
+    BYTES_BF16,
+    BYTES_FP32,
+    measured_parameters,
+    stage_parameters,
+)
 
 
 @dataclass(frozen=True)
@@ -60,20 +65,39 @@ def step_traffic(
 def outer_traffic(
     config: Config, shape: ModelShape, parallel: ParallelSection, processes: int
 ) -> Traffic:
-    """Of one outer step: the targets' forward passes and the sum of the target gradient.
+    """Of one outer step: the passes over the targets and the sum of their gradient.
 
-    Only `search.scores: head` is counted; hooks add the backward passes of the targets. Scores and
-    the mixture are a few numbers a source.
+    The scores and the mixture are a few numbers a source.
+
+    Args:
+        config: as the method fixes it (`Method.config`).
+        shape: of the model.
+        parallel: the layout.
+        processes: of the whole run.
     """
     shards = processes // (parallel.tensor * parallel.pipeline)
     data = shards // parallel.context
-    passes = max(1, config.search.target_batch // (config.train.micro_batch * data))
+    batches = max(1, config.search.target_batch // (config.train.micro_batch * data))
     forward = _forward(config, shape, parallel)
-    head = shape.vocab_size * shape.hidden_size / parallel.tensor
-    reduced = 2 * (shards - 1) / shards * head * BYTES_FP32
+    ends = (0, parallel.pipeline - 1)
+    count = max(measured_parameters(config, shape, parallel, stage) for stage in ends)
+    reduced = 2 * (shards - 1) / shards * count * BYTES_FP32
+    # A backward pass moves as much as a forward pass; recomputation adds another.
+    rounds, directions = max(1, target_passes(config) - 1), min(2, target_passes(config))
     return Traffic(
-        reduced, forward.tensor * passes, forward.pipeline * passes, forward.context * passes
+        reduced,
+        forward.tensor * batches * rounds,
+        forward.pipeline * batches * directions,
+        forward.context * batches * rounds,
     )
+
+
+def target_passes(config: Config) -> int:
+    """Work of a look at the targets, in forward passes: the closed form at the head needs one,
+    other gradients a backward pass too, and the recomputation for it."""
+    if config.search.scores == "head":
+        return 1
+    return 4 if config.train.recompute == "full" else 3
 
 
 def _forward(config: Config, shape: ModelShape, parallel: ParallelSection) -> Traffic:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu import ended_badly
 from tests.launch import clean_environment
 
 PARTS = ("150M", "one rank of 7B, TP8")
@@ -35,3 +36,10 @@ def test_parts_write_what_they_find(tmp_path: Path) -> None:
     assert list(found) == list(PARTS)
     assert found["150M"]["tokens_per_second"] > 0
     assert all(found[part]["planned_bytes"] > 0 for part in PARTS)
+
+
+def test_a_value_that_differs_is_a_failure() -> None:
+    well = {"exit_code": 0, "search, plain, fp32": {"status": "ok"}, "losses": [1.0]}
+    assert not ended_badly(well)
+    assert ended_badly(well | {"exit_code": 1})
+    assert ended_badly(well | {"search, resumed": {"status": "failed"}})

@@ -15,6 +15,7 @@ SEVEN_BILLION = ModelShape(*PRESETS["7B"], vocab_size=32000, tie_embeddings=Fals
 
 CASES: dict[str, tuple[int, str, dict[str, Any]]] = {
     "one process": (1, "search", {}),
+    "surface": (1, "search", {"search": {"answer": "surface"}}),
     "long": (1, "search", {"train": {"seq_length": 1024}}),
     "recompute": (1, "train", {"train": {"seq_length": 1024, "recompute": "full"}}),
     "dp2-bf16": (2, "search", {"precision": "bf16"}),
