@@ -40,7 +40,8 @@ FEW = 8
 
 def write_sources(folder: Path, count: int) -> None:
     """The tests' tokenizer and targets, and `count` small sources of their own."""
-    from fastmix_mega.data.indexed import IndexedWriter, token_dtype
+    from fastmix_mega.data.indexed_format import token_dtype
+    from fastmix_mega.data.indexed_writer import IndexedWriter
     from fastmix_mega.data.tokenizer import Tokenizer
     from tests.tiny import write_corpora
 
@@ -85,7 +86,7 @@ def start_up(folder: Path, count: int) -> dict[str, float]:
 def print_start_up(folder: Path, count: int) -> None:
     from fastmix_mega.cli.imports import import_libraries
     from fastmix_mega.configuration import parse_config
-    from fastmix_mega.data.inputs import open_inputs
+    from fastmix_mega.data.run_inputs import open_inputs
     from fastmix_mega.planning.check import check, require_no_mistakes
 
     config = parse_config(settings_of(folder, count))

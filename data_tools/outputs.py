@@ -17,12 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from fastmix_mega.data import remote
-from fastmix_mega.data.indexed import manifest_path, mask_prefix, old_manifest_path, read_manifest
+from fastmix_mega.data.indexed_manifest import (
+    manifest_path,
+    mask_prefix,
+    old_manifest_path,
+    read_manifest,
+)
 from fastmix_mega.errors import UserError
-from fastmix_mega.files import write_atomic
-from fastmix_mega.locking import hold_lock
+from fastmix_mega.files import Identity, identity_of, write_atomic
+from fastmix_mega.locking import Use, hold_lock
 
-Identity = tuple[int, int]
+COMMAND = "fastmix data"
+"""What a lock names as its holder."""
 RECIPE = "recipe"
 """The field of manifests and locks that holds the digest of all that the content depends on."""
 
@@ -125,10 +131,11 @@ def claim(
     with contextlib.ExitStack() as stack:
         for output in outputs:
             output.lock.parent.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(hold_lock(output.lock, {RECIPE: output.recipe}))
+            use = Use(COMMAND, str(output.name), "another output", record={RECIPE: output.recipe})
+            lock = stack.enter_context(hold_lock(output.lock, use))
             known = set(output.made_before)
             if lock.previous is not None:
-                known.add(str(lock.previous.get(RECIPE)))
+                known.add(str(lock.previous.record.get(RECIPE)))
             try:
                 _require_ours(output, known, overwrite)
             except UserError:
@@ -142,14 +149,14 @@ def _require_apart(outputs: Sequence[Output], inputs: Iterable[str | Path]) -> N
     read = {
         found: str(name)
         for name in inputs
-        if not remote.is_remote(str(name)) and (found := _identity(name)) is not None
+        if not remote.is_remote(str(name)) and (found := identity_of(name)) is not None
     }
     written: dict[str, Path] = {}
     for output in outputs:
         if remote.is_remote(str(output.name)):
             raise UserError(f"{output.name}: outputs go to disks; copy them to object storage")
         for path in (*output.files, output.lock, *_inside(output.folder)):
-            found = _identity(path)
+            found = identity_of(path)
             if found is not None and found in read:
                 raise UserError(
                     f"{path} would be written, but is the input {read[found]}; name another output"
@@ -158,15 +165,6 @@ def _require_apart(outputs: Sequence[Output], inputs: Iterable[str | Path]) -> N
             if place in written:
                 raise UserError(f"{path} would be written twice; name another output")
             written[place] = path
-
-
-def _identity(path: str | Path) -> Identity | None:
-    """What a file is, whatever it is called; None if there is none."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _inside(folder: Path | None) -> list[Path]:
@@ -202,7 +200,7 @@ def identify(paths: Iterable[str | Path]) -> dict[str, str]:
     first: dict[Identity, str] = {}
     again: dict[str, str] = {}
     for path in map(str, paths):
-        found = None if remote.is_remote(path) else _identity(path)
+        found = None if remote.is_remote(path) else identity_of(path)
         if found is None:
             continue
         if found in first:

@@ -11,6 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+Identity = tuple[int, int]
+"""Device and inode."""
+
+
+def identity_of(path: str | Path) -> Identity | None:
+    """What a file or folder is, whatever it is called; None if there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
 
 def fsync_directory(directory: Path) -> None:
     """Make renames inside `directory` durable."""

@@ -1,214 +1,297 @@
-"""A lock file that says which process writes, and that a dead process does not keep.
+"""A lock file that names the process that writes, and that a dead process does not keep.
 
-The kernel's lock on the file ends with its process. Some shared file systems keep such a lock to
-one machine, so that the holder also renews the file's time: a lock of another machine whose time
-stands still is a dead process's. No clocks are compared.
+Locks of the kernel are not enough here: on NFS and Lustre they may hold on one machine only, or not
+exist, depending on how the file system is mounted. This lock needs only that a file can be created
+exclusively and renamed, as every shared file system promises.
+
+The holder touches the file every few seconds. Whoever finds a lock decides whether it is stale:
+
+- A process of this machine: it is stale if that process has ended (`kill -9` included).
+- The same Slurm job before it was requeued: it is stale, since a job never runs twice at once.
+- A process of another machine: whoever starts watches the file. If it is touched, the lock is in
+  use. If it is not touched for two minutes, the lock is stale. Clocks are never compared.
+
+A holder that finds its lock taken over (its machine slept, say) ends its process at once, before it
+can write over the other's work.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
-import fcntl
 import json
 import os
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastmix_mega.errors import UserError
+from fastmix_mega.files import write_atomic
 
-FORMAT = "fastmix-lock/1"
-RENEWED = 5.0
-"""Seconds between two renewals of the file's time."""
-WATCHED = 15.0
-"""Seconds for which another machine's lock must stand still until it counts as a dead one's."""
-ATTEMPTS = 20
-_NO_KERNEL_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+READS = 20
+"""Looks at a lock without content, whose holder may be about to write it."""
+BETWEEN_READS = 0.02
+"""Seconds."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Seconds. Attributes may be cached for a minute on NFS, which `patience` must exceed."""
+
+    beat: float = 5.0
+    """Between two signs of life of a holder."""
+    patience: float = 120.0
+    """Without a sign of life until a lock of another machine counts as stale."""
+    settle: float = 1.0
+    """After a stale lock was taken over, before it is looked at again: the last of several that do
+    so at once keeps it."""
+
+
+PACE = Pace()
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock: the content of its file."""
+
+    command: str
+    host: str
+    """The machine's name."""
+    machine: str
+    """Boot and process namespace: where `pid` means something."""
+    pid: int
+    born: str
+    """When the process started, in the kernel's ticks: numbers of processes are used again."""
+    started: str
+    """When it took the lock, for people."""
+    job: str = ""
+    """Slurm's number of the job and of the array's task; empty outside."""
+    restarts: int = 0
+    """How often Slurm has requeued the job."""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    record: dict[str, Any] = field(default_factory=dict)
+    """What the command wants to find if it is killed."""
+
+    def __str__(self) -> str:
+        return f"{self.command}, process {self.pid} on {self.host}, started {self.started}"
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a lock is for."""
+
+    command: str
+    """For the message that others get, such as `fastmix search`."""
+    what: str
+    """That nobody else may write meanwhile: a run folder, an output."""
+    elsewhere: str
+    """Where others can write, such as `another run_dir`."""
+    own_name: bool = False
+    """Nobody else's files are called like the lock: one without a holder is a crash's remains."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """See `Holder`."""
+
+
+@dataclass
 class Lock:
-    """A lock that this process holds.
+    """A lock that this process holds."""
 
-    Attributes:
-        previous: what a dead process left in the file, or None.
-        keep_previous: put that back when the lock is released.
-    """
-
-    def __init__(self, path: Path, descriptor: int, previous: dict[str, Any] | None) -> None:
-        self.previous, self.keep_previous = previous, False
-        self._path, self._descriptor = path, descriptor
-        self._released = threading.Event()
-        self._renewing = threading.Thread(target=self._renew, daemon=True)
-
-    def write(self, record: dict[str, Any]) -> None:
-        content = json.dumps(record).encode() + b"\n"
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, content, 0)
-        os.fsync(self._descriptor)
-
-    def start(self) -> None:
-        self._renewing.start()
-
-    def _renew(self) -> None:
-        while not self._released.wait(RENEWED):
-            with contextlib.suppress(OSError):
-                os.utime(self._descriptor)
-
-    def release(self) -> None:
-        self._released.set()
-        if self._renewing.is_alive():
-            self._renewing.join()
-        if self.keep_previous and self.previous is not None:
-            self.write(self.previous)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                self._path.unlink()
-        os.close(self._descriptor)
+    holder: Holder
+    previous: Holder | None
+    """Whose process died and left the lock."""
+    keep_previous: bool = False
+    """Leave the lock as the dead process left it."""
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path, extra: dict[str, Any] | None = None) -> Iterator[Lock]:
+def hold_lock(
+    path: Path, use: Use, pace: Pace = PACE, say: Callable[[str], None] | None = None
+) -> Iterator[Lock]:
     """Hold the lock file `path` while the block runs.
 
     Args:
         path: in a folder that exists; removed at the end.
-        extra: further fields to write into it.
+        use: what the lock is for.
+        pace: how fast a holder is known to be alive or not.
+        say: gets a line before another machine's lock is watched.
 
     Raises:
-        UserError: if another process holds it, or the file is not a lock.
+        UserError: if another process holds it, the file is not a lock, or it cannot be written.
     """
-    lock = _acquire(path)
+    holder = this_process(use.command, use.record)
     try:
-        lock.write(_own_record() | (extra or {}))
-        lock.start()
+        lock = Lock(holder, _take(path, holder, use, pace, say or _say))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    ended = threading.Event()
+    beats = threading.Thread(target=_beat, args=(path, holder, pace, ended), daemon=True)
+    beats.start()
+    try:
         yield lock
     finally:
-        lock.release()
+        ended.set()
+        beats.join()
+        # A forked worker that leaves this block by an exception holds nothing.
+        if os.getpid() == holder.pid and read_holder(path) == holder:
+            with contextlib.suppress(OSError):
+                if lock.keep_previous and lock.previous is not None:
+                    write_atomic(path, _content(lock.previous))
+                else:
+                    path.unlink()
 
 
-def _acquire(path: Path) -> Lock:
+def this_process(command: str, record: dict[str, Any] | None = None) -> Holder:
+    """This process as a holder."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    return Holder(
+        command=command,
+        host=socket.gethostname(),
+        machine=_machine(),
+        pid=os.getpid(),
+        born=_born(os.getpid()),
+        started=datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
+        job=job,
+        restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")) if job else 0,
+        record=record or {},
+    )
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Who holds a lock; None if nobody does, or the file is no lock of ours."""
+    try:
+        return Holder(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def _take(
+    path: Path, holder: Holder, use: Use, pace: Pace, say: Callable[[str], None]
+) -> Holder | None:
+    """Make the lock file this holder's.
+
+    Returns:
+        The dead process that left it, if there was one.
+
+    Raises:
+        UserError: if another process holds it, or it is no lock.
+    """
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise UserError(f"{path} is not a lock file; move it, or name another output")
-    for _ in range(ATTEMPTS):
-        lock = _try_to_acquire(path)
-        if lock is not None:
-            return lock
-        time.sleep(0.02)
-    raise UserError(f"{path} is empty, so no lock of ours; move it, or name another output")
-
-
-def _try_to_acquire(path: Path) -> Lock | None:
-    """None if the file was just made or removed by another process."""
-    created = True
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-    except FileExistsError:
-        created = False
-        try:
-            descriptor = os.open(path, os.O_RDWR)
-        except FileNotFoundError:
+        raise UserError(f"{path} is not a lock file; move it, or name {use.elsewhere}")
+    other = None
+    for _ in range(READS):
+        if _create(path, _content(holder)):
             return None
-    lock = None
-    try:
-        locked = _lock_by_kernel(descriptor)
-        record = _read_record(path, descriptor)
-        if not locked or (record is not None and _is_alive(record, path)):
-            raise UserError(_held_message(path, record))
-        if (created or record is not None) and _is_same_file(path, descriptor):
-            lock = Lock(path, descriptor, record)
-    finally:
-        if lock is None:
-            os.close(descriptor)
-    return lock
+        other = read_holder(path)
+        if other is not None:
+            break
+        time.sleep(BETWEEN_READS)
+    if other is None and not use.own_name:
+        raise UserError(f"{path} is not a lock file of ours; move it, or name {use.elsewhere}")
+
+    if not _is_stale(path, other, holder, pace, say):
+        raise UserError(
+            f"{use.what} is in use by {other or 'another process'}. Wait until it ends, or name "
+            f"{use.elsewhere}. If you are sure that it is gone, remove {path}"
+        )
+    if not path.exists():
+        return _take(path, holder, use, pace, say)  # Its holder ended in the meantime.
+    write_atomic(path, _content(holder))
+    time.sleep(pace.settle)
+    winner = read_holder(path)
+    if winner != holder:
+        raise UserError(f"{use.what} is in use by {winner or 'another process'}")
+    return other
 
 
-def _lock_by_kernel(descriptor: int) -> bool:
-    """False if another process has it; True also where the file system has no such locks."""
+def _content(holder: Holder) -> bytes:
+    return json.dumps(asdict(holder)).encode() + b"\n"
+
+
+def _create(path: Path, content: bytes) -> bool:
+    """False if there is such a file."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
         return False
-    except OSError as error:
-        if error.errno not in _NO_KERNEL_LOCKS:
-            raise
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
     return True
 
 
-def _is_same_file(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _read_record(path: Path, descriptor: int) -> dict[str, Any] | None:
-    content = os.pread(descriptor, 1 << 16, 0)
-    if not content.strip(b"\0\n "):
-        # A process that died, or a machine that crashed, before it wrote its name.
-        return None
-    try:
-        record = json.loads(content)
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise UserError(f"{path} is not a lock file of ours; move it, or name another output")
-    return record
-
-
-def _own_record() -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "process_start": _process_start(os.getpid()),
-        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def _process_start(pid: int) -> str | None:
-    """What tells a process from a later one of the same number; None where it cannot be known."""
-    try:
-        # The name, in brackets, may hold spaces: count from its end.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
-
-
-def _is_alive(record: dict[str, Any], path: Path) -> bool:
-    """Of a record whose kernel lock, if there is one here, is free."""
-    if record.get("host") == socket.gethostname():
-        pid, start = record.get("pid"), record.get("process_start")
-        # Our own process has let go of it, or the kernel would have said so.
-        if not isinstance(pid, int) or pid == os.getpid():
-            return False
-        return start is not None and _process_start(pid) == start
-    before = _time_of(path)
-    end = time.monotonic() + WATCHED
+def _is_stale(
+    path: Path, other: Holder | None, mine: Holder, pace: Pace, say: Callable[[str], None]
+) -> bool:
+    """Whether the process that wrote the lock is gone."""
+    if other is not None and other.machine == mine.machine:
+        return _born(other.pid) != other.born
+    if other is not None and other.job and other.job == mine.job:
+        return other.restarts < mine.restarts
+    say(
+        f"{path} names {other or 'nobody'}: watching for up to {pace.patience:.0f} seconds whether "
+        "that is alive"
+    )
+    seen = _touched(path)
+    end = time.monotonic() + pace.patience
     while time.monotonic() < end:
-        time.sleep(min(1.0, WATCHED))
-        if _time_of(path) != before:
-            return True
-    return False
+        time.sleep(min(pace.beat, pace.patience) / 2)
+        now = _touched(path)
+        if now is not None and now != seen:
+            return False
+        if now is None:
+            return True  # It ended in the meantime.
+    return True
 
 
-def _time_of(path: Path) -> int | None:
+def _beat(path: Path, holder: Holder, pace: Pace, ended: threading.Event) -> None:
+    """Show that this process is alive, and end it if the lock is another's."""
+    while not ended.wait(pace.beat):
+        if os.getpid() != holder.pid:
+            return
+        now = read_holder(path)
+        if now is not None and now.token != holder.token:
+            print(f"fastmix: {path} was taken over by {now}; this process ends", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(1)
+        # A full or unreachable disk must not end the process; the lock only looks older.
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _touched(path: Path) -> int | None:
+    """Nanoseconds, by the file system's own clock; None without the file."""
     try:
-        # Network file systems ask the server anew when a file is opened.
+        # Opening asks an NFS server for what is new; looking alone may not.
         with path.open("rb") as file:
             return os.fstat(file.fileno()).st_mtime_ns
-    except FileNotFoundError:
+    except OSError:
         return None
 
 
-def _held_message(path: Path, record: dict[str, Any] | None) -> str:
-    who = "another process"
-    if record is not None:
-        who = (
-            f"process {record.get('pid')} on {record.get('host')}, started {record.get('started')},"
-        )
-    return f"{path}: {who} is writing this; wait for it, or name another output"
+def _machine() -> str:
+    """Where numbers of processes are one and the same: a boot of a host, and a namespace."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
+
+
+def _born(pid: int) -> str:
+    """When a process of this machine started; empty if there is none, or only its remains."""
+    try:
+        # The name before the last bracket may hold spaces and brackets itself.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -43,7 +43,7 @@ from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.bigram import BigramCounts, bigram_loss, count_bigrams
 from fastmix_mega.mixture.file import resolve_mixture
 from fastmix_mega.model.presets import ModelShape, resolve_shape
-from fastmix_mega.training.engine.schedule import learning_rate
+from fastmix_mega.training.engine.learning_rate import learning_rate
 from research.fork_records import ForkRun, fork_records
 from research.fork_scores import PAIRS, FloatArray, Named, group_of, mean_losses, scores
 from research.fork_tables import tables

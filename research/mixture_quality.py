@@ -24,12 +24,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from research.forked import warm_up
 from research.quality.chart import chart, points
 from research.quality.jobs import SEARCHES, Job, Plan
 from research.quality.mixtures import weights_for
 from research.quality.records import Record, Records
 from research.quality.rules import TRIALS
-from research.quality.runs import Family, check_once, search, train, warm_up
+from research.quality.runs import Family, check_once, search, train
 from research.quality.table import entries, report
 
 RESULTS = Path("research/results/mixture_quality")

@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.model.gpt import build_model
 from fastmix_mega.model.kernels import choose
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
-from fastmix_mega.training.engine.schedule import learning_rate
+from fastmix_mega.training.engine.learning_rate import learning_rate
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fastmix_mega.cli.reference import page as reference_page
+from fastmix_mega.cli.reference_page import page as reference_page
 from fastmix_mega.config.constraints import Constraints
 from fastmix_mega.export.formats import FORMATS
 
@@ -36,7 +36,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 def test_the_reference_is_current() -> None:
     told = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    assert told == reference_page(), "run python -m fastmix_mega.cli.reference > docs/reference.md"
+    assert told == reference_page(), (
+        "run python -m fastmix_mega.cli.reference_page > docs/reference.md"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

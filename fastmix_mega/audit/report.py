@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from fastmix_mega.audit import amounts, files
+from fastmix_mega.audit import amount_rules, file_rules
 from fastmix_mega.audit.case import HARMS, Case, Finding, Run, read_case
 from fastmix_mega.export.units import Size
 
@@ -29,11 +29,11 @@ def audit(
     Raises:
         UserError: if the file, or a target, cannot be read.
     """
-    files.unreadable_targets(list(run.targets))
+    file_rules.unreadable_targets(list(run.targets))
     cases = read_case(path, known, run, sizes or {}, root)
     found: list[Finding] = []
     for case in cases:
-        for rule in (*amounts.RULES, *files.RULES):
+        for rule in (*amount_rules.RULES, *file_rules.RULES):
             found += [finding for finding in rule(case) if finding not in found]
     return cases, sorted(found, key=lambda finding: HARMS.index(finding.harm))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastmix_mega.cli import launch
 from fastmix_mega.errors import UserError
-from fastmix_mega.outputs import require_output_file
+from fastmix_mega.output_file import require_output_file
 
 
 def add_verb(

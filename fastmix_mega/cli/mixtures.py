@@ -8,7 +8,7 @@ from typing import Any
 
 from fastmix_mega.cli.seeds import pool_runs
 from fastmix_mega.errors import UserError
-from fastmix_mega.outputs import require_output_file
+from fastmix_mega.output_file import require_output_file
 from fastmix_mega.quantities import parse_quantity
 
 HUGGING_FACE = "huggingface"
@@ -197,7 +197,7 @@ def _import(options: argparse.Namespace) -> int:
         print("\n".join(import_huggingface(options.file, options.output)))
         return 0
     if options.format == OLMIX:
-        from fastmix_mega.export.evidence import import_olmix
+        from fastmix_mega.export.swarm_evidence import import_olmix
 
         if options.metrics is None:
             raise UserError("--from olmix takes two tables: give --metrics metrics.csv as well")

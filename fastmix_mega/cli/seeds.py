@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.outputs import require_output_file
+from fastmix_mega.output_file import require_output_file
 from fastmix_mega.training.run_lock import run_lock
 from fastmix_mega.training.seed_folders import (
     finished_seeds,

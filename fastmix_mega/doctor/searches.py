@@ -16,8 +16,6 @@ from fastmix_mega.model.kernels import Capabilities
 
 LIMIT_SECONDS = 600.0
 """Of one search: far more than a slow machine needs."""
-MOST_PROCESSES = 8
-"""The tiny search's global batch is 8."""
 
 
 def processes_for(available: int) -> int:

@@ -17,7 +17,7 @@ import torch
 
 from fastmix_mega.config.schema import Config
 from fastmix_mega.configuration import load_config
-from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.evaluation import harness
 from fastmix_mega.evaluation.model import AnsweringModel
@@ -125,13 +125,16 @@ def _tasks(
 ) -> tuple[dict[str, Any], str]:
     tokenizer = weights.open_tokenizer()
     shape = resolve_shape(config.model, tokenizer.vocab_size)
-    results = harness.run_tasks(
-        manager,
-        asked.tasks,
+    model = harness.TextModel(
         AnsweringModel(config, shape, layout, weights),
         tokenizer,
         batch=asked.batch,
         length=config.train.seq_length,
+    )
+    results = harness.run_tasks(
+        manager,
+        asked.tasks,
+        model,
         shots=asked.shots,
         limit=asked.limit,
     )

@@ -16,7 +16,7 @@ from fastmix_mega.files import write_atomic
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources, epochs_at
 from fastmix_mega.mixture.file import MixtureFile, mixture_path, read_mixture
 from fastmix_mega.mixture.simplex import effective_sources, entropy
-from fastmix_mega.outputs import require_output_file
+from fastmix_mega.output_file import require_output_file
 from fastmix_mega.quantities import in_epochs
 
 BEARABLE_EPOCHS = 4

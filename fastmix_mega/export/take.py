@@ -15,7 +15,7 @@ from fastmix_mega.export.formats import Format, reader_of
 from fastmix_mega.export.plan import Part
 from fastmix_mega.export.units import Size, to_token_shares
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, versions
-from fastmix_mega.outputs import require_output_file
+from fastmix_mega.output_file import require_output_file
 
 
 def import_mixture(

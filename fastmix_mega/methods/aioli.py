@@ -23,8 +23,8 @@ from fastmix_mega.methods.base import (
 )
 from fastmix_mega.methods.gradients import objective_problems, too_short
 from fastmix_mega.mixture.controller import AverageController, MixtureEstimate
+from fastmix_mega.mixture.outer_schedule import RoundSchedule
 from fastmix_mega.mixture.sampling import MixturePolicy
-from fastmix_mega.mixture.schedule import RoundSchedule
 from fastmix_mega.mixture.simplex import DecayedSums, ScoreEstimate, softmax
 from fastmix_mega.training.run import Run
 

@@ -16,13 +16,13 @@ from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.base import Section
 from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import BIGRAM
-from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import Source
+from fastmix_mega.data.run_inputs import Inputs
 from fastmix_mega.errors import UserError
-from fastmix_mega.methods.cost import ProxyOperations
 from fastmix_mega.methods.result import Answer, mixture_file
+from fastmix_mega.methods.search_cost import ProxyOperations
+from fastmix_mega.mixture.advantage import FEW_OUTER_STEPS, few_outer_steps
 from fastmix_mega.mixture.controller import MixtureEstimate
-from fastmix_mega.mixture.evidence import FEW_OUTER_STEPS, few_outer_steps
 from fastmix_mega.mixture.file import MixtureFile, resolve_mixture
 from fastmix_mega.mixture.simplex import effective_sources
 from fastmix_mega.training.guards.mixture import is_collapsed

@@ -15,7 +15,7 @@ import numpy as np
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.base import PositiveFloat, Section, Share
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.inputs import Inputs
+from fastmix_mega.data.run_inputs import Inputs
 from fastmix_mega.methods.fixed import FixedMixture, finished_before, run_of_a_search
 from fastmix_mega.methods.losses import LossMethod
 from fastmix_mega.mixture.controller import AverageController

@@ -1,9 +1,9 @@
 """`method: fastmix`: one proxy run, and the mixture that its evidence supports.
 
 FastMix (arXiv 2606.14971). By default the run trains on one broad mixture, and the answer is the
-best mixture of a loss surface (`evidence.py`). As a trajectory, scores move the mixture that the
-run trains on, by a rule of lower noise than the paper's (`mixture/exponentiated_gradient.py`), with
-limits and ratios that stay.
+best mixture of a loss surface (`surface_evidence.py`). As a trajectory, scores move the mixture
+that the run trains on, by a rule of lower noise than the paper's
+(`mixture/exponentiated_gradient.py`), with limits and ratios that stay.
 """
 
 from __future__ import annotations
@@ -15,18 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import Source, any_masked
+from fastmix_mega.data.run_inputs import Inputs
 from fastmix_mega.methods.base import (
     OpenedData,
     Preview,
     given_initial,
     target_weights,
-)
-from fastmix_mega.methods.evidence import (
-    evidence_record,
-    surface_controller,
-    write_surface,
 )
 from fastmix_mega.methods.gradients import GradientMethod, too_short
 from fastmix_mega.methods.result import Answer
@@ -41,17 +36,22 @@ from fastmix_mega.methods.start import (
     may_begin_with_bigrams,
     search_start,
 )
+from fastmix_mega.methods.surface_evidence import (
+    evidence_record,
+    surface_controller,
+    write_surface,
+)
+from fastmix_mega.mixture.advantage import CONFIDENT, FEW_OUTER_STEPS, few_outer_steps
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources
 from fastmix_mega.mixture.controller import MixtureEstimate
-from fastmix_mega.mixture.evidence import CONFIDENT, FEW_OUTER_STEPS, few_outer_steps
 from fastmix_mega.mixture.exponentiated_gradient import (
     ExponentiatedGradient,
     Repetition,
     RuleSettings,
 )
 from fastmix_mega.mixture.file import MixtureFile
+from fastmix_mega.mixture.outer_schedule import Schedule
 from fastmix_mega.mixture.sampling import MixturePolicy
-from fastmix_mega.mixture.schedule import Schedule
 from fastmix_mega.mixture.surface import LossSurface
 from fastmix_mega.mixture.surface_controller import SurfaceController
 from fastmix_mega.training.engine.observation import Observation, scores_of

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import any_masked
+from fastmix_mega.data.run_inputs import Inputs
 from fastmix_mega.methods.base import Method, target_weights, too_few_target_sequences
 from fastmix_mega.methods.result import Answer
 from fastmix_mega.methods.scored_parameters import scored_parameter_problems
-from fastmix_mega.mixture.schedule import OuterSchedule, Schedule
+from fastmix_mega.mixture.outer_schedule import OuterSchedule, Schedule
 from fastmix_mega.mixture.target_weights import TargetScores, TargetWeights
+from fastmix_mega.training.engine.learning_rate import learning_rate
 from fastmix_mega.training.engine.observation import Observation, scores_of
-from fastmix_mega.training.engine.schedule import learning_rate
 from fastmix_mega.training.run import Run
 
 if TYPE_CHECKING:
@@ -99,13 +100,9 @@ class GradientMethod(Method):
         )
 
     def answer(self, run: Run, mixer: OuterLoop[TargetGradients], steps: int) -> Answer:
-        estimate, observer = mixer.result(), mixer.observer
-        return Answer(
-            self.name,
-            estimate,
-            cost=self.cost(run, mixer.outer_step, steps),
-            warnings=self.warnings(estimate, mixer.outer_step),
-            outer_steps=mixer.outer_step,
+        observer = mixer.observer
+        return replace(
+            super().answer(run, mixer, steps),
             gains=observer.gains * observer.gain_scale,
             targets=observer.target_result() if self.given.targets else None,
             more={"gain_scale": round(observer.gain_scale, 6)},

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.inputs import Inputs
+from fastmix_mega.data.run_inputs import Inputs
 from fastmix_mega.methods.base import Method, OpenedData
 from fastmix_mega.methods.gradients import objective_problems, too_short
 from fastmix_mega.mixture.controller import Controller
+from fastmix_mega.mixture.outer_schedule import OuterSchedule, Schedule
 from fastmix_mega.mixture.sampling import MixturePolicy
-from fastmix_mega.mixture.schedule import OuterSchedule, Schedule
 from fastmix_mega.training.engine.observation import Observation, SequenceLosses
 from fastmix_mega.training.run import Run
 

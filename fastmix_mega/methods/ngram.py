@@ -13,15 +13,11 @@ import numpy as np
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.base import Section, TokenCount
-from fastmix_mega.data.inputs import Inputs
+from fastmix_mega.data.run_inputs import Inputs
 from fastmix_mega.methods.base import target_weights
 from fastmix_mega.methods.untrained import UntrainedMethod
-from fastmix_mega.mixture.bigram import (
-    Tokens,
-    bigram_keys,
-    read_sequences,
-    weighted_bigrams,
-)
+from fastmix_mega.mixture.bigram import bigram_keys, weighted_bigrams
+from fastmix_mega.mixture.counting import Tokens, read_sequences
 
 MOST_ITERATIONS = 20_000
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.inputs import Inputs, open_inputs
+from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.errors import UserError
-from fastmix_mega.methods.evidence import SURFACE_FILE
+from fastmix_mega.methods.surface_evidence import SURFACE_FILE
 from fastmix_mega.mixture.file import mixture_path, resolve_mixture
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
 from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants, TargetPosterior

@@ -18,12 +18,12 @@ from pydantic import Field
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.base import PathText, PositiveInt, Section
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.inputs import Inputs, open_inputs
+from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.files import read_jsonl, write_json
 from fastmix_mega.methods.base import Method, OpenedData, Preview, target_weights
-from fastmix_mega.methods.cost import ProxyOperations
 from fastmix_mega.methods.fixed import FixedMixture, finished_before, run_of_a_search
 from fastmix_mega.methods.result import Answer, plain_mixture_file
+from fastmix_mega.methods.search_cost import ProxyOperations
 from fastmix_mega.methods.untrained import finish
 from fastmix_mega.mixture import regression
 from fastmix_mega.mixture.controller import MixtureEstimate

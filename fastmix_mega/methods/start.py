@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import BIGRAM
-from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import Source, any_masked
+from fastmix_mega.data.run_inputs import Inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.methods.base import OpenedData, given_initial, target_weights
 from fastmix_mega.mixture.bigram import first_mixture

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.inputs import Inputs, open_inputs
+from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.methods.base import Method
 from fastmix_mega.methods.result import Answer, plain_mixture_file
 from fastmix_mega.mixture.controller import MixtureEstimate

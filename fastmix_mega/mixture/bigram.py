@@ -17,22 +17,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.data.rows import Source
-from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.constraints.solve import Node, project
-from fastmix_mega.mixture.simplex import fresh_epochs, most_epochs, softmax, worth_of_epochs
+from fastmix_mega.mixture.counting import (
+    Tokens,
+    read_sequences,
+    sparse_row,
+    tokens_per_source,
+)
+from fastmix_mega.mixture.descent import least_loss_mixture
+from fastmix_mega.mixture.simplex import fresh_epochs, most_epochs, worth_of_epochs
 
-MOST_SOURCE_TOKENS = 4_000_000
-"""Read of one source."""
-MOST_TOKENS = 32_000_000
-"""Read of all sources together."""
-MOST_TARGET_TOKENS = 1_000_000
+BIGRAM_TARGET_TOKENS = 1_000_000
 """Read of all targets together."""
-SMOOTHING = 300.0
+BIGRAM_SMOOTHING = 300.0
 """a: as many tokens of the mixture at large as each token's followers are mixed with. From 80 to
 1,000 the losses of a swarm of small proxies were predicted alike; with 300 the model's own loss is
 nearest to theirs, and less of the mixture is junk than with 100 (research/decisions.md)."""
@@ -42,14 +43,12 @@ LEAST_GAIN = 1e-9
 """Nats per token that the last iteration still has to gain."""
 MOST_ITERATIONS = 500
 
-Tokens = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class BigramCounts:
     """What the model needs to know of sources and targets."""
 
-    pairs: csr_array
+    bigrams: csr_array
     """[S, P] frequency of each of the targets' distinct bigrams in a source."""
     firsts: csr_array
     """[S, V] frequency of tokens with a follower."""
@@ -104,17 +103,17 @@ def count_bigrams(
     Raises:
         UserError: as `first_mixture`.
     """
-    counted = min(MOST_SOURCE_TOKENS, MOST_TOKENS // len(sources))
-    of_target = MOST_TARGET_TOKENS // len(targets)
+    counted = tokens_per_source(len(sources))
+    of_target = BIGRAM_TARGET_TOKENS // len(targets)
     every = [bigram_keys(read_sequences(target, of_target, 1), vocab_size) for target in targets]
     keys, weights = weighted_bigrams(every, target_weights)
     rows = [
         _frequencies(read_sequences(source, counted, 1), keys, vocab_size) for source in sources
     ]
-    pairs, firsts, seconds = (csr_array(vstack(column)) for column in zip(*rows, strict=True))
+    bigrams, firsts, seconds = (csr_array(vstack(column)) for column in zip(*rows, strict=True))
     tokens = np.array([source.num_tokens for source in sources], np.float64)
     first, second = keys // vocab_size, keys % vocab_size
-    return BigramCounts(pairs, firsts, seconds, first, second, weights, tokens, counted)
+    return BigramCounts(bigrams, firsts, seconds, first, second, weights, tokens, counted)
 
 
 def bigram_loss(
@@ -138,34 +137,27 @@ def bigram_loss(
     used = fresh_epochs(epochs, repetitions) * counts.tokens * (counted / budget)  # [S]
     singles = counts.seconds.T @ used + 1.0  # [V]
     unigram = (singles / singles.sum())[counts.second]  # [P]
-    known = counts.pairs.T @ used + SMOOTHING * unigram
-    context = (counts.firsts.T @ used)[counts.first] + SMOOTHING
+    known = counts.bigrams.T @ used + BIGRAM_SMOOTHING * unigram
+    context = (counts.firsts.T @ used)[counts.first] + BIGRAM_SMOOTHING
     loss = -float(counts.weights @ (np.log(known) - np.log(context)))
     of_known = counts.weights / known  # [P]
     by_second = np.bincount(counts.second, of_known, minlength=len(singles))  # [V]
     by_first = np.bincount(counts.first, counts.weights / context, minlength=len(singles))
     # Every source's frequencies of single tokens sum to 1.
     of_unigram = (counts.seconds @ by_second - of_known @ unigram) / singles.sum()
-    of_used = counts.firsts @ by_first - counts.pairs @ of_known - SMOOTHING * of_unigram
+    of_used = counts.firsts @ by_first - counts.bigrams @ of_known - BIGRAM_SMOOTHING * of_unigram
     return loss, of_used * counted * worth_of_epochs(epochs, repetitions)
 
 
 def least_loss(counts: BigramCounts, budget: float, repetitions: float) -> FloatArray:
-    """[S] by exponentiated gradient descent with a step that grows while the loss falls."""
-    mixture = np.full(len(counts.tokens), 1 / len(counts.tokens))
-    loss, gradient = bigram_loss(mixture, counts, budget, repetitions)
-    step = 1.0
-    for _ in range(MOST_ITERATIONS):
-        moved = softmax(np.log(np.maximum(mixture, 1e-300)) - step * gradient)
-        new_loss, new_gradient = bigram_loss(moved, counts, budget, repetitions)
-        if new_loss > loss:
-            step /= 2
-            continue
-        gained = loss - new_loss
-        mixture, loss, gradient, step = moved, new_loss, new_gradient, step * 1.5
-        if gained < LEAST_GAIN:
-            break
-    return mixture
+    """[S] the mixture of least loss."""
+    even = np.full(len(counts.tokens), 1 / len(counts.tokens))
+    return least_loss_mixture(
+        lambda mixture: bigram_loss(mixture, counts, budget, repetitions),
+        even,
+        LEAST_GAIN,
+        MOST_ITERATIONS,
+    )
 
 
 def within_most_epochs(mixture: FloatArray, tokens: FloatArray, budget: float) -> FloatArray:
@@ -205,37 +197,14 @@ def weighted_bigrams(
     return distinct, summed.astype(np.float64)
 
 
-def read_sequences(source: Source, tokens: int, least: int) -> Tokens:
-    """[n, s + 1] the first sequences in a source's order, about `tokens` of them in all.
-
-    Raises:
-        UserError: if it holds conversations, or fewer than `least` sequences.
-    """
-    if source.masked:
-        raise UserError(
-            f"{source.name} holds conversations; bigrams are compared of text alone, where "
-            "every token counts"
-        )
-    if source.num_samples < least:
-        raise UserError(
-            f"{source.name} holds fewer than {least} sequences of train.seq_length "
-            f"{source.seq_length}: lower train.seq_length"
-        )
-    count = max(least, tokens // source.seq_length)
-    return source.samples(np.arange(min(count, source.num_samples)))
-
-
 def _frequencies(
     sequences: Tokens, keys: Tokens, vocab_size: int
 ) -> tuple[csr_array, csr_array, csr_array]:
     """[1, P] of the bigrams among the sorted `keys`, [1, V] of first and second tokens each."""
     seen, counts = np.unique(bigram_keys(sequences, vocab_size), return_counts=True)
     frequencies = counts / counts.sum()
-    places = np.minimum(np.searchsorted(keys, seen), len(keys) - 1)
-    wanted = keys[places] == seen
-    found = (frequencies[wanted], (np.zeros(wanted.sum(), np.int64), places[wanted]))
     firsts, seconds = (
         csr_array(np.bincount(part, frequencies, minlength=vocab_size)[None])
         for part in (seen // vocab_size, seen % vocab_size)
     )
-    return csr_array(found, shape=(1, len(keys))), firsts, seconds
+    return sparse_row(seen, frequencies, keys), firsts, seconds

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from fastmix_mega.arrays import FloatArray
+from fastmix_mega.mixture.advantage import Advantages, drift
 from fastmix_mega.mixture.controller import MixtureEstimate
-from fastmix_mega.mixture.evidence import Evidence, drift
 from fastmix_mega.mixture.simplex import (
     DecayedSums,
     ScoreEstimate,
@@ -106,7 +106,7 @@ class ExponentiatedGradient(Resumable):
         self._noise = Trajectory(count)
         self._present_noise: FloatArray = np.zeros(count)
         """[S] variance of the logits: what the pull to the first mixture has left of all noise."""
-        self._evidence = Evidence()
+        self._evidence = Advantages()
 
     @property
     def mixture(self) -> FloatArray:

@@ -26,19 +26,20 @@ from scipy.sparse import csr_array, vstack
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.data.rows import Source
+from fastmix_mega.mixture.counting import (
+    Tokens,
+    read_sequences,
+    sparse_row,
+    tokens_per_source,
+)
 from fastmix_mega.mixture.simplex import fresh_epochs, worth_of_epochs
 
-MOST_SOURCE_TOKENS = 4_000_000
-"""Read of one source."""
-MOST_TOKENS = 32_000_000
-"""Read of all sources together."""
-MOST_TARGET_TOKENS = 400_000
+NGRAM_TARGET_TOKENS = 400_000
 """Read of all targets together: the loss is a sum over their distinct n-grams."""
-SMOOTHING = (30.0, 10.0, 5.0, 3.0)
+NGRAM_SMOOTHING = (30.0, 10.0, 5.0, 3.0)
 """a_n of contexts of 1, 2, ... tokens, where they are not fitted."""
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
-Tokens = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
 
@@ -74,10 +75,6 @@ class NgramCounts:
     """Tokens that were read of a source at most: the model cannot know more of it."""
     vocab_size: int
 
-    def up_to(self, length: int) -> NgramCounts:
-        """The same without contexts of more than `length` tokens."""
-        return replace(self, levels=self.levels[:length])
-
 
 @dataclass(frozen=True)
 class NgramLossModel:
@@ -88,7 +85,7 @@ class NgramLossModel:
     """In tokens."""
     repetitions: float = 15.0
     """Epochs beyond the first after which one more is worth 1/e of fresh text."""
-    smoothing: tuple[float, ...] = SMOOTHING
+    smoothing: tuple[float, ...] = NGRAM_SMOOTHING
     """a_n by context length; at least as many as there are levels."""
 
     def losses(self, mixture: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -200,15 +197,9 @@ def count_ngrams(
         whole_tokens: [S] of the whole sources, of which the sequences are a sample.
     """
     every = [_keys(target, longest, vocab_size) for target in targets]
-    whole = np.concatenate([_with_next(contexts[-1], nexts) for contexts, nexts in every])
-    _, first, places = np.unique(whole, return_index=True, return_inverse=True)
-    weights = np.zeros((len(targets), len(first)))
-    start = 0
-    for number, (_, nexts) in enumerate(every):
-        own = places[start : start + len(nexts)]
-        weights[number] = np.bincount(own, minlength=len(first)) / len(nexts)
-        start += len(nexts)
+    first, weights = _distinct(every)
 
+    # What to count: of every n-gram its last token, its contexts, and these with the last token.
     nexts = np.concatenate([each for _, each in every])[first]
     wanted = []
     for length in range(longest):
@@ -219,8 +210,10 @@ def count_ngrams(
                 *np.unique(contexts, return_inverse=True),
             )
         )
-    rows: list[list[tuple[csr_array, csr_array]]] = [[] for _ in range(longest)]
     distinct, single_at = np.unique(nexts, return_inverse=True)
+
+    # Each source gives one row to every table of frequencies.
+    rows: list[list[tuple[csr_array, csr_array]]] = [[] for _ in range(longest)]
     singles = np.empty((len(sources), len(distinct)))
     for number, source in enumerate(sources):
         contexts_of, following = _keys(source, longest, vocab_size)
@@ -231,6 +224,7 @@ def count_ngrams(
             rows[length].append(
                 (_frequencies(_with_next(found, following), together), _frequencies(found, alone))
             )
+
     levels = tuple(
         _Level(
             csr_array(vstack([each[0] for each in row])),
@@ -242,6 +236,26 @@ def count_ngrams(
     )
     counted = max(source[:, 1:].size for source in sources)
     return NgramCounts(singles, single_at, levels, weights, whole_tokens, counted, vocab_size)
+
+
+def _distinct(targets: Sequence[tuple[list[Keys], Tokens]]) -> tuple[NDArray[np.intp], FloatArray]:
+    """The targets' distinct n-grams, of the longest contexts.
+
+    Args:
+        targets: contexts and tokens of each, by `_keys`.
+
+    Returns:
+        [U] where each n-gram is first among all targets' tokens, and [K, U] its share of each.
+    """
+    whole = np.concatenate([_with_next(contexts[-1], nexts) for contexts, nexts in targets])
+    _, first, places = np.unique(whole, return_index=True, return_inverse=True)
+    weights = np.zeros((len(targets), len(first)))
+    start = 0
+    for number, (_, nexts) in enumerate(targets):
+        own = places[start : start + len(nexts)]
+        weights[number] = np.bincount(own, minlength=len(first)) / len(nexts)
+        start += len(nexts)
+    return first, weights
 
 
 def read_counts(
@@ -258,10 +272,8 @@ def read_counts(
     Raises:
         UserError: if one holds conversations, or no sequence at all.
     """
-    from fastmix_mega.mixture.bigram import read_sequences
-
-    counted = min(MOST_SOURCE_TOKENS, MOST_TOKENS // len(sources))
-    of_target = MOST_TARGET_TOKENS // len(targets)
+    counted = tokens_per_source(len(sources))
+    of_target = NGRAM_TARGET_TOKENS // len(targets)
     return count_ngrams(
         [read_sequences(source, counted, 1) for source in sources],
         [read_sequences(target, of_target, 1) for target in targets],
@@ -303,8 +315,4 @@ def _mixed(keys: Keys) -> Keys:
 def _frequencies(keys: Keys, wanted: Keys) -> csr_array:
     """[1, D] the share of the keys that are each of the sorted, distinct wanted ones."""
     seen, counts = np.unique(keys, return_counts=True)
-    places = np.minimum(np.searchsorted(wanted, seen), len(wanted) - 1)
-    hits = wanted[places] == seen
-    values = counts[hits] / len(keys)
-    rows = np.zeros(len(values), np.int64)
-    return csr_array((values, (rows, places[hits])), shape=(1, len(wanted)))
+    return sparse_row(seen, counts / len(keys), wanted)

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastmix_mega.arrays import FloatArray
+from fastmix_mega.mixture.descent import least_loss_mixture
 from fastmix_mega.mixture.ngram_loss import NgramLossModel
 
 MOST_ITERATIONS = 400
@@ -183,24 +184,13 @@ class LossSurface:
         def allowed(mixture: FloatArray) -> FloatArray:
             return mixture if project is None else project(mixture)
 
-        mixture = allowed(self.reference if start is None else start)
-        loss, gradient = self._loss_of(parameters, mixture, shares)
-        step = 1.0
-        for _ in range(MOST_ITERATIONS):
-            logs = np.log(np.maximum(mixture, 1e-300)) - step * gradient
-            moved = np.exp(logs - logs.max())
-            moved = allowed(moved / moved.sum())
-            new_loss, new_gradient = self._loss_of(parameters, moved, shares)
-            if new_loss > loss:
-                step /= 2
-                if step < 1e-9:
-                    break
-                continue
-            gained = loss - new_loss
-            mixture, loss, gradient, step = moved, new_loss, new_gradient, step * 1.5
-            if gained < LEAST_GAIN:
-                break
-        return mixture
+        return least_loss_mixture(
+            lambda mixture: self._loss_of(parameters, mixture, shares),
+            allowed(self.reference if start is None else start),
+            LEAST_GAIN,
+            MOST_ITERATIONS,
+            allowed,
+        )
 
     def drawn(self, count: int, seed: int) -> FloatArray:
         """[count, K, P] draws of the unknowns from the posterior."""

@@ -178,7 +178,7 @@ def _obstacles(config: Config, mode: str, machine: Capabilities) -> Iterator[str
             f"has version {machine.transformer_engine}, megatron-core needs at least "
             f"{OLDEST_TRANSFORMER_ENGINE}"
         )
-    if mode == "search" and config.search.scores != "head":
+    if mode == "search" and config.search.scores not in (None, "head"):
         yield (
             f"cannot measure search.scores: {config.search.scores}, for which every micro-batch's "
             "weight gradients must come one by one from autograd"

@@ -117,8 +117,8 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     _world_of_one()
     # megatron-core says once per process what it does without these optional packages.
     warnings.filterwarnings("ignore", message=".*(Apex|Transformer Engine).*")
-    data_size = data_parallel_size(parallel, world_size_from_environment())
-    from megatron.core import parallel_state, tensor_parallel
+    data_parallel_size(parallel, world_size_from_environment())  # Raises where they do not fit.
+    from megatron.core import parallel_state
 
     from fastmix_mega.parallel import cpu
 
@@ -130,9 +130,30 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
         if os.environ["RANK"] != "0":
             print(f"rank {os.environ['RANK']}: {error}", file=sys.stderr)
         raise
-    on_cuda = device.type == "cuda"
+    _join_groups(parallel, device)
+
+    def destroy() -> None:
+        parallel_state.destroy_model_parallel()
+        dist.destroy_process_group()
+
     timeout = timedelta(minutes=parallel.timeout_minutes)
-    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timeout)
+    with leaving_together(destroy):
+        data_rank = parallel_state.get_data_parallel_rank()
+        yield layout_of_groups(
+            parallel,
+            device,
+            replica=ranks_of(_replica_group(data_rank, timeout)),
+            # One for all runs of this process: each group keeps threads and sockets.
+            host_group=_host_group(timeout) if device.type == "cuda" else None,
+        )
+
+
+def _join_groups(parallel: ParallelSection, device: torch.device) -> None:
+    """Torch.distributed's world and megatron-core's groups in it."""
+    from megatron.core import parallel_state, tensor_parallel
+
+    timeout = timedelta(minutes=parallel.timeout_minutes)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
@@ -145,33 +166,41 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     # Dropout is off and weights come from their own generators: the trackers only have to exist.
     tensor_parallel.model_parallel_cuda_manual_seed(1)
 
-    def destroy() -> None:
-        parallel_state.destroy_model_parallel()
-        dist.destroy_process_group()
 
-    with leaving_together(destroy):
-        data = ranks_of(parallel_state.get_data_parallel_group())
-        yield Layout(
-            device=device,
-            world=ranks_of(dist.group.WORLD),
-            data=data,
-            tensor=ranks_of(parallel_state.get_tensor_model_parallel_group()),
-            pipeline=ranks_of(parallel_state.get_pipeline_model_parallel_group()),
-            context=ranks_of(parallel_state.get_context_parallel_group()),
-            weights=ranks_of(parallel_state.get_data_parallel_group(with_context_parallel=True)),
-            replica=ranks_of(_replica_group(data.rank, timeout)),
-            # One for all runs of this process: each group keeps threads and sockets.
-            host_group=_host_group(timeout) if on_cuda else None,
-            sizes={
-                "data": data_size,
-                "tensor": parallel.tensor,
-                "pipeline": parallel.pipeline,
-                "interleave": parallel.interleave,
-                "context": parallel.context,
-                "sequence": int(parallel.sequence),
-                "zero": parallel.zero,
-            },
-        )
+def layout_of_groups(
+    parallel: ParallelSection, device: torch.device, replica: Ranks, host_group: Any
+) -> Layout:
+    """This process's place in megatron-core's groups, which are there.
+
+    Args:
+        parallel: how they were made.
+        device: this process's.
+        replica: see `Layout`; megatron-core has no such group.
+        host_group: see `Layout`.
+    """
+    from megatron.core import parallel_state
+
+    data = ranks_of(parallel_state.get_data_parallel_group())
+    return Layout(
+        device=device,
+        world=ranks_of(dist.group.WORLD),
+        data=data,
+        tensor=ranks_of(parallel_state.get_tensor_model_parallel_group()),
+        pipeline=ranks_of(parallel_state.get_pipeline_model_parallel_group()),
+        context=ranks_of(parallel_state.get_context_parallel_group()),
+        weights=ranks_of(parallel_state.get_data_parallel_group(with_context_parallel=True)),
+        replica=replica,
+        host_group=host_group,
+        sizes={
+            "data": data.size,
+            "tensor": parallel.tensor,
+            "pipeline": parallel.pipeline,
+            "interleave": parallel.interleave,
+            "context": parallel.context,
+            "sequence": int(parallel.sequence),
+            "zero": parallel.zero,
+        },
+    )
 
 
 def _device(parallel: ParallelSection) -> torch.device:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import SourceConfig
-from fastmix_mega.data.choices import ChoiceSource
+from fastmix_mega.data.choice_source import ChoiceSource
 from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.repetition import repetition_notes
 from fastmix_mega.data.rows import Source

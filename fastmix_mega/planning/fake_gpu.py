@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastmix_mega.config.sections import ParallelSection
-from fastmix_mega.parallel.layout import Layout, Ranks, ranks_of
+from fastmix_mega.parallel.layout import Layout, Ranks, layout_of_groups
 
 
 def enter(parallel: ParallelSection, world_size: int, rank: int) -> Layout:
@@ -57,29 +57,10 @@ def join_world_of_one(
         create_gloo_process_groups=False,
     )
     tensor_parallel.model_parallel_cuda_manual_seed(1)
-    data = ranks_of(parallel_state.get_data_parallel_group())
     model = parallel.tensor * parallel.pipeline * parallel.context
-    return Layout(
-        device=device,
-        world=ranks_of(dist.group.WORLD),
-        data=data,
-        tensor=ranks_of(parallel_state.get_tensor_model_parallel_group()),
-        pipeline=ranks_of(parallel_state.get_pipeline_model_parallel_group()),
-        context=ranks_of(parallel_state.get_context_parallel_group()),
-        weights=ranks_of(parallel_state.get_data_parallel_group(with_context_parallel=True)),
-        # Of the right size; which ranks are in it makes no difference here.
-        replica=Ranks(0, model, parallel_state.get_model_parallel_group()),
-        host_group=None,
-        sizes={
-            "data": data.size,
-            "tensor": parallel.tensor,
-            "pipeline": parallel.pipeline,
-            "interleave": parallel.interleave,
-            "context": parallel.context,
-            "sequence": int(parallel.sequence),
-            "zero": parallel.zero,
-        },
-    )
+    # Of the right size; which ranks are in it makes no difference here.
+    replica = Ranks(0, model, parallel_state.get_model_parallel_group())
+    return layout_of_groups(parallel, device, replica, host_group=None)
 
 
 class _FusedNorm(torch.autograd.Function):

@@ -11,7 +11,7 @@ from fastmix_mega.config.mistakes import known_paths
 from fastmix_mega.config.parse import read_settings, validated
 from fastmix_mega.config.schema import Config
 from fastmix_mega.errors import UserError
-from fastmix_mega.training.engine.schedule import learning_rate
+from fastmix_mega.training.engine.learning_rate import learning_rate
 from fastmix_mega.training.identity import Difference
 
 SHOWN = 4

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.inputs import Inputs, open_inputs
+from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.methods.base import OpenedData
-from fastmix_mega.methods.evidence import ngram_answer
 from fastmix_mega.methods.fastmix import FastMix
 from fastmix_mega.methods.registry import method_of
 from fastmix_mega.methods.start import (
@@ -15,6 +14,7 @@ from fastmix_mega.methods.start import (
     budget_tokens,
     search_start,
 )
+from fastmix_mega.methods.surface_evidence import ngram_answer
 from fastmix_mega.mixture.constraints.apply import epochs_at
 from fastmix_mega.quantities import in_epochs
 from fastmix_mega.training.run import Verb

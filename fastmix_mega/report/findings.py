@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastmix_mega.mixture.simplex import effective_sources
-from fastmix_mega.report.cost import machine_hours
 from fastmix_mega.report.read import Run
+from fastmix_mega.report.run_cost import machine_hours
 from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, SourceView, told_apart
 from fastmix_mega.report.words import duration, listing, percent, plural, quantity, shorten
 

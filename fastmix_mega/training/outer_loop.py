@@ -14,8 +14,8 @@ import torch
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.mixture.controller import Controller, MixtureEstimate
+from fastmix_mega.mixture.outer_schedule import Schedule
 from fastmix_mega.mixture.sampling import MixturePolicy
-from fastmix_mega.mixture.schedule import Schedule
 from fastmix_mega.mixture.simplex import effective_sources, entropy
 from fastmix_mega.parallel.layout import Layout
 from fastmix_mega.training.observers import Observer

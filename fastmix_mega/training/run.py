@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.inputs import Inputs
+from fastmix_mega.data.run_inputs import Inputs
 from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.mixture.file import MixtureFile
 from fastmix_mega.mixture.sampling import MixturePolicy

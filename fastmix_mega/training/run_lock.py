@@ -1,84 +1,23 @@
-"""One run at a time in a run folder: a lock that a killed process or a lost machine leaves open.
-
-`run.lock` in the run folder names the holder: host, process, start time. Locks of the kernel are
-not enough here: on NFS and Lustre they may hold on one machine only, or not exist, depending on how
-the file system is mounted. This lock needs only that a file can be created exclusively and renamed,
-as every shared file system promises.
-
-The holder touches the file every few seconds. Whoever finds a lock decides whether it is stale:
-
-- A process of this machine: it is stale if that process has ended (`kill -9` included).
-- The same Slurm job before it was requeued: it is stale, since a job never runs twice at once.
-- A process of another machine: whoever starts watches the file. If it is touched, the folder is in
-  use. If it is not touched for two minutes, the lock is stale. Clocks are never compared.
-
-A holder that finds its lock taken over (its machine slept, say) ends its process at once, before it
-can write into the other run.
-"""
+"""One run at a time in a run folder, by the lock `run.lock` in it (see `fastmix_mega.locking`)."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
 import os
-import socket
-import sys
-import threading
-import time
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.files import write_atomic
+from fastmix_mega.locking import PACE, Pace, Use, hold_lock
 
 FILE = "run.lock"
 HELD_VARIABLE = "FASTMIX_RUN_LOCK"
 """Environment variable: the folder whose lock a launcher holds for the processes it starts."""
 
 
-@dataclass(frozen=True)
-class Pace:
-    """Seconds. Attributes may be cached for a minute on NFS, which `patience` must exceed."""
-
-    beat: float = 5.0
-    """Between two signs of life of a holder."""
-    patience: float = 120.0
-    """Without a sign of life until a lock of another machine counts as stale."""
-    settle: float = 1.0
-    """After a stale lock was taken over, before it is looked at again: the last of several that do
-    so at once keeps it."""
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a lock."""
-
-    command: str
-    host: str
-    """The machine's name."""
-    machine: str
-    """Boot and process namespace: where `pid` means something."""
-    pid: int
-    born: str
-    """When the process started, in the kernel's ticks: numbers of processes are used again."""
-    started: str
-    """When it took the lock, for people."""
-    job: str = ""
-    """Slurm's number of the job and of the array's task; empty outside."""
-    restarts: int = 0
-    """How often Slurm has requeued the job."""
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-    def __str__(self) -> str:
-        return f"{self.command}, process {self.pid} on {self.host}, started {self.started}"
-
-
 @contextlib.contextmanager
 def run_lock(
-    run_dir: str | Path, command: str, pace: Pace = Pace(), say: Callable[[str], None] | None = None
+    run_dir: str | Path, command: str, pace: Pace = PACE, say: Callable[[str], None] | None = None
 ) -> Iterator[None]:
     """Hold a run folder's lock while the block runs. The folder is made if there is none.
 
@@ -88,7 +27,7 @@ def run_lock(
         run_dir: the run folder.
         command: for the message that others get, such as `fastmix search`.
         pace: how fast a holder is known to be alive or not.
-        say: told while another machine's lock is watched.
+        say: gets a line before another machine's lock is watched.
 
     Raises:
         UserError: if another process holds it; names host, process and start time.
@@ -98,18 +37,26 @@ def run_lock(
         yield
         return
     made = [each for each in (directory, *directory.parents) if not each.exists()]
-    path = directory / FILE
-    holder = this_process(command)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _take(path, holder, pace, say or _say)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-    ended = threading.Event()
-    beats = threading.Thread(target=_beat, args=(path, holder, pace, ended), daemon=True)
+        raise UserError(f"cannot write {directory / FILE}: {error.strerror}") from None
+    use = Use(command, str(directory), "another run_dir", own_name=True)
+    try:
+        with hold_lock(directory / FILE, use, pace, say), _shared(directory):
+            yield
+    finally:
+        # Where the run never began; others are not empty.
+        with contextlib.suppress(OSError):
+            for each in made:
+                each.rmdir()
+
+
+@contextlib.contextmanager
+def _shared(directory: Path) -> Iterator[None]:
+    """Let processes that start in this block share the folder's lock."""
     before = os.environ.get(HELD_VARIABLE)
     os.environ[HELD_VARIABLE] = str(directory)
-    beats.start()
     try:
         yield
     finally:
@@ -117,132 +64,3 @@ def run_lock(
             os.environ.pop(HELD_VARIABLE, None)
         else:
             os.environ[HELD_VARIABLE] = before
-        ended.set()
-        beats.join()
-        # A forked worker that leaves this block by an exception holds nothing.
-        if os.getpid() == holder.pid and read_holder(path) == holder:
-            with contextlib.suppress(OSError):
-                path.unlink()
-                for each in made:
-                    each.rmdir()  # Where the run never began; others are not empty.
-
-
-def this_process(command: str) -> Holder:
-    """This process as a holder."""
-    job = os.environ.get("SLURM_JOB_ID", "")
-    return Holder(
-        command=command,
-        host=socket.gethostname(),
-        machine=_machine(),
-        pid=os.getpid(),
-        born=_born(os.getpid()),
-        started=datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
-        job=job,
-        restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")) if job else 0,
-    )
-
-
-def read_holder(path: Path) -> Holder | None:
-    """Who holds a lock; None if nobody does, or the file is no lock of ours."""
-    try:
-        return Holder(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _take(path: Path, holder: Holder, pace: Pace, say: Callable[[str], None]) -> None:
-    """Raises: UserError if it is held."""
-    content = json.dumps(asdict(holder)).encode() + b"\n"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        return
-
-    other = read_holder(path)
-    if not _is_stale(path, other, holder, pace, say):
-        raise UserError(
-            f"{path.parent} is in use by {other or 'another process'}. Wait until it ends, or name "
-            f"another run_dir. If you are sure that it is gone, remove {path}"
-        )
-    write_atomic(path, content)
-    time.sleep(pace.settle)
-    winner = read_holder(path)
-    if winner != holder:
-        raise UserError(f"{path.parent} is in use by {winner or 'another process'}")
-
-
-def _is_stale(
-    path: Path, other: Holder | None, mine: Holder, pace: Pace, say: Callable[[str], None]
-) -> bool:
-    """Whether the process that wrote the lock is gone."""
-    if other is not None and other.machine == mine.machine:
-        return _born(other.pid) != other.born
-    if other is not None and other.job and other.job == mine.job:
-        return other.restarts < mine.restarts
-    say(
-        f"{path} names {other or 'nobody'}: watching for up to {pace.patience:.0f} seconds whether "
-        "that is alive"
-    )
-    seen = _touched(path)
-    end = time.monotonic() + pace.patience
-    while time.monotonic() < end:
-        time.sleep(min(pace.beat, pace.patience) / 2)
-        now = _touched(path)
-        if now is not None and now != seen:
-            return False
-        if now is None:
-            return True  # It ended in the meantime.
-    return True
-
-
-def _beat(path: Path, holder: Holder, pace: Pace, ended: threading.Event) -> None:
-    """Show that this process is alive, and end it if the lock is another's."""
-    while not ended.wait(pace.beat):
-        if os.getpid() != holder.pid:
-            return
-        now = read_holder(path)
-        if now is not None and now.token != holder.token:
-            print(f"fastmix: {path} was taken over by {now}; this run ends", file=sys.stderr)
-            sys.stderr.flush()
-            os._exit(1)
-        # A full or unreachable disk must not end the run; the lock only looks older.
-        with contextlib.suppress(OSError):
-            os.utime(path)
-
-
-def _touched(path: Path) -> int | None:
-    """Nanoseconds, by the file system's own clock; None without the file."""
-    try:
-        # Opening asks an NFS server for what is new; looking alone may not.
-        with path.open("rb") as file:
-            return os.fstat(file.fileno()).st_mtime_ns
-    except OSError:
-        return None
-
-
-def _machine() -> str:
-    """Where numbers of processes are one and the same: a boot of a host, and a namespace."""
-    parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-    with contextlib.suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
-
-
-def _born(pid: int) -> str:
-    """When a process of this machine started; empty if there is none, or only its remains."""
-    try:
-        # The name before the last bracket may hold spaces and brackets itself.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

@@ -15,8 +15,8 @@ import torch
 from fastmix_mega.checkpoint import Checkpoints
 from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.data.conversations import ConversationSource
-from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.data.repetition import proxy_share
+from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.errors import RunFailed, Stopped, UserError
 from fastmix_mega.model.gpt import chunks_of
@@ -38,7 +38,7 @@ from fastmix_mega.training.engine.batches import (
     rows_of_rank,
 )
 from fastmix_mega.training.engine.engine import TrainingEngine
-from fastmix_mega.training.engine.schedule import learning_rate
+from fastmix_mega.training.engine.learning_rate import learning_rate
 from fastmix_mega.training.guards.agreement import Agreement
 from fastmix_mega.training.guards.mixture import MixtureGuard
 from fastmix_mega.training.guards.nonfinite import NonFiniteGuard

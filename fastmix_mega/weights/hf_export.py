@@ -20,7 +20,7 @@ from torch import Tensor
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import fsync_directory, write_atomic, write_json
 from fastmix_mega.model.presets import ModelShape, resolve_shape
-from fastmix_mega.outputs import require_output_file
+from fastmix_mega.output_file import require_output_file
 from fastmix_mega.weights.architecture import write_architecture
 from fastmix_mega.weights.hf_tokenizer import is_translation, write_tokenizer
 from fastmix_mega.weights.huggingface import (

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import resource
-import shutil
-import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,26 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.build_corpora import CorporaConfig, build_corpora
-from data_tools.preprocess import Options, RunOptions, preprocess
+from data_tools.preprocess_run import Options, RunOptions, preprocess
 from data_tools.train_tokenizer import Training
 from data_tools.train_tokenizer import train_tokenizer as train_product_tokenizer
 from fastmix_mega.config.schema import Config
 from fastmix_mega.configuration import load_config
-from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter, token_dtype
-from fastmix_mega.data.inputs import Inputs, open_inputs
+from fastmix_mega.data.indexed_format import token_dtype
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
+from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.files import read_jsonl
-from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture import regression as regmix
 from fastmix_mega.mixture.bigram import (
     BigramCounts,
     bigram_loss,
     count_bigrams,
     first_mixture,
-    read_sequences,
 )
+from fastmix_mega.mixture.counting import read_sequences
 from fastmix_mega.mixture.file import read_mixture
-from fastmix_mega.training.engine.schedule import learning_rate
+from fastmix_mega.training.engine.learning_rate import learning_rate
+from research.forked import run_forked, shortened
 from research.ngram_law import NgramCounts, count_ngrams, ngram_loss
 
 FloatArray = NDArray[np.float64]
@@ -217,21 +213,6 @@ def rate_of_window(family: Family, end: int) -> float:
     return sum(learning_rate(train.schedule, step, train.steps) for step in steps)
 
 
-def warm_up() -> None:
-    """Import what every run needs, on one thread, so that forks are safe and start at once."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import torch
-
-    torch.set_num_threads(1)
-    for name in (
-        "fastmix_mega.training.trainer",
-        "fastmix_mega.report.build",
-        "deepspeed",
-        "megatron.core",
-    ):
-        importlib.import_module(name)
-
-
 @dataclass(frozen=True)
 class Finished:
     """What a run leaves."""
@@ -256,7 +237,13 @@ def train(family: Family, weights: Sequence[float], seed: int) -> Finished:
     mixture = dict(zip(family.sources, weights, strict=True))
     # Whole batches are faster, and no scores ask for single sources here.
     size = f"train.micro_batch={family.config.train.global_batch}"
-    run_dir, seconds = _forked(family, "train", seed, [f"mixture={json.dumps(mixture)}", size])
+    run_dir, seconds = run_forked(
+        family.config_path,
+        Path(family.config.run_dir),
+        "train",
+        seed,
+        [f"mixture={json.dumps(mixture)}", size],
+    )
     return Finished(_losses(run_dir), seconds)
 
 
@@ -265,11 +252,18 @@ def search(family: Family, targets: Sequence[str], seed: int, settings: Sequence
     chosen = [
         each.model_dump(mode="json") for each in family.config.targets if each.name in targets
     ]
-    run_dir, seconds = _forked(family, "search", seed, [*settings, f"targets={json.dumps(chosen)}"])
+    run_dir, seconds = run_forked(
+        family.config_path,
+        Path(family.config.run_dir),
+        "search",
+        seed,
+        [*settings, f"targets={json.dumps(chosen)}"],
+    )
     file = read_mixture(run_dir / "mixture.json")
     rows = read_jsonl(run_dir / "history.jsonl")
     history = [
-        {key: _short(row[key]) for key in (*HISTORY, *TARGET_HISTORY) if key in row} for row in rows
+        {key: shortened(row[key]) for key in (*HISTORY, *TARGET_HISTORY) if key in row}
+        for row in rows
     ]
     return Finished(
         _losses(run_dir),
@@ -290,45 +284,3 @@ def swarm_fit(mixtures: FloatArray, losses: FloatArray, seed: int) -> FloatArray
 def _losses(run_dir: Path) -> dict[str, float]:
     rows = [row["eval"] for row in read_jsonl(run_dir / "metrics.jsonl") if "eval" in row]
     return rows[-1]
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, list):
-        return [_short(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _short(each) for key, each in value.items()}
-    return value
-
-
-def _forked(family: Family, mode: str, seed: int, overrides: Sequence[str]) -> tuple[Path, float]:
-    run_dir = Path(family.config.run_dir) / f"{mode}-{os.getpid()}"
-    shutil.rmtree(run_dir, ignore_errors=True)
-    run_dir.mkdir(parents=True)
-    log = run_dir / "output.log"
-    words = [str(family.config_path), f"run_dir={run_dir}", f"seed={seed}", *overrides]
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        _child(words, mode, log)
-    _, status, usage = os.wait4(pid, 0)
-    if status:
-        raise RuntimeError(f"a {mode} failed:\n{log.read_text()[-3000:]}")
-    return run_dir, usage.ru_utime + usage.ru_stime
-
-
-def _child(words: list[str], mode: str, log: Path) -> None:
-    code = 1
-    try:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        config = load_config(words[0], words[1:])
-        method_of(config, "train" if mode == "train" else "search").search()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)

@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
+from research.forked import warm_up
 from research.judge import product, rules
 from research.judge.product import Family, FloatArray
 from research.judge.records import Record, Records
@@ -211,7 +212,7 @@ def main() -> None:
         print(table(family, records))
         return
     records.belong_to(family.name, family.identity())
-    product.warm_up()
+    warm_up()
     work(family, records, options.jobs, options.minutes)
 
 

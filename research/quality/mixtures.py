@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 
 from fastmix_mega.arrays import FloatArray
-from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.run_inputs import open_inputs
 from research.quality.jobs import SEARCH_SEEDS, SWARM_SEED, Job
 from research.quality.records import Records
 from research.quality.rules import REPLAYED, SETTINGS, TRIALS, replayed

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastmix_mega.arrays import FloatArray
-from fastmix_mega.mixture.evidence import Evidence, drift
+from fastmix_mega.mixture.advantage import Advantages, drift
 from fastmix_mega.mixture.exponentiated_gradient import ExponentiatedGradient, RuleSettings
 from fastmix_mega.mixture.simplex import exponentiated_gradient, geometric_mean, softmax
 
@@ -120,11 +120,11 @@ def averaged(trajectory: FloatArray, share: float) -> FloatArray:
     return geometric_mean(trajectory[first:])
 
 
-def evidence(sums: Sequence[FloatArray], trajectory: FloatArray) -> Evidence:
+def evidence(sums: Sequence[FloatArray], trajectory: FloatArray) -> Advantages:
     """What `mixture.json` would say of the first windows."""
     count = trajectory.shape[1]
     initial = np.full(count, 1 / count)
-    found = Evidence()
+    found = Advantages()
     before = [initial, *np.exp(trajectory[:-1])]
     for mixture, window in zip(before, sums, strict=True):
         found.add(mixture, initial, window)

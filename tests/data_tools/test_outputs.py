@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -20,8 +21,8 @@ from data_tools import (
     split,
     train_tokenizer,
 )
-from fastmix_mega.data.indexed import IndexedTokens
-from fastmix_mega.locking import hold_lock
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.locking import Use, hold_lock, this_process
 from tests.data_tools.conftest import Tokenize
 
 LINE = '{"text":"hello world"}\n'
@@ -148,7 +149,7 @@ def test_a_lock_names_the_other_process(
     tokenize: Tokenize, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("a.jsonl")
-    with hold_lock(Path("out.lock")):
+    with hold_lock(Path("out.lock"), Use("fastmix data", "out", "another output")):
         assert tokenize("a.jsonl") == 2
     assert f"process {os.getpid()} on " in capsys.readouterr().err
     assert tokenize("a.jsonl") == 0
@@ -164,8 +165,9 @@ def test_what_a_killed_process_left_is_made_again(tokenize: Tokenize) -> None:
     assert tokenize("a.jsonl") == 0
     manifest = json.loads(Path("out.manifest.json").read_text())
     Path("out.manifest.json").unlink()
-    record = {"format": "fastmix-lock/1", "host": os.uname().nodename, "pid": 1 << 30}
-    left = json.dumps(record | {"recipe": manifest["made_by"]["recipe"]})
+    record = {"recipe": manifest["made_by"]["recipe"]}
+    killed = dataclasses.replace(this_process("fastmix data", record), pid=1 << 30)
+    left = json.dumps(dataclasses.asdict(killed))
     write("out.lock", left)
     assert tokenize("b.jsonl") == 2
     assert json.loads(Path("out.lock").read_text()) == json.loads(left)

@@ -25,12 +25,12 @@ from fastmix_mega.training.engine.batches import MicroBatch
 from fastmix_mega.training.engine.choice_loss import ChoiceLoss, weigh_choices
 from fastmix_mega.training.engine.head_meter import HeadMeter
 from fastmix_mega.training.engine.hook_meter import HookMeter
+from fastmix_mega.training.engine.learning_rate import learning_rate
 from fastmix_mega.training.engine.loss_meters import LossMeter
 from fastmix_mega.training.engine.meters import GradientAccess, ScoreMeter
 from fastmix_mega.training.engine.observation import HeadScores, Observation, SequenceLosses
 from fastmix_mega.training.engine.optimizer_access import OptimizerAccess
 from fastmix_mega.training.engine.passes import Forward, Passes, build_passes
-from fastmix_mega.training.engine.schedule import learning_rate
 from fastmix_mega.training.engine.sums import SourceSums
 from fastmix_mega.training.engine.zero import initialize_deepspeed
 

@@ -132,8 +132,9 @@ def test_only_what_a_process_measures_is_read(layout: Layout) -> None:
     def state(rank: int) -> dict[str, Any]:
         directions = [{"head": parts[rank], "decoder.layers.9.mlp.linear_fc2.weight": Unread()}]
         meter = {"directions": directions, "sums": torch.ones(2), "target_sums": torch.ones(2)}
-        sums = {"losses": torch.ones(2), "objective": torch.ones(2), "outer": None}
-        return sums | {"meter": meter | {"switch": (True, None)}, "loss_meter": None}
+        sums = {"losses": torch.ones(2), "objective": torch.ones(2), "loss_meter": None}
+        mixer = {"controller": {} if rank == 0 else None}
+        return sums | {"meter": meter | {"switch": (True, None)}, "mixer": mixer}
 
     whole = merge_states([state(rank) for rank in range(4)], sizes)
     own = split_state(whole, layout, {"head", "decoder.layers.0.mlp.linear_fc2.weight"})

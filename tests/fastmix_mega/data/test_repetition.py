@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastmix_mega.configuration import parse_config
-from fastmix_mega.data.inputs import open_inputs
 from fastmix_mega.data.order import SampleOrder, subset_size
 from fastmix_mega.data.repetition import proxy_share, repetition_notes
+from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
 from tests.launch import run_config

@@ -15,16 +15,17 @@ import yaml
 
 from fastmix_mega.cli import main as cli
 from fastmix_mega.configuration import parse_config
-from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.evaluation.generate import greedy
 from fastmix_mega.evaluation.harness import cut_at, until
 from fastmix_mega.evaluation.model import AnsweringModel
 from fastmix_mega.evaluation.scoring import Continuation, score
 from fastmix_mega.files import read_jsonl
+from fastmix_mega.methods.fixed import FixedMixture
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
-from fastmix_mega.training import trainer as loop
+from fastmix_mega.training import trainer
 from fastmix_mega.weights.init_from import open_start
 from tests.launch import forked
 from tests.tiny import tiny_settings
@@ -48,7 +49,7 @@ def settings_of_run(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def run(settings_of_run: dict[str, Any]) -> Path:
-    loop.run(parse_config(settings_of_run), "train")
+    trainer.run(FixedMixture(parse_config(settings_of_run)))
     return Path(settings_of_run["run_dir"])
 
 

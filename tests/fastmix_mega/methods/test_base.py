@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastmix_mega.configuration import parse_config
-from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.methods.base import OpenedData, target_weights, too_few_target_sequences
 from fastmix_mega.methods.fastmix import FastMix

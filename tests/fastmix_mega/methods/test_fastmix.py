@@ -12,7 +12,7 @@ import yaml
 
 from fastmix_mega.cli import main as cli
 from fastmix_mega.configuration import parse_config
-from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.methods.base import OpenedData
 from fastmix_mega.methods.fastmix import FastMix

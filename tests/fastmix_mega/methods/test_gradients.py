@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from fastmix_mega.configuration import parse_config
-from fastmix_mega.data.inputs import Inputs, open_inputs
+from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.methods.fastmix import FastMix
 from fastmix_mega.methods.gradients import objective_problems, window_rate
 from fastmix_mega.model.presets import resolve_shape
-from fastmix_mega.training.engine.schedule import learning_rate
+from fastmix_mega.training.engine.learning_rate import learning_rate
 from fastmix_mega.training.run import Run
 
 

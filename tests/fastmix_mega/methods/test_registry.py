@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fastmix_mega.cli import main as cli
-from fastmix_mega.cli.reference import page
+from fastmix_mega.cli.reference_page import page
 from fastmix_mega.configuration import load_config, parse_config
 from fastmix_mega.errors import UserError
 from fastmix_mega.methods.fixed import FixedMixture

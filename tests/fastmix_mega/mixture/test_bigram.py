@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.mixture.bigram import (
-    SMOOTHING,
+    BIGRAM_SMOOTHING,
     BigramCounts,
     bigram_loss,
     count_bigrams,
@@ -89,8 +89,10 @@ def plain_loss(mixture: FloatArray, sources: list[Any], targets: list[Any]) -> f
         for row in target.sequences.tolist():
             for first, second in itertools.pairwise(row):
                 single = (seconds[second] + 1) / total
-                known = pairs[first, second] + SMOOTHING * single
-                loss -= share / target.num_tokens * np.log(known / (firsts[first] + SMOOTHING))
+                known = pairs[first, second] + BIGRAM_SMOOTHING * single
+                loss -= (
+                    share / target.num_tokens * np.log(known / (firsts[first] + BIGRAM_SMOOTHING))
+                )
     return float(loss)
 
 

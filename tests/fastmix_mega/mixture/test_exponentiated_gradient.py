@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastmix_mega.arrays import FloatArray
-from fastmix_mega.mixture.evidence import LEAST_OUTER_STEPS
+from fastmix_mega.mixture.advantage import LEAST_OUTER_STEPS
 from fastmix_mega.mixture.exponentiated_gradient import (
     ExponentiatedGradient,
     Repetition,

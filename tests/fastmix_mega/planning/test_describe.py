@@ -59,7 +59,7 @@ def test_a_tiny_model_is_not_split(capsys: pytest.CaptureFixture[str]) -> None:
     assert "0.00" not in shown
     assert cli.main(["plan", "configs/demo.yaml", "--gpus", "32", *tiny]) == 0
     shown = capsys.readouterr().out
-    assert "parameters is not worth splitting; take at most 2 GPUs" in shown
+    assert "parameters is not worth splitting; take at most 4 GPUs" in shown
     # Without --gpus: this machine's.
     assert cli.main(["plan", "configs/demo.yaml", *tiny]) == 0
     assert "on 1 GPUs" in capsys.readouterr().out

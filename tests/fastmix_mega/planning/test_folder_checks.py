@@ -9,7 +9,7 @@ import pytest
 
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.planning.check import Findings, check
-from fastmix_mega.training.engine.schedule import learning_rate
+from fastmix_mega.training.engine.learning_rate import learning_rate
 from fastmix_mega.training.identity import record_run
 
 

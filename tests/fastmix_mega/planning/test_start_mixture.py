@@ -12,7 +12,7 @@ import yaml
 
 from fastmix_mega.cli import main as cli
 from fastmix_mega.configuration import parse_config
-from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.planning.start_mixture import starting_mixture
 from tests.launch import run_config
 

@@ -11,11 +11,11 @@ import pytest
 
 from fastmix_mega.errors import UserError
 from fastmix_mega.report.build import build_report
-from fastmix_mega.report.cost import machine_hours, seconds
 from fastmix_mega.report.figures import trajectory
 from fastmix_mega.report.findings import confidence, headline, lead
 from fastmix_mega.report.pooled import is_pooled, read_pooled
 from fastmix_mega.report.read import read_run
+from fastmix_mega.report.run_cost import machine_hours, seconds
 from fastmix_mega.report.sources import view_mixture
 from tests.fastmix_mega.report.samples import write_run
 

@@ -18,12 +18,12 @@ from fastmix_mega.configuration import parse_config
 from fastmix_mega.errors import RunFailed
 from fastmix_mega.methods.odm import ODM
 from fastmix_mega.methods.registry import method_of
-from fastmix_mega.mixture.schedule import OuterSchedule
+from fastmix_mega.mixture.outer_schedule import OuterSchedule
 from fastmix_mega.mixture.simplex import ScoreEstimate
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
 from fastmix_mega.training.engine.batches import even_micro_batches
-from fastmix_mega.training.engine.schedule import learning_rate
+from fastmix_mega.training.engine.learning_rate import learning_rate
 from fastmix_mega.training.observers import TargetGradients, TargetLossFalls, TrainingLosses
 from fastmix_mega.training.stop import StopRequest
 from fastmix_mega.training.trainer import Trainer, run_within

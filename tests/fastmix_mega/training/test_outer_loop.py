@@ -12,8 +12,8 @@ import pytest
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.mixture.exponentiated_gradient import ExponentiatedGradient, RuleSettings
+from fastmix_mega.mixture.outer_schedule import OuterSchedule
 from fastmix_mega.mixture.sampling import MixturePolicy
-from fastmix_mega.mixture.schedule import OuterSchedule
 from fastmix_mega.mixture.simplex import ScoreEstimate
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout

@@ -16,13 +16,15 @@ import pytest
 import yaml
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.training.run_lock import FILE, Holder, Pace, read_holder, run_lock, this_process
+from fastmix_mega.locking import Holder, Pace, read_holder, this_process
+from fastmix_mega.training.run_lock import FILE, run_lock
 from tests.launch import clean_environment, fastmix, start_fastmix
 
 FAST = Pace(beat=0.05, patience=0.5, settle=0.02)
 HOLD = (
     "import sys, time\n"
-    "from fastmix_mega.training.run_lock import Pace, run_lock\n"
+    "from fastmix_mega.locking import Pace\n"
+    "from fastmix_mega.training.run_lock import run_lock\n"
     "with run_lock(sys.argv[1], 'fastmix search', Pace(beat=0.05)):\n"
     "    print('held', flush=True)\n"
     "    time.sleep(60)\n"

@@ -15,7 +15,7 @@ from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.conversations import ConversationSource
-from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.data.sampler import Draw
 from fastmix_mega.model.masks import conversation_bias
 from fastmix_mega.parallel import layout as parallel_layout

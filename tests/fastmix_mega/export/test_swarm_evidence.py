@@ -8,7 +8,7 @@ import pytest
 
 from fastmix_mega.cli import main as cli
 from fastmix_mega.errors import UserError
-from fastmix_mega.export.evidence import import_olmix, read_evidence
+from fastmix_mega.export.swarm_evidence import import_olmix, read_evidence
 
 RATIOS = """Unnamed: 0,run,name,index,dclm,code
 0,a1,first,0,0.75,0.25

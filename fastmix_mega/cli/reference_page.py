@@ -1,11 +1,11 @@
 """Print the page of all configuration keys.
 
-python -m fastmix_mega.cli.reference > docs/reference.md
+python -m fastmix_mega.cli.reference_page > docs/reference.md
 """
 
 from __future__ import annotations
 
-from fastmix_mega.config.reference import reference
+from fastmix_mega.config.keys_page import reference
 from fastmix_mega.configuration import full_schema
 from fastmix_mega.methods.registry import METHODS
 

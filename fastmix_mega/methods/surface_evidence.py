@@ -15,15 +15,15 @@ import numpy as np
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.inputs import Inputs
 from fastmix_mega.data.rows import any_masked
+from fastmix_mega.data.run_inputs import Inputs
 from fastmix_mega.files import write_json
 from fastmix_mega.methods.base import target_weights
 from fastmix_mega.methods.gradients import window_rate
 from fastmix_mega.mixture.bigram import within_most_epochs
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
-from fastmix_mega.mixture.schedule import OuterSchedule
+from fastmix_mega.mixture.outer_schedule import OuterSchedule
 from fastmix_mega.mixture.surface import LossSurface, fit
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
 

@@ -37,7 +37,7 @@ def few_outer_steps(count: int, when: str = "was") -> str:
 
 
 @dataclass
-class Evidence(Resumable):
+class Advantages(Resumable):
     """Advantages of the mixtures of a search over its initial one, window by window."""
 
     resumes = ("advantages",)

@@ -12,10 +12,10 @@ import pytest
 
 from fastmix_mega.cli import main as cli
 from fastmix_mega.configuration import parse_config
-from fastmix_mega.data.inputs import open_inputs
+from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.files import read_jsonl
-from fastmix_mega.methods.evidence import disagreements
 from fastmix_mega.methods.fastmix import FastMix
+from fastmix_mega.methods.surface_evidence import disagreements
 from fastmix_mega.mixture.file import read_mixture
 from tests.launch import column, forked, run_config
 

@@ -16,7 +16,7 @@ HEAD = """# Reference: every configuration key
 
     fastmix check configs/demo.yaml train.steps=1000    # every key can be set on the command line
 
-Made from the schema by `python -m fastmix_mega.cli.reference > docs/reference.md`; edit the
+Made from the schema by `python -m fastmix_mega.cli.reference_page > docs/reference.md`; edit the
 docstrings in `fastmix_mega/config/` and `fastmix_mega/methods/` instead of this file. An unknown
 key is an error. The first part holds what users set. The second part holds what changes how a
 search measures and moves: leave it alone unless you do research on mixtures.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastmix_mega.mixture.schedule import OuterSchedule, RoundSchedule
+from fastmix_mega.mixture.outer_schedule import OuterSchedule, RoundSchedule
 
 
 def test_a_window_every_so_many_steps() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fastmix_mega.config.sections import ScheduleSection
-from fastmix_mega.training.engine.schedule import learning_rate
+from fastmix_mega.training.engine.learning_rate import learning_rate
 
 
 @pytest.mark.parametrize("kind", ["cosine", "wsd", "constant"])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fastmix_mega.mixture.evidence import CONFIDENT, LEAST_OUTER_STEPS, Evidence, drift
+from fastmix_mega.mixture.advantage import CONFIDENT, LEAST_OUTER_STEPS, Advantages, drift
 from fastmix_mega.mixture.exponentiated_gradient import ExponentiatedGradient, RuleSettings
 
 SOURCES = 6
@@ -48,7 +48,7 @@ def test_a_clear_advantage_is_found() -> None:
 
 
 def test_sums_and_squares_are_those_of_the_definition() -> None:
-    evidence = Evidence()
+    evidence = Advantages()
     assert evidence.sigmas is None
     assert evidence.probability is None
     initial = np.array([0.5, 0.25, 0.25])
