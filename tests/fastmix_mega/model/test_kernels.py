@@ -16,6 +16,7 @@ from torch import nn
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.errors import UserError
+from fastmix_mega.methods.registry import method_of
 from fastmix_mega.model.gpt import build_model
 from fastmix_mega.model.initialize import initialize_weights
 from fastmix_mega.model.kernels import Capabilities, Kernels, choose, problems
@@ -31,7 +32,8 @@ PLAIN = Kernels(False, False, False)
 
 
 def config(settings: dict[str, Any], **sections: Any) -> Any:
-    return parse_config(settings | sections)
+    """As the method fixes it, which says what its scores look at."""
+    return method_of(parse_config(settings | sections)).config
 
 
 def test_a_cpu_compiles_nothing_and_is_plain(settings: dict[str, Any]) -> None:
@@ -45,6 +47,8 @@ def test_a_cpu_compiles_nothing_and_is_plain(settings: dict[str, Any]) -> None:
     ("machine", "sections", "mode", "layers", "attention"),
     [
         (GPU, {"precision": "bf16"}, "search", True, True),
+        # A search at its defaults looks at the body's gradients.
+        (GPU, {"search": {}, "precision": "bf16"}, "search", False, False),
         (GPU, {"precision": "fp32"}, "search", False, False),
         (replace(GPU, transformer_engine=None), {"precision": "bf16"}, "search", False, False),
         (replace(GPU, transformer_engine=Version("2.8")), {}, "search", False, False),
