@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastmix_mega.data.indexed import IndexedWriter
+from fastmix_mega.data.indexed_writer import IndexedWriter
 
 PEAK = """
 import resource, runpy, sys

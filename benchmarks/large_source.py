@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastmix_mega.data.indexed import HEADER, MAGIC
+from fastmix_mega.data.indexed_format import HEADER, MAGIC
 
 LENGTH, SEQUENCE = 4097, 4096
 COMMON = """

@@ -40,7 +40,8 @@ FEW = 8
 
 def write_sources(folder: Path, count: int) -> None:
     """The tests' tokenizer and targets, and `count` small sources of their own."""
-    from fastmix_mega.data.indexed import IndexedWriter, token_dtype
+    from fastmix_mega.data.indexed_format import token_dtype
+    from fastmix_mega.data.indexed_writer import IndexedWriter
     from fastmix_mega.data.tokenizer import Tokenizer
     from tests.tiny import write_corpora
 

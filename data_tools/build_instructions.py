@@ -32,10 +32,10 @@ from data_tools.instructions import (
 )
 from data_tools.ledger import Ledger, folder_output
 from data_tools.outputs import claim, tokenizer_inputs, write_if_changed
-from data_tools.preprocess import ChatRequest, Options, RunOptions, preprocess
+from data_tools.preprocess_run import ChatRequest, Options, RunOptions, preprocess
 from data_tools.schema import read_schema
 from data_tools.texts import is_installed, list_files
-from fastmix_mega.data.indexed import manifest_path
+from fastmix_mega.data.indexed_manifest import manifest_path
 from fastmix_mega.errors import UserError
 
 

@@ -18,7 +18,8 @@ from data_tools.readers import Problem, ReadOptions, column_names, read_rows
 from data_tools.records import FIELDS, Chat, conversation_of, fields_of
 from data_tools.special_text import SpecialText
 from data_tools.templates import ChatTemplate, load_template
-from fastmix_mega.data.tokenizer import After, Ids, Places, Tokenizer
+from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.data.tokenizer_backend import After, Ids, Places
 from fastmix_mega.errors import UserError
 
 Mask = NDArray[np.uint8]

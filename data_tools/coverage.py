@@ -5,7 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from fastmix_mega.data.tokenizer import Ids, Tokenizer
+from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.data.tokenizer_backend import Ids
 
 _INVISIBLE = ("Mn", "Cf", "Cc", "Zs", "Zl", "Zp")
 """Categories of Unicode that normalizers rightly take away: marks, controls and spaces."""

@@ -21,7 +21,7 @@ from data_tools.readers import ReadOptions, read_unit
 from data_tools.selection import Selection
 from data_tools.special_text import SpecialText
 from data_tools.workers import Report
-from fastmix_mega.data.indexed import token_dtype
+from fastmix_mega.data.indexed_format import token_dtype
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 

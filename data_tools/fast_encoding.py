@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fastmix_mega.data.tokenizer import Ids, Tokenizer
+from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.data.tokenizer_backend import Ids
 from fastmix_mega.errors import UserError
 
 BACKENDS = ("library", "gigatoken")

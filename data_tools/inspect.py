@@ -18,7 +18,7 @@ import numpy as np
 
 from data_tools.commands import run_command, tool_parser
 from data_tools.verify import BLOCK, require_sound_index
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 

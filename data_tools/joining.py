@@ -17,15 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmix_mega.data.indexed import (
-    DTYPES,
-    HEADER,
-    MAGIC,
-    Manifest,
-    MaskRecord,
-    forget_manifest,
-    mask_prefix,
-)
+from fastmix_mega.data.indexed_format import DTYPES, HEADER, MAGIC
+from fastmix_mega.data.indexed_manifest import Manifest, MaskRecord, forget_manifest, mask_prefix
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import fsync_directory
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_tools.outputs import Output, token_output
-from fastmix_mega.data.indexed import forget_manifest, manifest_path
+from fastmix_mega.data.indexed_manifest import forget_manifest, manifest_path
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_json
 

@@ -34,7 +34,9 @@ from data_tools.outputs import (
 from data_tools.verify import file_sha256, require_sound_index, tokens_outside
 from fastmix_mega import __version__
 from fastmix_mega.data.choice_source import require_no_questions
-from fastmix_mega.data.indexed import HEADER, IndexedTokens, Manifest
+from fastmix_mega.data.indexed_format import HEADER
+from fastmix_mega.data.indexed_manifest import Manifest
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 

@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from fastmix_mega.data import remote
-from fastmix_mega.data.indexed import manifest_path, mask_prefix, old_manifest_path, read_manifest
+from fastmix_mega.data.indexed_manifest import (
+    manifest_path,
+    mask_prefix,
+    old_manifest_path,
+    read_manifest,
+)
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import Identity, identity_of, write_atomic
 from fastmix_mega.locking import Use, hold_lock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastmix_mega.data.tokenizer import Spans
+from fastmix_mega.data.tokenizer_backend import Spans
 
 
 @dataclass(frozen=True)

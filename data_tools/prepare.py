@@ -30,10 +30,11 @@ from data_tools.build_corpora import (
 from data_tools.commands import run_command, tool_parser
 from data_tools.ledger import Ledger, folder_output
 from data_tools.outputs import claim
-from data_tools.preprocess import Options, RunOptions, preprocess
+from data_tools.preprocess_run import Options, RunOptions, preprocess
 from data_tools.texts import FilesCorpus, is_installed, list_files
 from data_tools.train_tokenizer import Training, train_tokenizer
-from fastmix_mega.data.indexed import IndexedTokens, manifest_path
+from fastmix_mega.data.indexed_manifest import manifest_path
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic

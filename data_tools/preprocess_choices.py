@@ -27,7 +27,8 @@ from data_tools.pipes import spool_pipes
 from data_tools.readers import ReadOptions, read_rows
 from data_tools.templates import ChatTemplate, load_template
 from fastmix_mega import __version__
-from fastmix_mega.data.indexed import IndexedWriter, token_dtype
+from fastmix_mega.data.indexed_format import token_dtype
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 

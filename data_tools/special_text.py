@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from data_tools.readers import Problem
-from fastmix_mega.data.tokenizer import After, Ids, Tokenizer
+from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.data.tokenizer_backend import After, Ids
 
 TREATMENTS = ("keep", "forbid", "encode")
 KEPT = "names of special tokens in text stay text"

@@ -23,7 +23,8 @@ from data_tools.outputs import claim, describe_file, prefix_inputs, recipe_of, t
 from data_tools.verify import require_sound_index, wrong_checksum
 from fastmix_mega import __version__
 from fastmix_mega.data.choice_source import require_no_questions
-from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.errors import UserError
 
 SIDES = ("train", "valid", "test")

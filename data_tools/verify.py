@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.commands import run_command, tool_parser
-from fastmix_mega.data.indexed import HEADER, IndexedTokens
+from fastmix_mega.data.indexed_format import HEADER
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.errors import UserError
 
 BLOCK = 1 << 20

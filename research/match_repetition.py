@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.files import read_jsonl, write_json
 from fastmix_mega.mixture.file import read_mixture
 

@@ -38,7 +38,8 @@ import numpy as np
 from fastmix_mega.config.constraints import Constraints
 from fastmix_mega.config.schema import Config
 from fastmix_mega.configuration import load_config, parse_config
-from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
 from fastmix_mega.mixture.file import read_mixture

@@ -12,7 +12,7 @@ import pytest
 
 from data_tools import preprocess, train_tokenizer
 from fastmix_mega.cli import main as cli
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.mixture.file import read_mixture
 from tests.launch import run_config
 

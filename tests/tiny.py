@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from fastmix_mega.data.indexed import IndexedWriter, token_dtype
+from fastmix_mega.data.indexed_format import token_dtype
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.tokenizer import Tokenizer
 
 SOURCES = ("alpha", "beta", "gamma", "delta")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.errors import UserError
 from fastmix_mega.export.blend import Blend
 from fastmix_mega.export.plan import Part, Plan

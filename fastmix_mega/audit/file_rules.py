@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastmix_mega.audit.case import INDEXED, Case, Finding, Leaf
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.overlap import document_hashes, shared_documents
 from fastmix_mega.errors import UserError
 

@@ -17,7 +17,8 @@ import tempfile
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -92,33 +93,43 @@ def run_processes(
         options = parse_args([*_place(nodes), *own, "-m", "fastmix_mega", *arguments])
         stop_file = Path(directory) / "stop"
         os.environ[STOP_FILE_VARIABLE] = str(stop_file)
-        asked: list[float] = []
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            del frame
-            asked.append(time.monotonic())
-            stop_file.touch()
-            if asked[-1] - asked[0] > 1.0:
-                raise SignalException(f"second signal {number}", sigval=signal.SIGKILL)
-
-        before = {each: signal.signal(each, ask) for each in SIGNALS}
-        try:
-            if forked:
-                _prepare_for_forks()
-                options.rdzv_backend, options.rdzv_endpoint = "c10d", "localhost:0"
-                options.rdzv_id, options.start_method = uuid.uuid4().hex, "fork"
-                config, *_ = config_from_args(options)
-                elastic_launch(config, _work)(main, arguments)
-            else:
-                run(options)
-        except ChildFailedError as failed:
-            return _exit_code(failed)
-        except SignalException as stopped:
-            return 128 + int(stopped.sigval)
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+        with _signals_ask_to_stop(stop_file):
+            try:
+                if forked:
+                    _prepare_for_forks()
+                    options.rdzv_backend, options.rdzv_endpoint = "c10d", "localhost:0"
+                    options.rdzv_id, options.start_method = uuid.uuid4().hex, "fork"
+                    config, *_ = config_from_args(options)
+                    elastic_launch(config, _work)(main, arguments)
+                else:
+                    run(options)
+            except ChildFailedError as failed:
+                return _exit_code(failed)
+            except SignalException as stopped:
+                return 128 + int(stopped.sigval)
     return 0
+
+
+@contextmanager
+def _signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
+    """A signal makes the stop file; a second one, a second later or more, kills the workers."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    asked: list[float] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        del frame
+        asked.append(time.monotonic())
+        stop_file.touch()
+        if asked[-1] - asked[0] > 1.0:
+            raise SignalException(f"second signal {number}", sigval=signal.SIGKILL)
+
+    before = {each: signal.signal(each, ask) for each in SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _place(nodes: Nodes | None) -> list[str]:

@@ -33,7 +33,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastmix_mega import __version__
 from fastmix_mega.cli import audit as cli_audit
@@ -110,6 +110,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastmix-mega {__version__}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
 
+    _add_check(verbs)
+    _add_runs(verbs)
+    _add_plan(verbs)
+
+    report = verbs.add_parser("report", help="write a run folder's report.html anew")
+    report.add_argument("run_dir", type=Path)
+    report.set_defaults(verb=_report)
+    cli_mixture.add_verbs(verbs)
+    cli_audit.add_verb(verbs)
+    cli_watch.add_verb(verbs)
+    cli_evaluate.add_verb(verbs, _positive, main)
+    cli_doctor.add_verb(verbs, _positive, _nodes, main)
+    cli_retrain.add_verb(verbs, _positive, main)
+    cli_surface.add_verb(verbs)
+    verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
+    return parser
+
+
+def _add_check(verbs: Any) -> None:
     check = verbs.add_parser("check", help="find every mistake before any training")
     _config_arguments(check)
     check.add_argument(
@@ -125,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(verb=_check)
 
+
+def _add_runs(verbs: Any) -> None:
     for name, verb, text in (
         ("search", _search, "find the mixture, by default with one proxy run"),
         ("train", _train, "train with a fixed mixture"),
@@ -141,6 +162,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         run.set_defaults(verb=verb)
 
+
+def _add_plan(verbs: Any) -> None:
     plan = verbs.add_parser("plan", help="memory, communication and the layout for N GPUs")
     plan.add_argument("config", help="a YAML configuration, for example configs/large_7b.yaml")
     plan.add_argument("overrides", nargs="*", metavar="key.path=value", help="change it")
@@ -154,19 +177,6 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--mode", choices=("search", "train"), default="search", help="of the run")
     cli_doctor.add_dry_run(plan)
     plan.set_defaults(verb=_plan)
-
-    report = verbs.add_parser("report", help="write a run folder's report.html anew")
-    report.add_argument("run_dir", type=Path)
-    report.set_defaults(verb=_report)
-    cli_mixture.add_verbs(verbs)
-    cli_audit.add_verb(verbs)
-    cli_watch.add_verb(verbs)
-    cli_evaluate.add_verb(verbs, _positive, main)
-    cli_doctor.add_verb(verbs, _positive, _nodes, main)
-    cli_retrain.add_verb(verbs, _positive, main)
-    cli_surface.add_verb(verbs)
-    verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
-    return parser
 
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastmix_mega.data.conversations import ConversationSource
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.order import SampleOrder
 from fastmix_mega.data.rows import Rows
 from fastmix_mega.errors import UserError

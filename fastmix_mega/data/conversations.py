@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.order import SampleOrder
 from fastmix_mega.data.packing import Packing, pack
 from fastmix_mega.data.rows import Rows

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastmix_mega.data.choice_source import ChoiceSource, choices_of
 from fastmix_mega.data.conversations import ConversationSource
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.order import SampleOrder
 from fastmix_mega.data.rows import Rows, Source
 from fastmix_mega.errors import UserError

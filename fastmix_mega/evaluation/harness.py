@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.evaluation.generate import greedy
 from fastmix_mega.evaluation.model import AnsweringModel
-from fastmix_mega.evaluation.scoring import Continuation, score
+from fastmix_mega.evaluation.scoring import Continuation, Score, score
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -59,14 +60,54 @@ def find_tasks(names: Sequence[str], folders: Sequence[str | Path]) -> Any:
     return manager
 
 
+@dataclass(frozen=True)
+class TextModel:
+    """A model that takes and gives text. All but `encode` is collective over a replica."""
+
+    model: AnsweringModel
+    tokenizer: Tokenizer
+    batch: int
+    """Texts at once on one replica."""
+    length: int
+    """Tokens of a text at most."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(map(int, self.tokenizer.encode([text])[0]))
+
+    def scores(self, asked: Sequence[Continuation]) -> list[Score]:
+        """Of each continuation after its context; the replicas share the work."""
+        return shared(
+            asked, lambda part: score(self.model, part, self.batch, self.length), self.model
+        )
+
+    def answers(self, prompts: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+        """What the model writes after each prompt; the replicas share the work.
+
+        Args:
+            prompts: with lm-evaluation-harness's options of generation.
+
+        Raises:
+            NotImplementedError: if an answer shall be drawn at random.
+        """
+        return shared(prompts, lambda part: [self._answer(*each) for each in part], self.model)
+
+    def _answer(self, context: str, options: dict[str, Any]) -> str:
+        if options.get("do_sample") and options.get("temperature", 0) > 0:
+            raise NotImplementedError("answers are greedy; set do_sample: false")
+        tokenizer = self.tokenizer
+        count = int(options.get("max_gen_toks", NEW_TOKENS))
+        ends = as_list(options.get("until") or [])
+        prompt = self.encode(context)[-max(1, self.length - count) :] or [tokenizer.eod]
+        (tokens,) = greedy(self.model, [prompt], count, {tokenizer.eod}, until(tokenizer, ends))
+        text = tokenizer.decode([token for token in tokens if token != tokenizer.eod])
+        return cut_at(text, ends)
+
+
 def run_tasks(
     manager: Any,
     names: Sequence[str],
-    model: AnsweringModel,
-    tokenizer: Tokenizer,
+    model: TextModel,
     *,
-    batch: int,
-    length: int,
     shots: int | None = None,
     limit: int | None = None,
 ) -> dict[str, Any] | None:
@@ -76,9 +117,6 @@ def run_tasks(
         manager: of `find_tasks`.
         names: of tasks, groups or patterns.
         model: to ask.
-        tokenizer: the model's.
-        batch: texts at once on one replica.
-        length: tokens of a text at most.
         shots: examples before each question; None for each task's own number.
         limit: documents of each task; None for all.
 
@@ -94,7 +132,7 @@ def run_tasks(
     chosen = manager.match_tasks(list(names))
     try:
         found: dict[str, Any] | None = simple_evaluate(
-            model=_language_model(model, tokenizer, batch, length),
+            model=_language_model(model),
             tasks=chosen,
             task_manager=manager,
             num_fewshot=shots,
@@ -117,7 +155,7 @@ def result_table(results: dict[str, Any]) -> str:
     return str(make_table(results))
 
 
-def _language_model(model: AnsweringModel, tokenizer: Tokenizer, batch: int, length: int) -> Any:
+def _language_model(model: TextModel) -> Any:
     """Our model as an lm_eval LM; a class of its own inside, since its base is optional."""
     from lm_eval.api.model import TemplateLM
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -125,58 +163,42 @@ def _language_model(model: AnsweringModel, tokenizer: Tokenizer, batch: int, len
     class FastmixModel(TemplateLM):
         @property
         def eot_token_id(self) -> int:
-            return tokenizer.eod
+            return model.tokenizer.eod
 
         @property
         def prefix_token_id(self) -> int:
             """Before a text without context: what stands before every document in training."""
-            return tokenizer.eod
+            return model.tokenizer.eod
 
         @property
         def tokenizer_name(self) -> str:
-            return tokenizer.sha256
+            return model.tokenizer.sha256
 
         def tok_encode(self, string: str, **_: Any) -> list[int]:
-            return list(map(int, tokenizer.encode([string])[0]))
+            return model.encode(string)
 
         def _loglikelihood_tokens(
             self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
         ) -> list[tuple[float, bool]]:
             asked = [Continuation(context, tokens) for _, context, tokens in requests]
-            found = shared(asked, lambda part: score(model, part, batch, length), model)
-            return [(each.log_probability, each.is_greedy) for each in found]
+            return [(each.log_probability, each.is_greedy) for each in model.scores(asked)]
 
         def loglikelihood_rolling(self, requests: Sequence[Any], **_: Any) -> list[float]:
             windows = [
                 [
                     Continuation(*make_disjoint_window(pair))
                     for pair in get_rolling_token_windows(
-                        self.tok_encode(request.args[0]), self.prefix_token_id, length, 1
+                        self.tok_encode(request.args[0]), self.prefix_token_id, model.length, 1
                     )
                 ]
                 for request in requests
             ]
             flat = [window for text in windows for window in text]
-            found = iter(shared(flat, lambda part: score(model, part, batch, length), model))
+            found = iter(model.scores(flat))
             return [sum(next(found).log_probability for _ in text) for text in windows]
 
         def generate_until(self, requests: Sequence[Any], **_: Any) -> list[str]:
-            def answer(part: Sequence[Any]) -> list[str]:
-                return [self._generate(*request.args) for request in part]
-
-            return shared(requests, answer, model)
-
-        def _generate(self, context: str, options: dict[str, Any]) -> str:
-            if options.get("do_sample") and options.get("temperature", 0) > 0:
-                raise NotImplementedError("answers are greedy; set do_sample: false")
-            count = int(options.get("max_gen_toks", NEW_TOKENS))
-            ends = options.get("until") or []
-            prompt = self.tok_encode(context)[-max(1, length - count) :] or [tokenizer.eod]
-            (tokens,) = greedy(
-                model, [prompt], count, {tokenizer.eod}, until(tokenizer, as_list(ends))
-            )
-            text = tokenizer.decode([token for token in tokens if token != tokenizer.eod])
-            return cut_at(text, as_list(ends))
+            return model.answers([request.args for request in requests])
 
     return FastmixModel()
 

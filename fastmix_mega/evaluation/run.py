@@ -125,13 +125,16 @@ def _tasks(
 ) -> tuple[dict[str, Any], str]:
     tokenizer = weights.open_tokenizer()
     shape = resolve_shape(config.model, tokenizer.vocab_size)
-    results = harness.run_tasks(
-        manager,
-        asked.tasks,
+    model = harness.TextModel(
         AnsweringModel(config, shape, layout, weights),
         tokenizer,
         batch=asked.batch,
         length=config.train.seq_length,
+    )
+    results = harness.run_tasks(
+        manager,
+        asked.tasks,
+        model,
         shots=asked.shots,
         limit=asked.limit,
     )

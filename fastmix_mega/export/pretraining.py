@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.errors import UserError
 from fastmix_mega.export.blend import Blend, Given
 from fastmix_mega.export.plan import Part, Plan

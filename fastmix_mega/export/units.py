@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.errors import UserError
 from fastmix_mega.export.blend import Unit
 from fastmix_mega.export.plan import Part

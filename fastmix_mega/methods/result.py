@@ -49,30 +49,8 @@ def mixture_file(run: Run, answer: Answer, steps: int) -> MixtureFile:
         steps: training steps made, which are fewer than `train.steps` if a search ended early.
     """
     config, layout = run.given, run.layout
-    estimate = answer.estimate
-    weights = estimate.weights / estimate.weights.sum()
+    weights = answer.estimate.weights / answer.estimate.weights.sum()
     tokens = run.tokens(steps)
-    gains = [None] * len(weights) if answer.gains is None else answer.gains.tolist()
-    sources = [
-        MixtureSource(
-            name=given.name,
-            weight=float(weight),
-            stderr=float(error),
-            prefix=given.prefix,
-            tokens=source.num_tokens,
-            data_sha256=data_digests(source),
-            epochs_at_budget=float(weight) * tokens / source.num_tokens,
-            gain=gain,
-        )
-        for given, source, weight, error, gain in zip(
-            config.sources,
-            run.inputs.sources,
-            weights,
-            estimate.standard_errors,
-            gains,
-            strict=True,
-        )
-    ]
     search: dict[str, Any] = {
         "method": answer.method,
         "objective": config.search.objective,
@@ -92,18 +70,43 @@ def mixture_file(run: Run, answer: Answer, steps: int) -> MixtureFile:
     }
     if steps != config.train.steps:
         search["converged_after"] = steps
-    if estimate.better is not None:
-        search["probability_better"] = estimate.better
+    if answer.estimate.better is not None:
+        search["probability_better"] = answer.estimate.better
     search |= answer.more
     if config.init_from is not None:
         search["init_from"] = starting_point(config)
     return MixtureFile(
-        sources=sources,
+        sources=_sources(run, answer, weights, tokens),
         targets=_targets(config, answer.targets),
         tokenizer=_tokenizer(config, run.inputs),
         search=search,
         versions=versions(),
     )
+
+
+def _sources(run: Run, answer: Answer, weights: FloatArray, tokens: int) -> list[MixtureSource]:
+    """Every source with its weight [S], and how often a training of so many tokens reads it."""
+    gains = [None] * len(weights) if answer.gains is None else answer.gains.tolist()
+    return [
+        MixtureSource(
+            name=given.name,
+            weight=float(weight),
+            stderr=float(error),
+            prefix=given.prefix,
+            tokens=source.num_tokens,
+            data_sha256=data_digests(source),
+            epochs_at_budget=float(weight) * tokens / source.num_tokens,
+            gain=gain,
+        )
+        for given, source, weight, error, gain in zip(
+            run.given.sources,
+            run.inputs.sources,
+            weights,
+            answer.estimate.standard_errors,
+            gains,
+            strict=True,
+        )
+    ]
 
 
 def plain_mixture_file(config: Config, inputs: Inputs, answer: Answer) -> MixtureFile:

@@ -197,15 +197,9 @@ def count_ngrams(
         whole_tokens: [S] of the whole sources, of which the sequences are a sample.
     """
     every = [_keys(target, longest, vocab_size) for target in targets]
-    whole = np.concatenate([_with_next(contexts[-1], nexts) for contexts, nexts in every])
-    _, first, places = np.unique(whole, return_index=True, return_inverse=True)
-    weights = np.zeros((len(targets), len(first)))
-    start = 0
-    for number, (_, nexts) in enumerate(every):
-        own = places[start : start + len(nexts)]
-        weights[number] = np.bincount(own, minlength=len(first)) / len(nexts)
-        start += len(nexts)
+    first, weights = _distinct(every)
 
+    # What to count: of every n-gram its last token, its contexts, and these with the last token.
     nexts = np.concatenate([each for _, each in every])[first]
     wanted = []
     for length in range(longest):
@@ -216,8 +210,10 @@ def count_ngrams(
                 *np.unique(contexts, return_inverse=True),
             )
         )
-    rows: list[list[tuple[csr_array, csr_array]]] = [[] for _ in range(longest)]
     distinct, single_at = np.unique(nexts, return_inverse=True)
+
+    # Each source gives one row to every table of frequencies.
+    rows: list[list[tuple[csr_array, csr_array]]] = [[] for _ in range(longest)]
     singles = np.empty((len(sources), len(distinct)))
     for number, source in enumerate(sources):
         contexts_of, following = _keys(source, longest, vocab_size)
@@ -228,6 +224,7 @@ def count_ngrams(
             rows[length].append(
                 (_frequencies(_with_next(found, following), together), _frequencies(found, alone))
             )
+
     levels = tuple(
         _Level(
             csr_array(vstack([each[0] for each in row])),
@@ -239,6 +236,26 @@ def count_ngrams(
     )
     counted = max(source[:, 1:].size for source in sources)
     return NgramCounts(singles, single_at, levels, weights, whole_tokens, counted, vocab_size)
+
+
+def _distinct(targets: Sequence[tuple[list[Keys], Tokens]]) -> tuple[NDArray[np.intp], FloatArray]:
+    """The targets' distinct n-grams, of the longest contexts.
+
+    Args:
+        targets: contexts and tokens of each, by `_keys`.
+
+    Returns:
+        [U] where each n-gram is first among all targets' tokens, and [K, U] its share of each.
+    """
+    whole = np.concatenate([_with_next(contexts[-1], nexts) for contexts, nexts in targets])
+    _, first, places = np.unique(whole, return_index=True, return_inverse=True)
+    weights = np.zeros((len(targets), len(first)))
+    start = 0
+    for number, (_, nexts) in enumerate(targets):
+        own = places[start : start + len(nexts)]
+        weights[number] = np.bincount(own, minlength=len(first)) / len(nexts)
+        start += len(nexts)
+    return first, weights
 
 
 def read_counts(

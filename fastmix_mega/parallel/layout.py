@@ -118,7 +118,7 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     # megatron-core says once per process what it does without these optional packages.
     warnings.filterwarnings("ignore", message=".*(Apex|Transformer Engine).*")
     data_parallel_size(parallel, world_size_from_environment())  # Raises where they do not fit.
-    from megatron.core import parallel_state, tensor_parallel
+    from megatron.core import parallel_state
 
     from fastmix_mega.parallel import cpu
 
@@ -130,9 +130,30 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
         if os.environ["RANK"] != "0":
             print(f"rank {os.environ['RANK']}: {error}", file=sys.stderr)
         raise
-    on_cuda = device.type == "cuda"
+    _join_groups(parallel, device)
+
+    def destroy() -> None:
+        parallel_state.destroy_model_parallel()
+        dist.destroy_process_group()
+
     timeout = timedelta(minutes=parallel.timeout_minutes)
-    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timeout)
+    with leaving_together(destroy):
+        data_rank = parallel_state.get_data_parallel_rank()
+        yield layout_of_groups(
+            parallel,
+            device,
+            replica=ranks_of(_replica_group(data_rank, timeout)),
+            # One for all runs of this process: each group keeps threads and sockets.
+            host_group=_host_group(timeout) if device.type == "cuda" else None,
+        )
+
+
+def _join_groups(parallel: ParallelSection, device: torch.device) -> None:
+    """Torch.distributed's world and megatron-core's groups in it."""
+    from megatron.core import parallel_state, tensor_parallel
+
+    timeout = timedelta(minutes=parallel.timeout_minutes)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
@@ -144,20 +165,6 @@ def start(parallel: ParallelSection) -> Iterator[Layout]:
     )
     # Dropout is off and weights come from their own generators: the trackers only have to exist.
     tensor_parallel.model_parallel_cuda_manual_seed(1)
-
-    def destroy() -> None:
-        parallel_state.destroy_model_parallel()
-        dist.destroy_process_group()
-
-    with leaving_together(destroy):
-        data_rank = parallel_state.get_data_parallel_rank()
-        yield layout_of_groups(
-            parallel,
-            device,
-            replica=ranks_of(_replica_group(data_rank, timeout)),
-            # One for all runs of this process: each group keeps threads and sockets.
-            host_group=_host_group(timeout) if on_cuda else None,
-        )
 
 
 def layout_of_groups(

@@ -178,9 +178,12 @@ class _Steps:
         engine, memory = self._engine, self._memory
         memory.forget_peak()
         if number and engine.meter is not None:
-            with memory.part("activations"):
-                self._measure_target(number)
-            memory.assign("direction", _tensors_of(engine.meter.state()["directions"]))
+            # Twice: the last v is kept while the next one is made.
+            for _ in range(2):
+                memory.forget_peak()
+                with memory.part("activations"):
+                    self._measure_target(number)
+                memory.assign("direction", _tensors_of(engine.meter.state()["directions"]))
         with memory.part("activations"):
             engine.train_step(number, self._micro_batches(engine.micro_batches_per_step))
         self._assign_optimizer()

@@ -128,13 +128,34 @@ def stage_memory(
         (state.gradients, work.body, work.forward_logits, forward_buffers),
         (state.gradients, work.body + work.layer, work.backward_logits, state.pass_buffers),
         (state.gradients_in_step, 0, 0, state.step_buffers),
-        # The targets' gradients are fp32, and one more is being added.
-        ((directions + 1) * BYTES_FP32 * measured, *work.target_pass(config), 0),
+        *_target_moments(config, work, state.gradients_kept, directions, measured, width),
     ]
     gradients, activations, logits, buffers = max(moments, key=sum)
     return Memory(
         state.parameters, gradients, state.optimizer, direction, activations, logits, buffers
     )
+
+
+def _target_moments(
+    config: Config, work: _Work, kept: float, directions: int, measured: int, width: int
+) -> list[tuple[float, float, float, float]]:
+    """Of the pass over target sequences: gradients, activations, logits and buffers.
+
+    Args:
+        config: as for `peak_memory`.
+        work: of one micro-batch.
+        kept: bytes of the training's gradients.
+        directions: gradients that are added up in fp32.
+        measured: parameters.
+        width: bytes of one of their numbers.
+    """
+    sums = kept + directions * BYTES_FP32 * measured
+    if config.search.scores == "head":
+        # One more is being added.
+        return [(sums + BYTES_FP32 * measured, 0, work.forward_logits, 0)]
+    # What a backward pass finds is added at its end, when its activations are gone.
+    begin = (sums, work.body + work.layer, work.backward_logits, 0)
+    return [begin, (sums + width * measured, 0, 0, 0)]
 
 
 @dataclass(frozen=True)
@@ -152,6 +173,8 @@ class _State:
     """fp32 bytes of this process's share of the gradient."""
     flattened: bool
     """Whether the step copies the share's gradient into one tensor."""
+    gradients_kept: float = 0
+    """Between two steps."""
 
     @property
     def step_buffers(self) -> float:
@@ -191,8 +214,9 @@ def _state(count: int, shards: int, width: int, zero: int, micro_batches: int) -
         held = whole if micro_batches > 1 else 0
         return _State(whole, 3 * shard, held, whole, bucket, bucket, shard, True)
     reduced = 1.5 * BYTES_FP32 * min(count, BF16_REDUCTION) if shards > 1 else 0
-    # bf16 gradients are added to the fp32 ones one by one, as the backward pass makes them.
-    return _State(width * count, 3 * shard, whole, whole, 0, reduced, shard, False)
+    # bf16 gradients are added to the fp32 ones one by one, as the backward pass makes them; these
+    # stay for the whole run.
+    return _State(width * count, 3 * shard, whole, whole, 0, reduced, shard, False, whole)
 
 
 def measured_parameters(
@@ -222,12 +246,6 @@ class _Work:
     layer: float
     """What a layer's backward pass needs beside; 0 if the head needs more."""
 
-    def target_pass(self, config: Config) -> tuple[float, float]:
-        """Activations and logits of the pass over target sequences."""
-        if config.search.scores == "head":
-            return 0, self.forward_logits
-        return self.body + self.layer, self.backward_logits
-
 
 def _activations(
     config: Config,
@@ -241,28 +259,11 @@ def _activations(
     train = config.train
     width = BYTES_BF16 if config.precision == "bf16" else BYTES_FP32
     tokens = train.micro_batch * train.seq_length // parallel.context
-    hidden, query, kv = shape.hidden_size, shape.query_size, shape.key_value_size
-    tensor = parallel.tensor
-    spread = tensor if parallel.sequence else 1
-    norms = (4 if savings.fused_norm else 6) * hidden / spread
-    if parallel.context == 1:
-        # Queries, keys and values, the rotated queries and keys, and the output.
-        attention = (3 * query + 3 * kv) / tensor
-    else:
-        # Every chunk of queries keeps a copy of the keys and values up to its own end.
-        attention = (3 + 2 * parallel.context + 1) * query / tensor
-    if shape.qk_norm:
-        attention += (1 if savings.fused_norm else 2) * (query + kv) / tensor
-    feed_forward = (3 if savings.fused_swiglu else 5) * shape.ffn_size / tensor
-    layer = tokens * width * (norms + attention + feed_forward)
-    # Under sequence parallelism the whole input is gathered again beside its gradient.
-    wholes = 2 if parallel.sequence else 1
-    backward = tokens * width * (1.5 * shape.ffn_size / tensor + wholes * hidden)
-    # DeepSpeed's bf16 optimizer adds a matrix's gradient up in fp32 by way of an fp32 copy.
-    copied = BYTES_BF16 + BYTES_FP32 if width == BYTES_BF16 and parallel.zero == 1 else 0
-    backward += copied * 2 * shape.ffn_size * hidden / tensor
+    layer = tokens * width * _saved_by_layer(shape, parallel, savings)
+    backward = _layer_backward(shape, parallel, tokens, width)
     layers = shape.layers // parallel.pipeline
-    residual = tokens * width * hidden / spread
+    residual = tokens * width * shape.hidden_size / _spread(parallel)
+
     # Interleaving keeps the activations of a few more chunks (Narayanan et al., 2021).
     chunks = parallel.pipeline * parallel.interleave
     more = 1 + (parallel.pipeline - 1) / chunks if parallel.interleave > 1 else 1
@@ -274,24 +275,81 @@ def _activations(
         body += in_flight * residual
     if stage != parallel.pipeline - 1:
         return _Work(body, 0, 0, backward)
+
+    # The last stage has the head too.
     body += 2 * residual
+    logits = _head_backward(shape, parallel, tokens, width)
+    scored = 0.0
+    if mode == "search" and config.search.scores == "head":
+        scored = _scored(config, shape, parallel, tokens, width)
+    if logits > backward:
+        return _Work(body, scored, logits, 0)
+    return _Work(body, scored, 0, backward)
+
+
+def _spread(parallel: ParallelSection) -> int:
+    """Processes that share what stands between the matrices."""
+    return parallel.tensor if parallel.sequence else 1
+
+
+def _copied(parallel: ParallelSection, width: int) -> int:
+    """Bytes for each number of the matrix whose gradient is being added up.
+
+    DeepSpeed's bf16 optimizer does that in fp32 by way of an fp32 copy.
+    """
+    return BYTES_BF16 + BYTES_FP32 if width == BYTES_BF16 and parallel.zero == 1 else 0
+
+
+def _saved_by_layer(shape: ModelShape, parallel: ParallelSection, savings: Savings) -> float:
+    """Numbers a token that a layer keeps for its backward pass."""
+    query, kv, tensor = shape.query_size, shape.key_value_size, parallel.tensor
+    norms = (4 if savings.fused_norm else 6) * shape.hidden_size / _spread(parallel)
+    if parallel.context == 1:
+        # Queries, keys and values, the rotated queries and keys, and the output.
+        attention = (3 * query + 3 * kv) / tensor
+    else:
+        # Every chunk of queries keeps a copy of the keys and values up to its own end.
+        attention = (3 + 2 * parallel.context + 1) * query / tensor
+    if shape.qk_norm:
+        attention += (1 if savings.fused_norm else 2) * (query + kv) / tensor
+    feed_forward = (3 if savings.fused_swiglu else 5) * shape.ffn_size / tensor
+    return norms + attention + feed_forward
+
+
+def _layer_backward(shape: ModelShape, parallel: ParallelSection, tokens: int, width: int) -> float:
+    """Bytes that a layer's backward pass needs beside what was saved."""
+    hidden, tensor = shape.hidden_size, parallel.tensor
+    # Under sequence parallelism the whole input is gathered again beside its gradient.
+    wholes = 2 if parallel.sequence else 1
+    backward = tokens * width * (1.5 * shape.ffn_size / tensor + wholes * hidden)
+    return backward + _copied(parallel, width) * 2 * shape.ffn_size * hidden / tensor
+
+
+def _head_backward(shape: ModelShape, parallel: ParallelSection, tokens: int, width: int) -> float:
+    """Bytes of the logits and of what the head's backward pass makes beside them."""
+    hidden, tensor = shape.hidden_size, parallel.tensor
     matrix = shape.vocab_size * hidden / tensor
     table = tokens * shape.vocab_size / tensor
     # The loss works in place on fp32 logits; those of a bf16 head stay beside them. The head's
     # backward pass makes two gradients before the logits go.
     logits = table * (BYTES_FP32 if width == BYTES_FP32 else BYTES_FP32 + width)
-    logits += matrix * width + residual
+    logits += matrix * width + tokens * width * hidden / _spread(parallel)
     # Later the head's gradient is copied so, while that of the logits is still there.
-    logits = max(logits, table * width + copied * matrix + wholes * tokens * width * hidden)
-    scored = 0.0
-    if mode == "search" and config.search.scores == "head":
-        # Probabilities and responses; a bf16 head's logits are made fp32 besides.
-        copies = (2 if width == BYTES_FP32 else 2.5) * BYTES_FP32 * min(table, CHUNK_ELEMENTS)
-        if config.separate_targets:
-            # One sequence's own gradient, the part of it that a chunk adds, and its logits'.
-            alone = table / train.micro_batch
-            copies = max(copies, BYTES_FP32 * (2 * matrix + min(alone, CHUNK_ELEMENTS)))
-        scored = table * width + copies
-    if logits > backward:
-        return _Work(body, scored, logits, 0)
-    return _Work(body, scored, 0, backward)
+    wholes = 2 if parallel.sequence else 1
+    copied = _copied(parallel, width) * matrix
+    return max(logits, table * width + copied + wholes * tokens * width * hidden)
+
+
+def _scored(
+    config: Config, shape: ModelShape, parallel: ParallelSection, tokens: int, width: int
+) -> float:
+    """Bytes of the logits and of what the head's scores copy of them."""
+    matrix = shape.vocab_size * shape.hidden_size / parallel.tensor
+    table = tokens * shape.vocab_size / parallel.tensor
+    # Probabilities and responses; a bf16 head's logits are made fp32 besides.
+    copies = (2 if width == BYTES_FP32 else 2.5) * BYTES_FP32 * min(table, CHUNK_ELEMENTS)
+    if config.separate_targets:
+        # One sequence's own gradient, the part of it that a chunk adds, and its logits'.
+        alone = table / config.train.micro_batch
+        copies = max(copies, BYTES_FP32 * (2 * matrix + min(alone, CHUNK_ELEMENTS)))
+    return table * width + copies

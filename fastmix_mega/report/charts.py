@@ -120,33 +120,49 @@ class LineChart:
     clipped: bool = False
 
 
+@dataclass(frozen=True)
+class Caption:
+    """What stands above and below a chart."""
+
+    name: str
+    """By which the page knows it."""
+    title: str
+    description: str
+    """For readers who do not see it."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What the two directions of a chart mean."""
+
+    x_title: str
+    y_title: str
+    kind: str
+    """Of the values: `percent`, `loss` or `number`."""
+    height: int = 280
+    """In CSS pixels."""
+    from_zero: bool = False
+    """The y axis starts at 0."""
+    clip_start: bool = False
+    """Let steep lines leave the plot at the top during the first twentieth of x."""
+
+
 def line_chart(
-    *,
-    name: str,
-    title: str,
-    description: str,
+    caption: Caption,
+    axes: Axes,
     x: Sequence[float],
     series: Sequence[Series],
-    kind: str,
-    x_title: str,
-    y_title: str,
-    note: str = "",
-    height: int = 280,
-    from_zero: bool = False,
-    include: Sequence[float] = (),
-    clip_start: bool = False,
     spans: Sequence[tuple[float, float, str]] = (),
     reference: tuple[float, str] | None = None,
 ) -> LineChart | None:
     """Lay out lines over a common x; None if there is nothing to draw.
 
     Args:
+        caption: of the chart.
+        axes: of the chart.
         x: [N] positions.
         series: with [N] values each, None where nothing was measured.
-        kind: of the values: `percent`, `loss` or `number`.
-        from_zero: the y axis starts at 0.
-        include: values that the y axis must cover.
-        clip_start: let steep lines leave the plot at the top during the first twentieth of x.
         spans: (from, to, words) on the x axis to shade.
         reference: a horizontal line and its words.
     """
@@ -157,44 +173,31 @@ def line_chart(
     points = [
         (a, v) for each in series for a, v in zip(x, each.values, strict=True) if v is not None
     ]
-    settled = [v for a, v in points if x_scale(a) >= 0.05]
     # On a short line the start is no small part.
-    clips = clip_start and len(x) >= 10 and len(settled) >= len(points) / 2
-    shown = settled if clips else [value for _, value in points]
-    extra = [*include, *([0.0] if from_zero else []), *([reference[0]] if reference else [])]
-    tight = Scale.around([*shown, *extra])
-    room = (0.1 if spans else 0.06) * (tight.high - tight.low)
-    y_scale = Scale(tight.low if from_zero else tight.low - room, tight.high + room)
-    placed = [(each, *_draw(each, x, x_scale, y_scale, height)) for each in series]
-    labelled = [item for item in placed if item[0].colour is not None]
-    tops = spread_labels([item[4] for item in labelled], height, LABEL_HEIGHT)
+    shown = _shown_values(points, x_scale, axes.clip_start and len(x) >= 10)
+    head_room = 0.1 if spans else 0.06
+    y_scale = _y_scale([*shown, *([reference[0]] if reference else [])], head_room, axes.from_zero)
+    coloured = [each for each in series if each.colour is not None]
     return LineChart(
-        name=name,
-        title=title,
-        description=description,
-        note=note,
-        kind=kind,
-        height=height,
-        x_title=x_title,
-        y_title=y_title,
+        name=caption.name,
+        title=caption.title,
+        description=caption.description,
+        note=caption.note,
+        kind=axes.kind,
+        height=axes.height,
+        x_title=axes.x_title,
+        y_title=axes.y_title,
         x_ticks=_whole_ticks(x_scale),
         y_ticks=[
-            Tick(100 - y_scale.percent(v), tick_text(kind, v)) for v in ticks(y_scale, height // 40)
+            Tick(100 - y_scale.percent(v), tick_text(axes.kind, v))
+            for v in ticks(y_scale, axes.height // 40)
         ],
-        quiet="".join(path for each, path, *_ in placed if each.colour is None),
-        lines=[
-            Line(
-                each,
-                path,
-                end,
-                trail,
-                value_text(kind, _last(each.values)),
-                top,
-                label_top,
-                _band(each, x, x_scale, y_scale, height),
-            )
-            for (each, path, end, trail, top), label_top in zip(labelled, tops, strict=True)
-        ],
+        quiet="".join(
+            _draw(each, x, x_scale, y_scale, axes.height)[0]
+            for each in series
+            if each.colour is None
+        ),
+        lines=_labelled(coloured, x, x_scale, y_scale, axes),
         x=list(x),
         x_range=(x_scale.low, x_scale.high),
         series=list(series),
@@ -205,6 +208,43 @@ def line_chart(
         reference=Tick(100 - y_scale.percent(reference[0]), reference[1]) if reference else None,
         clipped=any(value > y_scale.high for _, value in points),
     )
+
+
+def _shown_values(
+    points: Sequence[tuple[float, float]], x_scale: Scale, may_clip: bool
+) -> list[float]:
+    """Those that the y axis must cover: all, or without the first twentieth of x."""
+    settled = [value for a, value in points if x_scale(a) >= 0.05]
+    clips = may_clip and len(settled) >= len(points) / 2
+    return settled if clips else [value for _, value in points]
+
+
+def _y_scale(values: Sequence[float], head_room: float, from_zero: bool) -> Scale:
+    """Covers the values with a share of their range to spare, below too unless it starts at 0."""
+    tight = Scale.around([*values, *([0.0] if from_zero else [])])
+    room = head_room * (tight.high - tight.low)
+    return Scale(tight.low if from_zero else tight.low - room, tight.high + room)
+
+
+def _labelled(
+    series: Sequence[Series], x: Sequence[float], x_scale: Scale, y_scale: Scale, axes: Axes
+) -> list[Line]:
+    """Lines with a label at the end of each, so that no two labels overlap."""
+    placed = [(each, *_draw(each, x, x_scale, y_scale, axes.height)) for each in series]
+    tops = spread_labels([item[4] for item in placed], axes.height, LABEL_HEIGHT)
+    return [
+        Line(
+            each,
+            path,
+            end,
+            trail,
+            value_text(axes.kind, _last(each.values)),
+            top,
+            label_top,
+            _band(each, x, x_scale, y_scale, axes.height),
+        )
+        for (each, path, end, trail, top), label_top in zip(placed, tops, strict=True)
+    ]
 
 
 def _whole_ticks(scale: Scale) -> list[Tick]:

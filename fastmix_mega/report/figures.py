@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fastmix_mega.report.charts import (
+    Axes,
+    Caption,
     LineChart,
     Series,
     bins,
@@ -68,14 +70,26 @@ def trajectory(run: Run, mixture: Mixture) -> LineChart | None:
     from_surface = run.search.answer_from == "surface"
     is_mean = method == "fastmix" and len(averaged) > 1 and not from_surface
     return line_chart(
-        name="trajectory",
-        title="How the answer moved" if from_surface else "How the mixture moved",
-        description="Weight of every source after each outer step, over training steps.",
-        note="What the evidence so far would answer; the run itself trained on its first mixture. "
-        * from_surface
-        + "The result is the geometric mean over the shaded half. " * is_mean
-        + _band_note(run) * known
-        + _grey_note(mixture),
+        Caption(
+            name="trajectory",
+            title="How the answer moved" if from_surface else "How the mixture moved",
+            description="Weight of every source after each outer step, over training steps.",
+            note=(
+                "What the evidence so far would answer; "
+                "the run itself trained on its first mixture. "
+                * from_surface
+                + "The result is the geometric mean over the shaded half. " * is_mean
+                + _band_note(run) * known
+                + _grey_note(mixture)
+            ),
+        ),
+        Axes(
+            x_title="training step",
+            y_title="share of tokens",
+            kind="percent",
+            height=340,
+            from_zero=True,
+        ),
         x=steps,
         series=[
             replace(
@@ -84,11 +98,6 @@ def trajectory(run: Run, mixture: Mixture) -> LineChart | None:
             )
             for source in mixture.ranked
         ],
-        kind="percent",
-        x_title="training step",
-        y_title="share of tokens",
-        height=340,
-        from_zero=True,
         spans=[(averaged[0].step, averaged[-1].step, "averaged")] if is_mean else [],
     )
 
@@ -99,18 +108,22 @@ def effective_sources(run: Run) -> LineChart | None:
     rows = [run.history[index] for index in thin(len(run.history), POINTS)]
     count = len(run.names)
     return line_chart(
-        name="effective",
-        title="How spread out it is",
-        description="Effective number of sources, exp(entropy), after each outer step.",
-        note="exp(entropy): how many equally weighted sources would be as spread out. Close to 1, "
-        "the mixture has collapsed.",
+        Caption(
+            name="effective",
+            title="How spread out it is",
+            description="Effective number of sources, exp(entropy), after each outer step.",
+            note="exp(entropy): how many equally weighted sources would be as spread out. Close to "
+            "1, the mixture has collapsed.",
+        ),
+        Axes(
+            x_title="training step",
+            y_title="effective sources",
+            kind="number",
+            height=220,
+            from_zero=True,
+        ),
         x=[float(row.step) for row in rows],
         series=[Series("sources", [row.effective_sources for row in rows], colour=0)],
-        kind="number",
-        x_title="training step",
-        y_title="effective sources",
-        height=220,
-        from_zero=True,
         reference=(float(count), f"even split: {count}"),
     )
 
@@ -124,18 +137,18 @@ def target_losses(run: Run) -> LineChart | None:
         means = [weighted_mean([losses[i] for i in part], [1.0] * len(part)) for part in parts]
         series.append(Series(target, means, colour=number if number < COLOURS else None))
     return line_chart(
-        name="target",
-        title="Loss on the target",
-        description="Loss of the proxy on the target text at each outer step, nats per token.",
-        note="On the few target sequences that each outer step looked at, so it is noisy."
-        + _mean_note(parts, "outer step"),
+        Caption(
+            name="target",
+            title="Loss on the target",
+            description="Loss of the proxy on the target text at each outer step, nats per token.",
+            note="On the few target sequences that each outer step looked at, so it is noisy."
+            + _mean_note(parts, "outer step"),
+        ),
+        Axes(
+            x_title="outer step", y_title="nats per token", kind="loss", height=220, clip_start=True
+        ),
         x=[float(run.history[part[-1]].outer_step) for part in parts],
         series=series,
-        kind="loss",
-        x_title="outer step",
-        y_title="nats per token",
-        height=220,
-        clip_start=True,
     )
 
 
@@ -150,17 +163,21 @@ def source_losses(run: Run, mixture: Mixture) -> LineChart | None:
         means = [weighted_mean([losses[i] for i in p], [fresh[i] for i in p]) for p in parts]
         series.append(_series(source, means))
     return line_chart(
-        name="source",
-        title="Training loss of every source",
-        description="Training loss of every source over training tokens, nats per token.",
-        note=f"{_grey_note(mixture)}{_mean_note(parts, 'logged line')}".strip(),
+        Caption(
+            name="source",
+            title="Training loss of every source",
+            description="Training loss of every source over training tokens, nats per token.",
+            note=f"{_grey_note(mixture)}{_mean_note(parts, 'logged line')}".strip(),
+        ),
+        Axes(
+            x_title="training tokens",
+            y_title="nats per token",
+            kind="loss",
+            height=340,
+            clip_start=True,
+        ),
         x=[float(run.steps[part[-1]].tokens) for part in parts],
         series=series,
-        kind="loss",
-        x_title="training tokens",
-        y_title="nats per token",
-        height=340,
-        clip_start=True,
     )
 
 
@@ -170,9 +187,12 @@ def evaluation_losses(run: Run) -> LineChart | None:
         return None
     sets = [name for name in run.evaluations[-1].eval if not name.endswith("/accuracy")]
     return line_chart(
-        name="evaluation",
-        title="Loss on held-out text",
-        description="Loss on every evaluation set over training steps, nats per token.",
+        Caption(
+            name="evaluation",
+            title="Loss on held-out text",
+            description="Loss on every evaluation set over training steps, nats per token.",
+        ),
+        Axes(x_title="training step", y_title="nats per token", kind="loss", height=220),
         x=[float(row.step) for row in run.evaluations],
         series=[
             Series(
@@ -182,10 +202,6 @@ def evaluation_losses(run: Run) -> LineChart | None:
             )
             for number, each in enumerate(sets)
         ],
-        kind="loss",
-        x_title="training step",
-        y_title="nats per token",
-        height=220,
     )
 
 

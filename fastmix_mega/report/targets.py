@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastmix_mega.report.charts import HEAT_LEVELS, LineChart, Series, bins, line_chart, thin
+from fastmix_mega.report.charts import (
+    HEAT_LEVELS,
+    Axes,
+    Caption,
+    LineChart,
+    Series,
+    bins,
+    line_chart,
+    thin,
+)
 from fastmix_mega.report.figures import HEAT_LIMIT, HEAT_ROWS, NOISY_POINTS, POINTS
 from fastmix_mega.report.read import OuterStep, Run
 from fastmix_mega.report.sources import COLOURS, Mixture, SourceView
@@ -153,20 +162,24 @@ def _weights(rows: Sequence[OuterStep]) -> LineChart | None:
     shown = [rows[index] for index in thin(len(rows), POINTS)]
     names = list(rows[0].target_loss)
     return line_chart(
-        name="target-weights",
-        title="Weight of every target",
-        description="Weight of every target in the objective at each outer step.",
-        note="The targets that are worst off gain weight.",
+        Caption(
+            name="target-weights",
+            title="Weight of every target",
+            description="Weight of every target in the objective at each outer step.",
+            note="The targets that are worst off gain weight.",
+        ),
+        Axes(
+            x_title="outer step",
+            y_title="share of the objective",
+            kind="percent",
+            height=220,
+            from_zero=True,
+        ),
         x=[float(row.outer_step) for row in shown],
         series=[
             Series(name, [(row.target_weights or [])[number] for row in shown], _colour(number))
             for number, name in enumerate(names)
         ],
-        kind="percent",
-        x_title="outer step",
-        y_title="share of the objective",
-        height=220,
-        from_zero=True,
     )
 
 
@@ -181,19 +194,19 @@ def _excess(rows: Sequence[OuterStep]) -> LineChart | None:
         return sum(values) / len(part)
 
     return line_chart(
-        name="target-excess",
-        title="Loss above the reference",
-        description="Loss of every target minus its reference at each outer step, nats per token.",
-        note="What the weights follow: the target with the highest line gains most.",
+        Caption(
+            name="target-excess",
+            title="Loss above the reference",
+            description="Loss of every target minus its reference at each outer step, nats per "
+            "token.",
+            note="What the weights follow: the target with the highest line gains most.",
+        ),
+        Axes(x_title="outer step", y_title="nats per token", kind="loss", height=220),
         x=[float(rows[part[-1]].outer_step) for part in parts],
         series=[
             Series(name, [mean(name, number, part) for part in parts], _colour(number))
             for number, name in enumerate(names)
         ],
-        kind="loss",
-        x_title="outer step",
-        y_title="nats per token",
-        height=220,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastmix_mega.config.parse import read_settings, validated
 from fastmix_mega.config.schema import Config
-from fastmix_mega.data.indexed import read_manifest
+from fastmix_mega.data.indexed_manifest import read_manifest
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic, write_json
 from fastmix_mega.mixture.file import mixture_path

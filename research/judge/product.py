@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.build_corpora import CorporaConfig, build_corpora
-from data_tools.preprocess import Options, RunOptions, preprocess
+from data_tools.preprocess_run import Options, RunOptions, preprocess
 from data_tools.train_tokenizer import Training
 from data_tools.train_tokenizer import train_tokenizer as train_product_tokenizer
 from fastmix_mega.config.schema import Config
 from fastmix_mega.configuration import load_config
-from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter, token_dtype
+from fastmix_mega.data.indexed_format import token_dtype
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.files import read_jsonl

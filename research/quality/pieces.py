@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 
 from data_tools.build_corpora import write_jsonl
-from data_tools.preprocess import Options, RunOptions, preprocess
+from data_tools.preprocess_run import Options, RunOptions, preprocess
 from data_tools.texts import Document
 from fastmix_mega.errors import UserError
 

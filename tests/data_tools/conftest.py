@@ -10,8 +10,9 @@ import pytest
 
 from data_tools import preprocess
 from data_tools.train_tokenizer import Training, train_tokenizer
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
+from tests.data_tools.plain_corpus import run, text
 
 Tokenize = Callable[..., int]
 
@@ -54,3 +55,19 @@ def texts(model: Path) -> Callable[[str | Path], list[str]]:
         return found
 
     return read
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer and 2,000 documents."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rows = [json.dumps({"text": text(number)}) for number in range(2000)]
+    (folder / "all.jsonl").write_text("\n".join(rows) + "\n")
+    train_tokenizer([folder / "all.jsonl"], folder / "t.model", Training(300, 100_000))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole(corpus: Path) -> Path:
+    assert run(corpus, corpus / "whole", str(corpus / "all.jsonl")) == 0
+    return corpus / "whole"

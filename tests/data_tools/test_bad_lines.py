@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_tools import inputs
-from fastmix_mega.data.indexed import read_manifest
+from fastmix_mega.data.indexed_manifest import read_manifest
 from tests.data_tools.conftest import Tokenize
 
 GOOD = b'{"text":"ok"}\n'

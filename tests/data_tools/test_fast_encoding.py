@@ -15,7 +15,8 @@ from hypothesis import strategies as some
 from data_tools import fast_encoding, preprocess
 from data_tools.fast_encoding import FastEncoder
 from data_tools.train_tokenizer import Training, train_tokenizer
-from fastmix_mega.data.tokenizer import Ids, Tokenizer
+from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.data.tokenizer_backend import Ids
 from fastmix_mega.errors import UserError
 
 SOURCE = Path(json.__file__).read_text()

@@ -20,7 +20,7 @@ import pyarrow.parquet
 import pytest
 from backports import zstd
 
-from fastmix_mega.data.indexed import read_manifest
+from fastmix_mega.data.indexed_manifest import read_manifest
 from tests.data_tools.conftest import Tokenize
 
 Texts = Callable[..., list[str]]

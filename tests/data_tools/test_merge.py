@@ -12,7 +12,9 @@ import pyarrow.parquet
 import pytest
 
 from data_tools import merge
-from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter, read_manifest
+from fastmix_mega.data.indexed_manifest import read_manifest
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.tokenizer import Tokenizer
 from tests.data_tools.conftest import Tokenize
 

@@ -21,7 +21,7 @@ from data_tools import (
     split,
     train_tokenizer,
 )
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.locking import Use, hold_lock, this_process
 from tests.data_tools.conftest import Tokenize
 

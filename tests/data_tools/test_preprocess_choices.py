@@ -10,7 +10,7 @@ import pytest
 
 from data_tools.preprocess_choices import main, preprocess_choices
 from fastmix_mega.data.choice_source import choices_of
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 

@@ -16,7 +16,7 @@ from data_tools.columns import map_row, parse_mapping
 from data_tools.messages import read_messages
 from data_tools.readers import Problem
 from data_tools.records import FIELDS, Chat, conversation_of
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 from tests.data_tools.chats import byte_tokenizer, write_rows
 

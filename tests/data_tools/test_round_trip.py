@@ -13,7 +13,9 @@ from hypothesis import strategies as some
 from megatron.core.datasets.indexed_dataset import DType, IndexedDataset
 
 from data_tools import merge, preprocess
-from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter, token_dtype
+from fastmix_mega.data.indexed_format import token_dtype
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.tokenizer import Tokenizer
 
 

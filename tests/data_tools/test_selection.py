@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from data_tools import inputs, selection
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from tests.data_tools.conftest import Tokenize
 
 Texts = Callable[..., list[str]]

@@ -17,7 +17,7 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset
 
 from data_tools import inspect, merge, preprocess, split, verify
 from data_tools.workers import run_units
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from tests.data_tools.chats import conversation, sentencepiece_model, write_rows

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_tools import preprocess
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 from tests.data_tools.chats import byte_tokenizer, write_rows
 from tests.stress.tokenizer_kinds import KINDS, write_kind

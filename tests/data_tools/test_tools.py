@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 
 from data_tools import build_corpora, prepare, preprocess
 from data_tools.texts import MetadataCorpus, read_documents
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
 
 WORDS = Path(json.__file__).read_text().split()

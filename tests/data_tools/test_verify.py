@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_tools import verify
-from fastmix_mega.data.indexed import IndexedWriter
+from fastmix_mega.data.indexed_writer import IndexedWriter
 
 
 def make(prefix: Path, tokens: list[int]) -> str:

@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.train_tokenizer import Training, train_tokenizer
-from fastmix_mega.data.indexed import IndexedWriter
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.tokenizer import Tokenizer
 
 STEMS = ("web", "code", "web_train", "a")

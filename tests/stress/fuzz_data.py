@@ -37,10 +37,12 @@ import numpy as np
 import sentencepiece
 from backports import zstd
 
-from data_tools import inspect, merge, preprocess, split, train_tokenizer, verify
+from data_tools import inspect, merge, preprocess_run, split, train_tokenizer, verify
 from data_tools.bad_lines import BadLimits
 from data_tools.readers import ReadOptions
-from fastmix_mega.data.indexed import HEADER, IndexedTokens, IndexedWriter
+from fastmix_mega.data.indexed_format import HEADER
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
@@ -95,7 +97,7 @@ def build_world(folder: Path) -> World:
     train_tokenizer.train_tokenizer([source], model, train_tokenizer.Training(400))
     tokenizer = Tokenizer(model)
     prefixes = [folder / name for name in ("made", "wide", "bare", "nested")]
-    preprocess.preprocess([source], model, prefixes[0])
+    preprocess_run.preprocess([source], model, prefixes[0])
     for prefix, dtype in zip(prefixes[1:], ("i4", "u2", "u2"), strict=True):
         with IndexedWriter(prefix, np.dtype(dtype), {"vocab_size": 400, "eod": 2}) as writer:
             for _ in range(dice.randint(20, 40)):
@@ -341,14 +343,14 @@ def text_case(world: World, dice: random.Random, here: Path, suffix: str) -> str
         content = spoil(content, dice, others)
     source = here / f"spoiled.jsonl{suffix}"
     source.write_bytes(content)
-    options = preprocess.Options(
+    options = preprocess_run.Options(
         ReadOptions(largest=100_000),
         bad=BadLimits(10**6, 1.0, allow_empty=True),
-        run=preprocess.RunOptions(fresh=True, overwrite=True),
+        run=preprocess_run.RunOptions(fresh=True, overwrite=True),
     )
     prefix = here / "out"
     model = Path(world.tokenizer.path)
-    done = attempt(lambda: preprocess.preprocess([source], model, prefix, options), "spoiled")
+    done = attempt(lambda: preprocess_run.preprocess([source], model, prefix, options), "spoiled")
     plain: bytes | None = content
     if suffix:
         try:

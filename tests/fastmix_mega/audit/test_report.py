@@ -11,7 +11,8 @@ import pytest
 from fastmix_mega.audit.case import Run
 from fastmix_mega.audit.report import audit, describe, harmful
 from fastmix_mega.cli import main as cli
-from fastmix_mega.data.indexed import IndexedWriter, token_dtype
+from fastmix_mega.data.indexed_format import token_dtype
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.errors import UserError
 from tests.fastmix_mega.audit.blends import FAULTY, SOUND, Public
 from tests.tiny import SOURCES

@@ -12,7 +12,9 @@ from data_tools.merge import merge
 from data_tools.split import split
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.choice_source import ChoiceSource
-from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter, token_dtype
+from fastmix_mega.data.indexed_format import token_dtype
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.source import open_source
 from fastmix_mega.errors import UserError
 from fastmix_mega.planning.check import check

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from fastmix_mega.data.conversations import ConversationSource
-from fastmix_mega.data.indexed import IndexedWriter, token_dtype
+from fastmix_mega.data.indexed_format import token_dtype
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.packing import GROUP, pack
 from fastmix_mega.data.source import TokenSource, open_source
 from fastmix_mega.errors import UserError

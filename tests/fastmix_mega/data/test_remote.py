@@ -13,7 +13,7 @@ import pytest
 
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.data import remote
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.errors import UserError
 from fastmix_mega.planning.check import check

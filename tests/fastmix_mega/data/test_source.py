@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastmix_mega.data.indexed import IndexedWriter, token_dtype
+from fastmix_mega.data.indexed_format import token_dtype
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.source import TokenSource
 
 LENGTH = 8

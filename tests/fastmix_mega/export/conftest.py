@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter, token_dtype
+from fastmix_mega.data.indexed_format import token_dtype
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource
 
 ROWS = {"short": (400, 10), "long": (100, 80), "rare": (60, 25)}

@@ -12,7 +12,7 @@ import yaml
 
 from fastmix_mega.cli import main as cli
 from fastmix_mega.config.constraints import Constraints
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.errors import UserError
 from fastmix_mega.export.export import export_mixture
 from fastmix_mega.export.formats import FORMATS

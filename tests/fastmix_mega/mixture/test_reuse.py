@@ -11,7 +11,8 @@ import pytest
 
 from fastmix_mega.config.sections import ReuseSection
 from fastmix_mega.configuration import parse_config
-from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError

@@ -9,7 +9,8 @@ import yaml
 
 from fastmix_mega.cli import main as cli
 from fastmix_mega.configuration import parse_config
-from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.planning.check import check, mode_of
 
 

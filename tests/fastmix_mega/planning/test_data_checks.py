@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fastmix_mega.configuration import parse_config
-from fastmix_mega.data.indexed import IndexedTokens, IndexedWriter
+from fastmix_mega.data.indexed_reader import IndexedTokens
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.overlap import shared_by_pairs
 from fastmix_mega.planning.check import Findings, check
 

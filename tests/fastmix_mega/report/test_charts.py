@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +11,8 @@ from hypothesis import strategies as st
 
 from fastmix_mega.report.charts import (
     HEAT_LEVELS,
+    Axes,
+    Caption,
     Scale,
     Series,
     bins,
@@ -72,16 +73,14 @@ def test_weighted_mean_leaves_out_what_is_absent() -> None:
 
 def test_a_line_is_drawn_to_scale_and_bridges_gaps() -> None:
     chart = line_chart(
-        name="n",
-        title="t",
-        description="d",
+        Caption(
+            name="n",
+            title="t",
+            description="d",
+        ),
+        Axes(x_title="x", y_title="y", kind="number", height=106, from_zero=True),
         x=[0.0, 5.0, 10.0],
         series=[Series("a", [0.0, None, 1.0], colour=0)],
-        kind="number",
-        x_title="x",
-        y_title="y",
-        height=106,
-        from_zero=True,
     )
     assert chart is not None
     # 6% of head room above the highest value.
@@ -91,26 +90,17 @@ def test_a_line_is_drawn_to_scale_and_bridges_gaps() -> None:
 
 
 def test_nothing_to_draw_is_no_chart() -> None:
-    settings: dict[str, Any] = {"name": "n", "title": "", "description": "", "kind": "loss"}
-    chart = line_chart(
-        **settings, x=[1.0], series=[Series("a", [None], colour=0)], x_title="", y_title=""
-    )
-    assert chart is None
+    series = [Series("a", [None], colour=0)]
+    assert line_chart(Caption("n", "", ""), Axes("", "", "loss"), x=[1.0], series=series) is None
 
 
 def test_a_steep_start_may_leave_the_plot() -> None:
     values = [100.0, *[5.0 - n / 100 for n in range(99)]]
     series = [Series("a", values, colour=0)]
-    shared: dict[str, Any] = {
-        "name": "n",
-        "title": "",
-        "description": "",
-        "x_title": "",
-        "y_title": "",
-    }
+    caption = Caption("n", "", "")
     x = [float(n) for n in range(100)]
-    clipped = line_chart(**shared, x=x, series=series, kind="loss", clip_start=True)
-    whole = line_chart(**shared, x=x, series=series, kind="loss")
+    clipped = line_chart(caption, Axes("", "", "loss", clip_start=True), x=x, series=series)
+    whole = line_chart(caption, Axes("", "", "loss"), x=x, series=series)
     assert clipped is not None
     assert whole is not None
     assert clipped.clipped

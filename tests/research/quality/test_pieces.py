@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from data_tools.prepare import prepare
-from fastmix_mega.data.indexed import IndexedTokens
+from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.errors import UserError
 from research.quality import pieces
 from research.quality.pieces import cut, cut_family

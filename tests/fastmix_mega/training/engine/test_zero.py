@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from fastmix_mega.data.indexed import IndexedWriter
+from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.training.engine.zero import reduction_bucket
 from tests.launch import column, forked, run_config
 
