@@ -172,7 +172,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _reach(prefix: str, options: argparse.Namespace) -> str:
+def _unchecked(prefix: str, options: argparse.Namespace) -> str:
     """What was not looked at."""
     if not options.deep:
         return " in the index"
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wrong = list(problems(prefix, options.deep, options.vocab_size))
             found += wrong
             if not wrong:
-                print(f"{prefix}: no damage found{_reach(prefix, options)}")
+                print(f"{prefix}: no damage found{_unchecked(prefix, options)}")
         if found:
             raise UserError("\n".join(found))
 

@@ -99,7 +99,7 @@ class _Pool:
             kind, content = ours.recv()
         except (EOFError, OSError):
             process.join()
-            raise ToolError(_obituary(process, unit)) from None
+            raise ToolError(_how_it_ended(process, unit)) from None
         if kind == "error":
             raise content
         if kind == "failure":
@@ -118,7 +118,7 @@ class _Pool:
             process.join()
 
 
-def _obituary(process: Any, unit: int) -> str:
+def _how_it_ended(process: Any, unit: int) -> str:
     code = process.exitcode
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):

@@ -59,7 +59,7 @@ def sizes(case: Case) -> Iterator[Finding]:
         yield Finding(
             "note",
             "sizes",
-            f"epochs are unknown for {_listing(without)}: their tokens are not told",
+            f"epochs are unknown for {_listing(without)}: their tokens are not given",
             "give --sizes FILE with `name: tokens` lines",
         )
 

@@ -86,7 +86,7 @@ class Checkpoints:
             loss: held-out loss at this step where it is known, for `checkpoint.keep_best`.
 
         Returns:
-            Whether it is on disk; False is told to the user and counted.
+            Whether it is on disk; False is reported to the user and counted.
         """
         final = self.directory / f"step_{step}"
         partial = self.directory / f"step_{step}.partial"

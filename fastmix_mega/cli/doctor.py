@@ -65,7 +65,7 @@ def add_verb(
     verb.add_argument(
         "--output", "-o", type=Path, default=Path("fastmix-doctor.json"), help="the JSON to write"
     )
-    # What the processes of one part are told; not for people.
+    # For the processes of one part; not for people.
     verb.add_argument("--part", help=argparse.SUPPRESS)
     several = verb.add_argument_group("several machines (one command on each)")
     several.add_argument("--nnodes", type=positive, default=1, help="how many")

@@ -101,7 +101,7 @@ def _add_pool(verbs: Any) -> None:
 
 
 def _add_ngram(verbs: Any) -> None:
-    ngram = verbs.add_parser("ngram", help="the control: a mixture from pairs of tokens alone")
+    ngram = verbs.add_parser("ngram", help="the control: a mixture from bigrams alone")
     ngram.add_argument("config", help="a YAML configuration, for example configs/demo.yaml")
     ngram.add_argument("overrides", nargs="*", metavar="key.path=value", help="change it")
     ngram.add_argument("--output", "-o", type=Path, required=True, help="the mixture.json to write")

@@ -354,7 +354,7 @@ class EvaluationSection(Section):
     """Sequences per set, the same ones at every evaluation and for every seed."""
     sets: list[SourceConfig] = Field(default=[])
     holdout: WholeNumber = 0
-    """Sequences at the end of every source that are never trained on; their loss is told as
+    """Sequences at the end of every source that are never trained on; their loss is reported as
     held_out/NAME at every evaluation. 0 for none."""
 
 
@@ -372,19 +372,19 @@ class CheckpointSection(Section):
 
 
 class GuardsSection(Section):
-    """What is told of a run that goes wrong (events.jsonl), and when it is stopped."""
+    """Warnings of a run that goes wrong (events.jsonl), and when it is stopped."""
 
     max_skipped: PositiveInt = 10
     """Steps with a non-finite gradient (each is skipped) before the run stops."""
     spike: NonNegativeFloat = 5.0
-    """A logged loss this many running standard deviations above its running mean is told of;
-    0 watches for none."""
+    """A logged loss this many running standard deviations above its running mean logs a
+    warning; 0 watches for none."""
     min_effective_sources: NonNegativeFloat = 1.5
     """Fewer effective sources (exp of the mixture's entropy) are a collapsed mixture; 0 watches
     for none."""
     max_doubtful: Share = 0.5
-    """A larger share of sources whose score is smaller than its own standard error is told of; 1
-    watches for none."""
+    """A larger share of sources whose score is smaller than its own standard error logs a
+    warning; 1 watches for none."""
     hang_minutes: NonNegativeFloat = 15.0
     """A run of several processes in which nothing moves for this long is ended, with the name and
     the stack of the stuck rank; it must cover one forward pass and one save. 0 watches for none."""

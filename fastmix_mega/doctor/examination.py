@@ -133,10 +133,10 @@ class _Examination:
         done, _ = self._part(kind, together=False)
         mark, seen = done.seen(failures.MARK), done.seen(failures.KINDS[kind])
         if mark is None or seen is None or done.code in (0, 124):
-            return failed(name, f"is not told; exit code {done.code}", log=done.end)
+            return failed(name, f"is not reported; exit code {done.code}", log=done.end)
         if seen - mark > failures.LIMIT_SECONDS:
-            return failed(name, f"is told after {seen - mark:.0f} s", log=done.end)
-        return ok(name, f"told after {max(0.0, seen - mark):.1f} s, exit code {done.code}")
+            return failed(name, f"is reported after {seen - mark:.0f} s", log=done.end)
+        return ok(name, f"reported after {max(0.0, seen - mark):.1f} s, exit code {done.code}")
 
     def _step(self) -> Finding:
         name = "your configuration"

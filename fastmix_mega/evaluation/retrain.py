@@ -226,8 +226,11 @@ def table(results: dict[str, list[Losses]], predicted: Predictions | None = None
                 interval = "?" if gap.low is None else f"{gap.low:+.4f} to {gap.high:+.4f}"
                 row += f"| {gap.mean:+.4f} | {interval} | {gap.verdict} |"
             if predicted:
-                told = predicted.get(candidate, {}).get(name)
-                row += " |" if told is None else f" {told[0]:.3f}, {told[1]:.3f} to {told[2]:.3f} |"
+                expected = predicted.get(candidate, {}).get(name)
+                if expected is None:
+                    row += " |"
+                else:
+                    row += f" {expected[0]:.3f}, {expected[1]:.3f} to {expected[2]:.3f} |"
             lines.append(row)
     return "\n".join(lines)
 

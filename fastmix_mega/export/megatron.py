@@ -46,7 +46,7 @@ def read_arguments(text: str) -> list[Part]:
 
 
 def read_splits(given: Given) -> list[Blend]:
-    """The `train` list; what the other splits hold is told and not taken."""
+    """The `train` list; what the other splits hold is named and not taken."""
     content = json.loads(given.text)
     if not isinstance(content, dict) or not isinstance(content.get("train"), list):
         raise UserError("a per-split file holds an object with a list `train`")

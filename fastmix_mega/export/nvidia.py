@@ -117,7 +117,7 @@ def write_nemotron(plan: Plan) -> str:
 
 
 def read_nemotron(given: Given) -> list[Blend]:
-    """`datasets`, or the `train` of a blend by split. What stands under other keys is told."""
+    """`datasets`, or the `train` of a blend by split. What stands under other keys is named."""
     content = from_json(given.text)
     key = "datasets" if "datasets" in content else "train"
     listed = entries(content, key)

@@ -109,14 +109,14 @@ def _filled(template: str, name: str, prefix: str) -> str:
     return template.replace("{name}", name).replace("{prefix}", prefix)
 
 
-def _counted(part: Part, prefixes: Sequence[str], told: int | None) -> Part:
-    """With the counts of token files; without them, with the tokens that the mixture tells."""
+def _counted(part: Part, prefixes: Sequence[str], named: int | None) -> Part:
+    """With the counts of token files; without them, with the tokens that the mixture names."""
     try:
         files = [IndexedTokens(prefix) for prefix in prefixes]
     except UserError:
         files = []
     if not files:
-        return replace(part, tokens=told)
+        return replace(part, tokens=named)
     tokens = sum(file.num_tokens for file in files)
     return replace(part, tokens=tokens, rows=sum(file.num_documents for file in files))
 

@@ -62,7 +62,7 @@ class DoGE(GradientMethod):
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        yield from self.room(self.schedule(self.config.search.warmup_steps()))
+        yield from self.length_problems(self.schedule(self.config.search.warmup_steps()))
 
     def mixer(self, run: Run) -> OuterLoop[TargetGradients]:
         from fastmix_mega.training.outer_loop import OuterLoop

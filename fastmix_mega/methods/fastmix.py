@@ -104,7 +104,7 @@ class FastMix(GradientMethod):
     def problems(self) -> Iterator[str]:
         yield from super().problems()
         if not self._warmup_waits_for_data():
-            yield from self.room(self.schedule(self.config.search.warmup_steps()))
+            yield from self.length_problems(self.schedule(self.config.search.warmup_steps()))
 
     def preview(self, data: OpenedData) -> Preview:
         """All but the bigram statistics: reading them is left to the search, and uniform stands
@@ -134,7 +134,7 @@ class FastMix(GradientMethod):
 
         schedule = self.schedule(self._warmup(start))
         if self._warmup_waits_for_data():
-            found.mistakes += self.room(schedule)
+            found.mistakes += self.length_problems(schedule)
         found.facts.append(
             f"{schedule.outer_steps:,} outer steps, the first after step "
             f"{schedule.warmup:,} of {config.train.steps:,}"
@@ -148,7 +148,7 @@ class FastMix(GradientMethod):
         found = Preview(given_initial(config, data), "while it trains")
         self._limits(data)
         schedule = self.schedule(self._surface_warmup())
-        found.mistakes += super().room(schedule)
+        found.mistakes += super().length_problems(schedule)
         found.facts.append(
             f"the answer comes from a loss surface: {schedule.outer_steps:,} windows of scores "
             f"({self.scores}), the first after step {schedule.warmup:,} of "
@@ -173,12 +173,12 @@ class FastMix(GradientMethod):
         found.apply(np.full(len(data.sources), 1 / len(data.sources)))
         return found
 
-    def room(self, schedule: Schedule) -> Iterator[str]:
+    def length_problems(self, schedule: Schedule) -> Iterator[str]:
         if schedule.outer_steps == 0 and self._warmup_waits_for_data():
             # Half of a longer run is a longer warm-up, too.
             yield too_short(self.config.train.steps, schedule.warmup, 2 * schedule.window)
         else:
-            yield from super().room(schedule)
+            yield from super().length_problems(schedule)
 
     def _warmup_waits_for_data(self) -> bool:
         """Whether the length of the warm-up is known only once the sources are open."""

@@ -54,7 +54,7 @@ class GradientMethod(Method):
             warmup, self.config.search.every, self.window(), self.config.train.steps
         )
 
-    def room(self, schedule: Schedule) -> Iterator[str]:
+    def length_problems(self, schedule: Schedule) -> Iterator[str]:
         """Whether a run is long enough for one update."""
         if schedule.outer_steps == 0:
             least = schedule.window + schedule.warmup

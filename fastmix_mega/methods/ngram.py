@@ -23,7 +23,7 @@ MOST_ITERATIONS = 20_000
 
 
 class NgramSection(Section):
-    """`method: ngram` only: a mixture from pairs of tokens."""
+    """`method: ngram` only: a mixture from bigrams."""
 
     tokens: TokenCount = 4_000_000
     """Tokens that are read of each source, at most."""
@@ -97,14 +97,14 @@ def fit_mixture(likelihoods: FloatArray, weights: FloatArray, tolerance: float =
 
 
 def source_likelihoods(sequences: Tokens, keys: Tokens, vocab_size: int) -> FloatArray:
-    """[P] probability of each pair in a source: its own pairs, smoothed by single tokens.
+    """[P] probability of each bigram in a source: its own bigrams, smoothed by single tokens.
 
-    P(x, y) = a * pairs(x, y) + (1 - a) * u(x) * u(y), with u add-one smoothed. Half of the
+    P(x, y) = a * bigrams(x, y) + (1 - a) * u(x) * u(y), with u add-one smoothed. Half of the
     sequences give the counts; the other half gives a, by maximum likelihood.
 
     Args:
         sequences: [n, s + 1] tokens, n >= 2.
-        keys: [P] sorted pairs, first * vocab_size + second.
+        keys: [P] sorted bigrams, first * vocab_size + second.
         vocab_size: of the tokenizer.
     """
     counted, judged = sequences[0::2], sequences[1::2]
@@ -112,7 +112,7 @@ def source_likelihoods(sequences: Tokens, keys: Tokens, vocab_size: int) -> Floa
     singles: FloatArray = tokens / tokens.sum()
     seen, counts = np.unique(bigram_keys(counted, vocab_size), return_counts=True)
     frequencies = counts / counts.sum()
-    # Each pair of the other half, with the number of times that it stands there.
+    # Each bigram of the other half, with the number of times that it stands there.
     other, times = np.unique(bigram_keys(judged, vocab_size), return_counts=True)
     columns = np.stack(
         (_look_up(other, seen, frequencies), _independent(other, singles, vocab_size)), axis=1

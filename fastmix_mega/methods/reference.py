@@ -41,7 +41,7 @@ class Reference(GradientMethod):
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        yield from self.room(self.schedule(self.config.search.warmup_steps()))
+        yield from self.length_problems(self.schedule(self.config.search.warmup_steps()))
 
     def window(self) -> int:
         """The authors' code scores the one micro-batch that follows the target's gradient."""

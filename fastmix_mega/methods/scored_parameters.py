@@ -1,4 +1,4 @@
-"""Whether `search.scores` names parameters that there are, told before the model is built."""
+"""Whether `search.scores` names parameters that there are, found before the model is built."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scored_parameter_problems(config: Config, scores: str) -> Iterator[str]:
     from fastmix_mega.weights.names import parameter_names
 
     names: dict[str, None] = {}
-    # What is wrong with the model or the tokenizer is told where they are looked at.
+    # What is wrong with the model or the tokenizer is reported where they are looked at.
     with suppress(UserError):
         shape = resolve_shape(config.model, Tokenizer(config.tokenizer).vocab_size)
         names = dict.fromkeys(parameter_names(shape))

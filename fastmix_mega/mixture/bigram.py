@@ -29,7 +29,7 @@ from fastmix_mega.mixture.counting import (
     tokens_per_source,
 )
 from fastmix_mega.mixture.descent import least_loss_mixture
-from fastmix_mega.mixture.simplex import fresh_epochs, most_epochs, worth_of_epochs
+from fastmix_mega.mixture.simplex import floored, fresh_epochs, most_epochs, worth_of_epochs
 
 BIGRAM_TARGET_TOKENS = 1_000_000
 """Read of all targets together."""
@@ -37,8 +37,6 @@ BIGRAM_SMOOTHING = 300.0
 """a: as many tokens of the mixture at large as each token's followers are mixed with. From 80 to
 1,000 the losses of a swarm of small proxies were predicted alike; with 300 the model's own loss is
 nearest to theirs, and less of the mixture is junk than with 100 (research/decisions.md)."""
-FLOOR = 0.02
-"""Share of the uniform mixture in the answer: a source that bigrams rule out can still win."""
 LEAST_GAIN = 1e-9
 """Nats per token that the last iteration still has to gain."""
 MOST_ITERATIONS = 500
@@ -89,7 +87,7 @@ def first_mixture(
     """
     counts = count_bigrams(sources, targets, target_weights, vocab_size)
     best = within_most_epochs(least_loss(counts, budget, repetitions), counts.tokens, budget)
-    return (1 - FLOOR) * best + FLOOR / len(best)
+    return floored(best)
 
 
 def count_bigrams(

@@ -136,14 +136,15 @@ def resolve_reuse(given: ReuseSection, sources: Sequence[Source], tokenizer_sha2
                 free[name] = reason
     gone = [name for name in before if name not in now and name not in given.splits]
     for name in list(gone):
-        heirs = _heirs(before[name], [each for each in names if each not in {*kept, *free}], now)
-        if len(heirs) == 1 and heirs[0] not in given.free:
-            kept[heirs[0]] = name
-            notes.append(f"{heirs[0]} has the files of {name} and takes its place")
-        elif heirs:
-            for heir in heirs:
-                parts[heir] = name
-                free[heir] = f"part of {name}, by its files"
+        unclaimed = [each for each in names if each not in {*kept, *free}]
+        successors = _successors(before[name], unclaimed, now)
+        if len(successors) == 1 and successors[0] not in given.free:
+            kept[successors[0]] = name
+            notes.append(f"{successors[0]} has the files of {name} and takes its place")
+        elif successors:
+            for successor in successors:
+                parts[successor] = name
+                free[successor] = f"part of {name}, by its files"
         else:
             continue
         gone.remove(name)
@@ -216,7 +217,7 @@ def data_digests(source: Source) -> list[str] | None:
     return found if len(found) == len(manifests) else None
 
 
-def _heirs(old: MixtureSource, names: Sequence[str], now: dict[str, Source]) -> list[str]:
+def _successors(old: MixtureSource, names: Sequence[str], now: dict[str, Source]) -> list[str]:
     """New sources that together have exactly the files of an old one."""
     for files, of in (
         (old.data_sha256, data_digests),
@@ -226,9 +227,9 @@ def _heirs(old: MixtureSource, names: Sequence[str], now: dict[str, Source]) -> 
             continue
         wanted = {normpath(each) for each in files}
         found = {name: {normpath(each) for each in of(now[name]) or ()} for name in names}
-        heirs = [name for name, held in found.items() if held and held <= wanted]
-        if heirs and set().union(*(found[name] for name in heirs)) == wanted:
-            return heirs
+        successors = [name for name, held in found.items() if held and held <= wanted]
+        if successors and set().union(*(found[name] for name in successors)) == wanted:
+            return successors
     return []
 
 

@@ -13,10 +13,19 @@ MOST_EPOCHS = 8.0
 steps; a model also memorises the text, and a small source at 24 epochs cost 1.4 nats
 (research/bigram_regime.md)."""
 
+FLOOR = 0.02
+"""Share of the even mixture in every answer."""
+
 
 def softmax(logits: FloatArray) -> FloatArray:
     exponentials = np.exp(logits - logits.max())
     return exponentials / exponentials.sum()
+
+
+def floored(mixture: FloatArray) -> FloatArray:
+    """With `FLOOR` of the even mixture in it: a source that the evidence rules out can still be
+    worth something."""
+    return (1 - FLOOR) * mixture + FLOOR / len(mixture)
 
 
 def entropy(mixture: FloatArray) -> float:

@@ -22,13 +22,12 @@ from fastmix_mega.mixture.simplex import (
     ScoreEstimate,
     effective_sources,
     entropy,
+    floored,
 )
 from fastmix_mega.mixture.surface import LossSurface, Slopes, SurfaceConstants
 from fastmix_mega.mixture.trajectory import Trajectory
 from fastmix_mega.resumable import Resumable
 
-FLOOR = 0.02
-"""Share of the even mixture in every answer."""
 DRAWS = 24
 """Of the posterior, from which standard errors come."""
 LEAST_SCALE = 0.01
@@ -239,8 +238,7 @@ class SurfaceController(Resumable):
             start: [S] a mixture near the answer, if one is known.
         """
         best = found.best(self._settings.target_weights, self._allowed, parameters, start)
-        # A source that the evidence rules out can still be worth something.
-        return self._allowed((1 - FLOOR) * best + FLOOR / len(best))
+        return self._allowed(floored(best))
 
     def _allowed(self, mixture: FloatArray) -> FloatArray:
         for project in (self._settings.most_epochs, self._settings.project):

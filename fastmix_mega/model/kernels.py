@@ -1,4 +1,4 @@
-"""Which kernels compute the model: chosen once, from what a process can use, and told in the log.
+"""Which kernels compute the model: chosen once, from what a process can use, and named in the log.
 
 The rest of the code asks a `Kernels` and never the device. Parameters have the same names and
 shapes under every choice, so that a checkpoint goes on under another one. megatron-core is imported

@@ -1,6 +1,6 @@
 """Find every mistake of the user's before any GPU time is spent: `fastmix check CONFIG`.
 
-All findings are collected and told at once. Only headers, manifests and small samples are read,
+All findings are collected and shown at once. Only headers, manifests and small samples are read,
 so that the check takes seconds whatever the size of the corpora.
 """
 
@@ -206,7 +206,7 @@ def _start(config: Config, found: Findings) -> Iterator[str]:
     except UserError as error:
         yield f"init_from: {error}"
         return
-    # What is wrong with the tokenizer and the sizes is told where the model is looked at.
+    # What is wrong with the tokenizer and the sizes is reported where the model is looked at.
     with suppress(UserError):
         yield from mismatches(config, start, Tokenizer(config.tokenizer))
     found.facts.append(f"starts from the weights in {start.identity()['path']}")
@@ -326,7 +326,7 @@ def _search(method: Method, found: Findings) -> Iterator[str]:
 
 def _layout(config: Config, processes: int, mode: str, found: Findings) -> Iterator[str]:
     shape: ModelShape | None = None
-    # What is wrong with them is told where the model is looked at.
+    # What is wrong with them is reported where the model is looked at.
     with suppress(UserError):
         shape = resolve_shape(config.model, Tokenizer(config.tokenizer).vocab_size)
     parallel = config.parallel

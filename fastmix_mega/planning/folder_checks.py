@@ -15,7 +15,7 @@ from fastmix_mega.training.engine.learning_rate import learning_rate
 from fastmix_mega.training.identity import Difference
 
 SHOWN = 4
-"""Differences that are told one by one."""
+"""Differences that are reported one by one."""
 ODD_NAMES = ("data:",)
 """What names of differences begin with that are no keys of a configuration."""
 
@@ -69,7 +69,7 @@ def changed_schedule(config: Config, warnings: list[str]) -> Iterator[str]:
         path = directory / "config.yaml"
         before = validated(read_settings(path), type(config), str(path)).train
     except UserError:
-        return  # Told with the folder's differences.
+        return  # Reported with the folder's differences.
     now = config.train
     if now.steps < made:
         yield (

@@ -34,7 +34,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass
 class Watched:
-    """What a run has told so far."""
+    """What a run has logged so far."""
 
     kind: str
     """`fastmix`, `megatron` or `torchtitan`."""

@@ -135,7 +135,7 @@ def _identity(config: Config, mode: str) -> dict[str, Any]:
         },
     }
     if mode == "search" and config.search.reuse is not None:
-        with suppress(OSError):  # A missing file is told where the mixture is read.
+        with suppress(OSError):  # A missing file is reported where the mixture is read.
             content = mixture_path(config.search.reuse.mixture).read_bytes()
             identity["data"][config.search.reuse.mixture] = hashlib.sha256(content).hexdigest()
     return identity

@@ -108,8 +108,8 @@ class OuterLoop(Generic[SomeObserver]):
         size = 2 + len(self.policy.mixture)
         message = torch.zeros(size, dtype=torch.float64, device=self._layout.device)
         if own is not None:
-            told = np.concatenate(([own.outer_step, own.settled], own.mixture))
-            message.copy_(torch.from_numpy(told))
+            sent = np.concatenate(([own.outer_step, own.settled], own.mixture))
+            message.copy_(torch.from_numpy(sent))
         received: FloatArray = self._layout.broadcast_from_main(message).cpu().numpy()
         if int(received[0]) != self.outer_step:
             raise RuntimeError(

@@ -87,7 +87,7 @@ class RunLog:
 
     def _append(self, file: str, values: dict[str, Any]) -> None:
         """A full disk must not end the run: its lines wait in memory and are tried again."""
-        told = bool(self._unwritten)
+        reported = bool(self._unwritten)
         self._unwritten.append((file, values))
         try:
             while self._unwritten:
@@ -95,7 +95,7 @@ class RunLog:
                 append_jsonl(self.directory / name, waiting)
                 del self._unwritten[0]
         except OSError as error:
-            if not told:
+            if not reported:
                 self.say(f"warning: {self.directory / file}: {error.strerror}; the run goes on")
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ def _cut(path: Path, last_step: int) -> None:
     if path.exists():
         import json
 
-        # That a run hung is not told again when its steps are done again.
+        # That a run hung is not reported again when its steps are done again.
         kept = [
             row for row in read_jsonl(path) if row["step"] <= last_step or row.get("kind") == "hung"
         ]

@@ -35,7 +35,7 @@ def start_wandb(
     Args:
         config: the run.
         start_step: steps made before; 0 begins a new run there.
-        say: told what goes another way than asked.
+        say: gets a line for what goes another way than asked.
         network_seconds: to wait for the service.
     """
     mode = wanted_mode(config)

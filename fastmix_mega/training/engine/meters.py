@@ -1,6 +1,6 @@
 """Two ways to measure <v, gradient> per source during ordinary training, behind one type.
 
-A meter is given target sequences, which sets the direction v, and is then told of every training
+A meter is given target sequences, which sets the direction v, and is then given every training
 step and micro-batch. It never changes what is trained: it reads, and the target's gradient is taken
 outside of DeepSpeed's backward. Each process measures what it holds of the model and of a sequence;
 the parts are summed where an observation is complete, and one process of a replica records it.

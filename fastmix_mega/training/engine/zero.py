@@ -96,7 +96,7 @@ def _settings(config: Config, model: nn.Module, replicas: int) -> dict[str, Any]
             # Stages 1 and 2 make one all-reduce either way; with it they copy the buffer twice.
             "reduce_scatter": config.parallel.zero == 3,
         },
-        # Any torch optimizer works on ZeRO's flat fp32 partitions; DeepSpeed has to be told.
+        # Any torch optimizer works on ZeRO's flat fp32 partitions; DeepSpeed has to know.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": math.inf,

@@ -1,6 +1,6 @@
 """Whether a search can be relied on: a mixture that collapses, scores that are mostly noise.
 
-Each is told when it begins, not at every outer step of it.
+Each logs a warning when it begins, not at every outer step of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class MixtureGuard(Resumable):
     Args:
         min_effective: fewer effective sources are a collapsed mixture; 0 watches for none.
         max_doubtful: a larger share of the scored sources with a score below its own standard
-            error is told of; 1 watches for none.
+            error logs a warning; 1 watches for none.
         names: of the sources.
     """
 

@@ -129,7 +129,7 @@ class Watchdog:
         places = self._read()
         if places[self._member.rank] is None:
             # Not even our own words are there: the store went with a process that ended first,
-            # which says nothing of who hangs, and has been told.
+            # which says nothing of who hangs, and has been reported.
             self._ended.set()
             return False
         silent = {

@@ -46,7 +46,7 @@ class Sign(GradientMethod):
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        yield from self.room(self.schedule(self.config.search.warmup_steps()))
+        yield from self.length_problems(self.schedule(self.config.search.warmup_steps()))
 
     def mixer(self, run: Run) -> Any:
         from fastmix_mega.training.outer_loop import OuterLoop
