@@ -15,7 +15,7 @@ import pyarrow.parquet
 import pytest
 from megatron.core.datasets.indexed_dataset import IndexedDataset
 
-from data_tools import inspect, merge, preprocess, split, verify
+from data_tools import inspect, merge, preprocess, preprocess_run, split, verify
 from data_tools.workers import run_units
 from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.tokenizer import Tokenizer
@@ -170,7 +170,7 @@ def test_killed_and_resumed_is_byte_identical(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(preprocess, "run_units", killed)
+        patch.setattr(preprocess_run, "run_units", killed)
         with pytest.raises(KeyboardInterrupt):
             preprocess.main(words(folder, tmp_path / "a", path))
     parts = sorted(tmp_path.glob("a.parts/*.part"))

@@ -15,6 +15,8 @@ from tests.launch import clean_environment
 INTERRUPTED = """
 import builtins, os, signal, sys
 
+# A shell that starts a job in the background lets it ignore the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 where, *words = sys.argv[1:]
 imported = builtins.__import__
 
