@@ -27,7 +27,12 @@ from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture.constraints.apply import epochs_at
 from fastmix_mega.model import kernels
 from fastmix_mega.model.presets import ModelShape, resolve_shape
-from fastmix_mega.planning.data_checks import overlaps, run_folder_and_data, same_files
+from fastmix_mega.planning.data_checks import (
+    mixtures_of_other_tokenizers,
+    overlaps,
+    run_folder_and_data,
+    same_files,
+)
 from fastmix_mega.planning.folder_checks import changed_schedule, clash, unknown_names
 from fastmix_mega.planning.rules import as_yaml, nearest_layout, problems
 from fastmix_mega.training.identity import differences
@@ -265,6 +270,11 @@ def _mixtures(
         return
     found.facts += preview.facts
     found.warnings += preview.warnings
+    named: dict[str, object] = {"search.initial": config.search.initial}
+    if method.verb == "train":
+        named = {"mixture": config.mixture}
+        named |= {f"stages: {stage.name}": stage.mixture for stage in config.stages}
+    found.warnings += mixtures_of_other_tokenizers(named, tokenizer.sha256)
     if method.verb == "search":
         facts, warnings = repetition_notes(config, [source.num_samples for source in sources])
         found.facts += facts

@@ -10,6 +10,8 @@ from fastmix_mega.config.sections import SourceConfig
 from fastmix_mega.data.overlap import document_hashes, shared_by_pairs, shared_documents
 from fastmix_mega.data.remote import is_remote
 from fastmix_mega.data.rows import Source
+from fastmix_mega.errors import UserError
+from fastmix_mega.mixture.file import mixture_path, read_mixture
 
 NOTEWORTHY = 0.01
 """Share of a source's documents that another must hold too to be worth a word."""
@@ -25,6 +27,30 @@ def same_files(sources: Sequence[SourceConfig]) -> Iterator[str]:
             other = owner.setdefault(place, source.name)
             if other != source.name:
                 yield f"sources: {other} and {source.name} have the same file, {prefix}; keep one"
+
+
+def mixtures_of_other_tokenizers(given: Mapping[str, object], sha256: str) -> Iterator[str]:
+    """A mixture belongs to the tokenizer that it was found with: its shares are of its tokens.
+
+    Args:
+        given: by configuration key, mixtures as a configuration gives them.
+        sha256: of the run's tokenizer.
+
+    Yields:
+        Warnings. Files that cannot be read are reported where they are used.
+    """
+    for key, mixture in given.items():
+        if not isinstance(mixture, str) or not mixture_path(mixture).is_file():
+            continue
+        try:
+            other = read_mixture(mixture_path(mixture)).tokenizer.get("sha256")
+        except UserError:
+            continue
+        if other is not None and other != sha256:
+            yield (
+                f"{key}: {mixture} was found with another tokenizer ({str(other)[:12]}... instead "
+                f"of {sha256[:12]}...): its shares may be wrong here"
+            )
 
 
 def overlaps(opened: Mapping[str, Source], warnings: list[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.overlap import shared_by_pairs
+from fastmix_mega.mixture.file import MixtureFile, MixtureSource
 from fastmix_mega.planning.check import Findings, check
 
 
@@ -78,3 +79,20 @@ def test_a_run_folder_among_the_data(
         assert "lies inside" not in warnings(settings)
     else:
         assert "is the folder of token files" in mistakes(settings)
+
+
+def test_a_mixture_of_another_tokenizer(settings: dict[str, Any], tmp_path: Path) -> None:
+    names = [source["name"] for source in settings["sources"]]
+    path = tmp_path / "mixture.json"
+
+    def warnings(tokenizer: dict[str, str]) -> list[str]:
+        file = MixtureFile(
+            sources=[MixtureSource(name=name, weight=0.25) for name in names], tokenizer=tokenizer
+        )
+        file.write(path)
+        config = parse_config(settings | {"mixture": str(path)})
+        return [text for text in check(config, 1, "train").warnings if "another tokenizer" in text]
+
+    assert warnings({}) == []
+    (found,) = warnings({"sha256": "0" * 64})
+    assert found.startswith(f"mixture: {path} was found with another tokenizer (000000000000...")
