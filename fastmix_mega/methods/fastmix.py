@@ -148,17 +148,24 @@ class FastMix(GradientMethod):
         found = Preview(given_initial(config, data), "while it trains")
         self._limits(data)
         schedule = self.schedule(self._surface_warmup())
-        found.mistakes += super().length_problems(schedule)
+        if self._warmup_waits_for_data():
+            found.mistakes += super().length_problems(schedule)
+        windows, targets = schedule.outer_steps, len(config.targets)
+        if 0 < windows < targets:
+            found.mistakes.append(
+                f"search: {windows} windows of scores are fewer than the {targets} targets, each "
+                "of which needs one; search for more steps, or set search.every lower"
+            )
+        elif 0 < windows < FEW_OUTER_STEPS * targets:
+            found.warnings.append(
+                f"only {windows} windows of scores for {targets} target(s): search for more steps, "
+                "or set search.every lower"
+            )
         found.facts.append(
             f"the answer comes from a loss surface: {schedule.outer_steps:,} windows of scores "
             f"({self.scores}), the first after step {schedule.warmup:,} of "
             f"{config.train.steps:,}, and n-gram statistics"
         )
-        if 0 < schedule.outer_steps < FEW_OUTER_STEPS * len(config.targets):
-            found.warnings.append(
-                f"only {schedule.outer_steps} windows of scores for {len(config.targets)} "
-                "target(s): search for more steps, or set search.every lower"
-            )
         return found
 
     def _surface_warmup(self) -> int:

@@ -14,6 +14,7 @@ from fastmix_mega.cli import main as cli
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.files import read_jsonl
+from fastmix_mega.methods.base import OpenedData, Preview
 from fastmix_mega.methods.fastmix import FastMix
 from fastmix_mega.methods.surface_evidence import disagreements
 from fastmix_mega.mixture.file import read_mixture
@@ -138,3 +139,17 @@ def test_disagreements_name_the_source() -> None:
     alone = {"ngrams": np.array([0.6, 0.3, 0.1]), "scores": np.array([0.05, 0.75, 0.2])}
     (found,) = disagreements(["spam", "web", "code"], alone)
     assert found == "n-grams want 60% of spam, the run's scores 5%"
+
+
+def test_every_target_needs_a_window(surface: dict[str, Any]) -> None:
+    def preview(every: int) -> Preview:
+        surface["search"]["every"] = every
+        method = FastMix(parse_config(surface))
+        inputs = open_inputs(method.config)
+        data = OpenedData(inputs.sources, inputs.targets, inputs.tokenizer.sha256)
+        return method.preview(data)
+
+    (mistake,) = preview(16).mistakes
+    assert "1 windows of scores are fewer than the 2 targets" in mistake
+    assert preview(2).mistakes == []
+    assert "only 8 windows of scores for 2 target(s)" in preview(2).warnings[0]
