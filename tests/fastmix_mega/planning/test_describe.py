@@ -5,6 +5,7 @@ import pytest
 from fastmix_mega.cli import main as cli
 from fastmix_mega.configuration import load_config
 from fastmix_mega.planning.describe import best_plan, planned_shape
+from fastmix_mega.planning.dry_run import method_that_runs
 from fastmix_mega.planning.layouts import Machine
 
 LARGE = "configs/large_70b.yaml"
@@ -20,8 +21,9 @@ def test_recommends_a_layout_that_fits(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_every_offered_layout_fits_and_is_ordered() -> None:
-    config = load_config("configs/large_7b.yaml")
-    machine = Machine(80e9)
+    method, mode = method_that_runs(load_config("configs/large_7b.yaml"), "search")
+    config, machine = method.config, Machine(80e9)
+    assert mode == "search"
     _, plans = best_plan(config, planned_shape(config), 64, "search", machine)
     assert plans
     assert all(plan.memory.total <= machine.usable for plan in plans)
