@@ -36,13 +36,6 @@ def test_what_cannot_run_is_refused(
     assert nearest is None or nearest in found
 
 
-def test_experts_are_refused_with_the_reason(settings: dict[str, Any]) -> None:
-    settings["model"]["experts"] = 8
-    (mistake,) = check(parse_config(settings), 1).mistakes
-    assert "model.experts" in mistake
-    assert "TransformerEngine" in mistake
-
-
 def test_the_nearest_layout_runs(settings: dict[str, Any]) -> None:
     config = parse_config(settings | {"parallel": {"tensor": 4, "pipeline": 4, "zero": 2}})
     shape = resolve_shape(config.model, 300)
