@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,32 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""What a run in this process leaves behind: the variables of a world of one process."""
+
+
+@contextmanager
+def _launcher_restored() -> Iterator[None]:
+    before = {name: os.environ[name] for name in LAUNCHED if name in os.environ}
+    yield
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_launcher() -> Iterator[None]:
+    """No module sees another's; a layout of a module's own keeps its variables until its end."""
+    with _launcher_restored():
+        for name in LAUNCHED:
+            os.environ.pop(name, None)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs in this process, of other tests, leave the variables of a world of one process."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
+def _no_test_leaves_a_launcher(_no_launcher: None) -> Iterator[None]:
+    with _launcher_restored():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -114,5 +114,6 @@ def write_sandbox(folder: Path, corpora: Path) -> None:
     settings["evaluation"] = {"sequences": 8}
     sets = [{"name": each["name"], "prefix": each["prefix"]} for each in settings["targets"]]
     settings["evaluation"] |= {"sets": sets}
+    settings["search"] |= {"answer": "surface"}  # Though the step is given.
     (folder / "configs" / "demo.yaml").write_text(yaml.safe_dump(settings))
     (folder / "my.yaml").write_text(yaml.safe_dump(settings | {"run_dir": "runs/my"}))

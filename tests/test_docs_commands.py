@@ -35,6 +35,7 @@ PARSED_ONLY = {
 """By a regular expression over the command."""
 
 TINY = {
+    r"other/mixture\.json": "runs/my/mixture.json",
     r"--vocab-size 32000": "--vocab-size 600",
     r"(fastmix audit .* --budget-tokens) 2T": r"\1 20k --seq-length 16",
     r"--workers 8": "--workers 1",
@@ -48,6 +49,7 @@ TINY = {
 NOT_YET_THERE = {
     r"fastmix search configs/demo\.yaml": "runs/demo",
     r"fastmix check configs/demo\.yaml train\.steps": "runs/demo",
+    r"fastmix check my\.yaml train\.steps": "runs/my",
     r"fastmix search my\.yaml method=regmix": "runs/regmix",
     r"fastmix search my\.yaml --nproc": "runs/my",
     r"train_tokenizer": "tokenizer.model",
