@@ -15,6 +15,7 @@ from fastmix_mega.checkpoint.io import load_tensors
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
+from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.planning.check import check
 from fastmix_mega.training import trainer as loop
@@ -26,7 +27,7 @@ STILL = {"steps": 1, "schedule": {"peak": 1e-30, "warmup": 0}}
 
 def train_here(settings: dict[str, Any], run_dir: Path) -> Path:
     """On one process, this one."""
-    loop.run(parse_config(settings | {"run_dir": str(run_dir)}), "train")
+    loop.run(method_of(parse_config(settings | {"run_dir": str(run_dir)}), "train"))
     return run_dir
 
 
