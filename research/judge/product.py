@@ -16,12 +16,9 @@ from data_tools.build_corpora import CorporaConfig, build_corpora
 from data_tools.preprocess_run import Options, RunOptions, preprocess
 from data_tools.train_tokenizer import Training
 from data_tools.train_tokenizer import train_tokenizer as train_product_tokenizer
-from fastmix_mega.config.schema import Config
-from fastmix_mega.configuration import load_config
 from fastmix_mega.data.indexed_format import token_dtype
 from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.indexed_writer import IndexedWriter
-from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture import regression as regmix
@@ -36,6 +33,7 @@ from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.training.engine.learning_rate import learning_rate
 from research.forked import run_forked, shortened
 from research.ngram_law import NgramCounts, count_ngrams, ngram_loss
+from research.quality.runs import Family as QualityFamily
 
 FloatArray = NDArray[np.float64]
 Tokens = NDArray[np.int64]
@@ -43,7 +41,6 @@ REPETITIONS = 15.0
 MOST_TOKENS = 600_000
 """Of a source that n-grams are counted in."""
 MOST_TARGET_TOKENS = 40_000
-TRAIN_KEYS = {"steps", "global_batch", "seq_length", "schedule"}
 LONGEST = 4
 """Context of an n-gram law, in tokens."""
 
@@ -90,30 +87,12 @@ def write_documents(prefix: Path, documents: Sequence[Tokens], tokenizer: Path) 
 
 
 @dataclass(frozen=True)
-class Family:
-    """A configuration whose targets are judged together."""
-
-    config_path: Path
-
-    @property
-    def name(self) -> str:
-        return self.config_path.stem
-
-    @cached_property
-    def config(self) -> Config:
-        return load_config(self.config_path)
-
-    @cached_property
-    def inputs(self) -> Inputs:
-        return open_inputs(self.config)
+class Family(QualityFamily):
+    """A configuration whose targets are judged together, and what is counted of its text."""
 
     @property
     def sources(self) -> list[str]:
         return self.config.source_names
-
-    @property
-    def targets(self) -> list[str]:
-        return [target.name for target in self.config.targets]
 
     @property
     def source_tokens(self) -> FloatArray:
@@ -122,18 +101,6 @@ class Family:
     @property
     def budget(self) -> float:
         return float(self.config.train.tokens)
-
-    def identity(self) -> dict[str, Any]:
-        """What the losses depend on."""
-        config = self.config
-        return {
-            "sources": dict(zip(self.sources, self.source_tokens.tolist(), strict=True)),
-            "targets": {each.name: each.num_tokens for each in self.inputs.targets},
-            "tokenizer": self.inputs.tokenizer.sha256,
-            "model": config.model.model_dump(mode="json", exclude_unset=True),
-            "train": config.train.model_dump(mode="json", include=TRAIN_KEYS, exclude_unset=True),
-            "sequences": config.evaluation.sequences,
-        }
 
     @cached_property
     def _pair_counts(self) -> dict[tuple[str, bool], BigramCounts]:
@@ -238,8 +205,7 @@ def train(family: Family, weights: Sequence[float], seed: int) -> Finished:
     # Whole batches are faster, and no scores ask for single sources here.
     size = f"train.micro_batch={family.config.train.global_batch}"
     run_dir, seconds = run_forked(
-        family.config_path,
-        Path(family.config.run_dir),
+        family,
         "train",
         seed,
         [f"mixture={json.dumps(mixture)}", size],
@@ -253,8 +219,7 @@ def search(family: Family, targets: Sequence[str], seed: int, settings: Sequence
         each.model_dump(mode="json") for each in family.config.targets if each.name in targets
     ]
     run_dir, seconds = run_forked(
-        family.config_path,
-        Path(family.config.run_dir),
+        family,
         "search",
         seed,
         [*settings, f"targets={json.dumps(chosen)}"],

@@ -102,9 +102,7 @@ def search(family: Family, target: str, seed: int, overrides: Overrides) -> Sear
     number = family.targets.index(target)
     chosen = family.config.targets[number].model_dump(mode="json")
     given = [*overrides, f"targets={json.dumps([chosen])}", "evaluation.sets=[]"]
-    run_dir, seconds = run_forked(
-        family.config_path, Path(family.config.run_dir), "search", seed, given
-    )
+    run_dir, seconds = run_forked(family, "search", seed, given)
     path = run_dir / "history.jsonl"
     history = [
         {key: shortened(row[key]) for key in ("mixture", "scores", "counts") if key in row}
@@ -117,8 +115,7 @@ def train(family: Family, weights: Sequence[float], seed: int) -> tuple[dict[str
     """Losses on every target of a fresh model trained on a mixture by sampling, and seconds."""
     mixture = dict(zip(family.config.source_names, weights, strict=True))
     run_dir, seconds = run_forked(
-        family.config_path,
-        Path(family.config.run_dir),
+        family,
         "train",
         seed,
         [f"mixture={json.dumps(mixture)}"],
