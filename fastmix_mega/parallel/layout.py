@@ -155,16 +155,23 @@ def _join_groups(parallel: ParallelSection, device: torch.device) -> None:
     timeout = timedelta(minutes=parallel.timeout_minutes)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=parallel.tensor,
-        pipeline_model_parallel_size=parallel.pipeline,
-        virtual_pipeline_model_parallel_size=(
-            parallel.interleave if parallel.interleave > 1 else None
-        ),
-        context_parallel_size=parallel.context,
+        **megatron_sizes(parallel),
         distributed_timeout_minutes=int(-(-parallel.timeout_minutes // 1)),
     )
     # Dropout is off and weights come from their own generators: the trackers only have to exist.
     tensor_parallel.model_parallel_cuda_manual_seed(1)
+
+
+def megatron_sizes(parallel: ParallelSection) -> dict[str, int | None]:
+    """What megatron-core's `initialize_model_parallel` calls the sizes of its groups."""
+    return {
+        "tensor_model_parallel_size": parallel.tensor,
+        "pipeline_model_parallel_size": parallel.pipeline,
+        "virtual_pipeline_model_parallel_size": (
+            parallel.interleave if parallel.interleave > 1 else None
+        ),
+        "context_parallel_size": parallel.context,
+    }
 
 
 def layout_of_groups(

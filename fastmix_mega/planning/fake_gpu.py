@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastmix_mega.config.sections import ParallelSection
-from fastmix_mega.parallel.layout import Layout, Ranks, layout_of_groups
+from fastmix_mega.parallel.layout import Layout, Ranks, layout_of_groups, megatron_sizes
 
 
 def enter(parallel: ParallelSection, world_size: int, rank: int) -> Layout:
@@ -48,12 +48,7 @@ def join_world_of_one(
     cpu.install()
     dist.init_process_group("fake", rank=rank, world_size=world_size, store=FakeStore())
     parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=parallel.tensor,
-        pipeline_model_parallel_size=parallel.pipeline,
-        virtual_pipeline_model_parallel_size=(
-            parallel.interleave if parallel.interleave > 1 else None
-        ),
-        context_parallel_size=parallel.context,
+        **megatron_sizes(parallel),
         create_gloo_process_groups=False,
     )
     tensor_parallel.model_parallel_cuda_manual_seed(1)
