@@ -11,8 +11,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,18 @@ from fastmix_mega.files import write_json
 MODES = ("disabled", "offline", "online")
 """From nothing to everything that leaves the machine."""
 NETWORK_SECONDS = 60.0
+START_SECONDS = 20.0
+"""For a Python process to start and to load wandb, on a busy machine."""
+ANSWER = "login: "
+LOG_IN = f"""
+import wandb
+
+try:
+    reason = "" if wandb.login(prompt=False) else "there is no login; `wandb login` makes one"
+except Exception as error:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+print("{ANSWER}" + reason, flush=True)
+"""
 
 
 def start_wandb(
@@ -62,19 +78,51 @@ def start_wandb(
         "settings": wandb.Settings(silent=True, console="off", init_timeout=network_seconds),
     }
     if mode == "online":
-        try:
-            if not wandb.login(prompt=False):
-                raise wandb.errors.UsageError("there is no login; `wandb login` makes one")
-            return wandb.init(mode="online", resume="allow", **options)
-        except (wandb.errors.Error, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            say(
-                f"warning: log.wandb: online does not work ({reason}); the run logs offline, into "
-                f"{config.run_dir}/wandb, and `wandb sync` sends it later"
-            )
-            # Else the id would still be in use by the try that failed.
-            wandb.teardown()
+        reason = why_offline(network_seconds)
+        if not reason:
+            try:
+                return wandb.init(mode="online", resume="allow", **options)
+            except (wandb.errors.Error, OSError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                # Else the id would still be in use by the try that failed.
+                wandb.teardown()
+        say(
+            f"warning: log.wandb: online does not work ({reason}); the run logs offline, into "
+            f"{config.run_dir}/wandb, and `wandb sync` sends it later"
+        )
     return wandb.init(mode="offline", **options)
+
+
+def why_offline(seconds: float) -> str:
+    """Why wandb's service cannot be used from here; empty if it can.
+
+    A process of its own logs in: wandb's own service process may go on trying for minutes after a
+    login that failed, and whatever comes next in the same program would wait for it.
+
+    Args:
+        seconds: to wait for the service.
+    """
+    # Another WANDB_SERVICE is a process of ours, and this one must not talk to it.
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    program = subprocess.Popen(
+        [sys.executable, "-c", LOG_IN],
+        env=environment | {"WANDB_SILENT": "true"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        answer, _ = program.communicate(timeout=seconds + START_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {seconds:.0f} s"
+    finally:
+        # Its service process is in the same group, and may outlive it.
+        with suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
+        program.wait()
+    lines = [line for line in answer.splitlines() if line.startswith(ANSWER)]
+    return lines[-1].removeprefix(ANSWER) if lines else "the login ended without a word"
 
 
 def wanted_mode(config: Config) -> str:
