@@ -1,5 +1,10 @@
 """The errors that a user can cause; everything else is our mistake and keeps its stack trace."""
 
+EXIT_USER_MISTAKE = 2
+EXIT_DECIDED = 3
+"""Of a process of several, to its launcher: a guard or the disk ended the run, and it was told. The
+launcher itself ends with 1 then."""
+
 
 class UserError(ValueError):
     """A mistake in a configuration, a command line or an input file.

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.errors import UserError
 from fastmix_mega.parallel import devices
+from fastmix_mega.parallel.attempts import open_world
 from fastmix_mega.parallel.leaving import leaving_together
 
 
@@ -153,7 +154,7 @@ def _join_groups(parallel: ParallelSection, device: torch.device) -> None:
     from megatron.core import parallel_state, tensor_parallel
 
     timeout = timedelta(minutes=parallel.timeout_minutes)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    open_world("nccl" if device.type == "cuda" else "gloo", timeout)
     parallel_state.initialize_model_parallel(
         **megatron_sizes(parallel),
         distributed_timeout_minutes=int(-(-parallel.timeout_minutes // 1)),

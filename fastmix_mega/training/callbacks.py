@@ -16,6 +16,7 @@ from fastmix_mega.training.guards.mixture import MixtureGuard, describe_mixture_
 from fastmix_mega.training.guards.nonfinite import NonFiniteGuard
 from fastmix_mega.training.guards.spikes import LossSpikes, describe_spike
 from fastmix_mega.training.guards.watchdog import Watchdog
+from fastmix_mega.training.place import PlaceFile
 from fastmix_mega.training.telemetry import RunLog
 
 
@@ -73,6 +74,20 @@ class HangWatch(Callback):
 
     def on_phase(self, step: int, name: str) -> None:
         self._watchdog.phase(step, name)
+
+
+class PlaceMark(Callback):
+    """Tells the launcher where this process is.
+
+    Args:
+        file: of this process.
+    """
+
+    def __init__(self, file: PlaceFile) -> None:
+        self._file = file
+
+    def on_phase(self, step: int, name: str) -> None:
+        self._file.write(step, name)
 
 
 class SkippedSteps(Callback):

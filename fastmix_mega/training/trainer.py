@@ -28,6 +28,7 @@ from fastmix_mega.training.callbacks import (
     Callback,
     HangWatch,
     MixtureWatch,
+    PlaceMark,
     SkippedSteps,
     SpikeWatch,
     StepReport,
@@ -45,6 +46,7 @@ from fastmix_mega.training.guards.nonfinite import NonFiniteGuard
 from fastmix_mega.training.guards.spikes import LossSpikes
 from fastmix_mega.training.guards.watchdog import Member, Watchdog
 from fastmix_mega.training.identity import record_run
+from fastmix_mega.training.place import PlaceFile
 from fastmix_mega.training.run import Mixer, Run, RunMethod
 from fastmix_mega.training.stop import StopRequest
 from fastmix_mega.training.telemetry import RunLog
@@ -158,6 +160,7 @@ class Trainer:
     def _build_callbacks(self) -> list[Callback]:
         guards, names = self.config.guards, self.config.source_names
         return [
+            PlaceMark(PlaceFile(self.config.run_dir)),
             HangWatch(self.watchdog),
             SkippedSteps(NonFiniteGuard(guards.max_skipped, names, self.layout)),
             SpikeWatch(LossSpikes(guards.spike, names)),
@@ -173,6 +176,8 @@ class Trainer:
                 log.say(f"{source.name}: {source.fit.describe()}")
         if self.start_step:
             log.say(f"continuing after step {self.start_step}")
+        if log.restarts:
+            log.say(f"restarts after failures so far: {log.restarts}")
         return log
 
     def train(self, request: StopRequest) -> None:
@@ -343,7 +348,8 @@ class Trainer:
             self.engine.loss_meter.load(state["loss_meter"])
         self.mixer.load(state["mixer"])
         for callback in self.callbacks:
-            callback.load(state["callbacks"][type(callback).__name__])
+            # One without a state may be younger than the checkpoint.
+            callback.load(state["callbacks"].get(type(callback).__name__, {}))
         return step
 
     def finish(self) -> None:
