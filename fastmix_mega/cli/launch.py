@@ -132,6 +132,9 @@ def _run_agent(config: Any, command: list[Any], healing: Healing | None, stop_fi
 
     from fastmix_mega.cli.healing import HealingAgent
 
+    # It tells of every exit code that is not 0 with a report of its own; the agent below tells
+    # of those that the worker could not explain itself.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     several = config.rdzv_backend == "static"
     host, _, port = config.rdzv_endpoint.rpartition(":")
     meeting = get_rendezvous_handler(
@@ -210,9 +213,6 @@ def _place(nodes: Nodes | None) -> list[str]:
 
 def _prepare_for_forks() -> None:
     import_libraries()
-    # It tells of every exit code that is not 0 with a stack trace of its own; the agent tells of
-    # those that the worker could not explain itself.
-    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     # Else every fork would copy what its first collection of garbage touches.
     gc.freeze()
 
