@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,8 @@ from fastmix_mega.errors import UserError
 from fastmix_mega.parallel import devices
 from fastmix_mega.parallel.attempts import open_world
 from fastmix_mega.parallel.leaving import leaving_together
+
+T = TypeVar("T")
 
 
 def world_size_from_environment() -> int:
@@ -107,6 +109,22 @@ class Layout:
         if self.world.size > 1:
             dist.broadcast(tensor, src=0)
         return tensor
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank."""
+        if self.world.size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world.size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def gather_host(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Every process's tensor on the CPU, by rank; no GPU is waited for."""
+        if self.world.size == 1:
+            return [tensor]
+        gathered = [torch.empty_like(tensor) for _ in range(self.world.size)]
+        dist.all_gather(gathered, tensor, group=self.host_group)
+        return gathered
 
 
 @contextmanager

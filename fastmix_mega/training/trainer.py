@@ -32,7 +32,9 @@ from fastmix_mega.training.callbacks import (
     SkippedSteps,
     SpikeWatch,
     StepReport,
+    StragglerWatch,
 )
+from fastmix_mega.training.clock import StepClock
 from fastmix_mega.training.engine.batches import (
     even_micro_batches,
     load_micro_batch,
@@ -127,6 +129,7 @@ class Trainer:
         )
         self.agreement = Agreement(layout)
         self.watchdog = self._build_watchdog()
+        self.clock = StepClock(layout.device, chunks_of(self.engine.deepspeed.module))
         self.callbacks = self._build_callbacks()
         self.start_step = self._resume()
         self.done = self.start_step
@@ -163,6 +166,7 @@ class Trainer:
             PlaceMark(PlaceFile(self.config.run_dir)),
             HangWatch(self.watchdog),
             SkippedSteps(NonFiniteGuard(guards.max_skipped, names, self.layout)),
+            StragglerWatch(self.clock, guards.straggler, self.layout),
             SpikeWatch(LossSpikes(guards.spike, names)),
             MixtureWatch(MixtureGuard(guards.min_effective_sources, guards.max_doubtful, names)),
         ]
@@ -195,7 +199,8 @@ class Trainer:
                 break
             self._phase(step, "target gradient and training step")
             self.mixer.before_step(step)
-            report = self._train_step(step)
+            with self.clock.step():
+                report = self._train_step(step)
             done = self.done = step + 1
             for callback in self.callbacks:
                 callback.after_step(report)
@@ -233,7 +238,8 @@ class Trainer:
         draw = self.sampler.draw(step, policy.distribution)
         weights = policy.loss_weights[draw.sources]
         sources, device = self.run.inputs.sources, self.layout.device
-        batches = [load_micro_batch(sources, draw, rows, weights, device) for rows in self.rows]
+        with self.clock.data():
+            batches = [load_micro_batch(sources, draw, rows, weights, device) for rows in self.rows]
         applied = self.engine.train_step(step, batches)
         rows = self.rows if self.layout.is_reporter else []
         return StepReport(step, applied, draw, rows, losses=self.engine.step_losses)
@@ -251,6 +257,9 @@ class Trainer:
             return  # Every step since the last line was skipped; events.jsonl has them.
         loss = float(objective[0, 0] / objective[2, 0])
         norm = self.engine.gradient_norm()
+        fields = {
+            name: field for each in self.callbacks for name, field in each.before_log().items()
+        }
         if self.log is None:
             return
         train = self.config.train
@@ -263,7 +272,7 @@ class Trainer:
             "grad_norm": norm,
             "source_loss": [None if math.isnan(mean) else float(mean) for mean in means],
             "source_count": self.sampler.drawn.tolist(),
-        }
+        } | fields
         self.log.step(values)
         for callback in self.callbacks:
             callback.after_log(values)

@@ -151,8 +151,8 @@ def run_into_time_limit(jobs: Jobs, job: str, config: str) -> None:
 def test_survives_preemption_a_lost_node_and_its_time_limit(
     settings: dict[str, Any], tmp_path: Path, jobs: Jobs
 ) -> None:
-    """On two nodes: a killed rank is healed within the job; USR1 stops and requeues the job; a node goes down and comes back; the time
-    limit comes; each time it goes on, and the result is equal."""
+    """On two nodes: a killed rank is healed within the job; USR1 stops and requeues it; a node goes
+    down and comes back; the time limit comes; each time it goes on, and the result is equal."""
     config, run_dir = config_file(settings, tmp_path), tmp_path / "run"
     options = ("--nodes=2", "--signal=B:USR1@20")
     job = jobs.submit("pretrain_proxy.sbatch", config, options=options)
