@@ -388,9 +388,6 @@ class GuardsSection(Section):
     hang_minutes: NonNegativeFloat = 15.0
     """A run of several processes in which nothing moves for this long is ended, with the name and
     the stack of the stuck rank; it must cover one forward pass and one save. 0 watches for none."""
-    straggler: NonNegativeFloat = 1.3
-    """A rank that takes this many times the median for reading and its forward pass, for five log
-    lines and a minute, is named in a warning; 0 watches for none."""
 
 
 class LogSection(Section):

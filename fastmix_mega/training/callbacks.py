@@ -135,15 +135,14 @@ class StragglerWatch(Callback):
 
     Args:
         clock: of this process.
-        ratio: see `Stragglers`.
         layout: this process's place.
     """
 
-    def __init__(self, clock: StepClock, ratio: float, layout: Layout) -> None:
+    def __init__(self, clock: StepClock, layout: Layout) -> None:
         self._clock = clock
         self._layout = layout
         places = layout.gather((layout.pipeline.rank, socket.gethostname()))
-        self._stragglers = Stragglers(ratio, *zip(*places, strict=True))
+        self._stragglers = Stragglers(*zip(*places, strict=True))
         self._times: list[StepTimes] = []
 
     def before_log(self) -> dict[str, Any]:

@@ -166,7 +166,7 @@ class Trainer:
             PlaceMark(PlaceFile(self.config.run_dir)),
             HangWatch(self.watchdog),
             SkippedSteps(NonFiniteGuard(guards.max_skipped, names, self.layout)),
-            StragglerWatch(self.clock, guards.straggler, self.layout),
+            StragglerWatch(self.clock, self.layout),
             SpikeWatch(LossSpikes(guards.spike, names)),
             MixtureWatch(MixtureGuard(guards.min_effective_sources, guards.max_doubtful, names)),
         ]

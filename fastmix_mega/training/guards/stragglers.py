@@ -14,6 +14,8 @@ from typing import Any
 
 from fastmix_mega.training.clock import StepTimes
 
+RATIO = 1.3
+"""To the median: a rank is slow above it."""
 LINES = 5
 """Log lines in a row, at least, before a warning."""
 SECONDS = 60.0
@@ -24,13 +26,11 @@ class Stragglers:
     """Looks at every log line.
 
     Args:
-        ratio: to the median that makes a rank slow; 0 watches for none.
         stages: by rank, which part of the model it holds.
         hosts: by rank, the machine.
     """
 
-    def __init__(self, ratio: float, stages: Sequence[int], hosts: Sequence[str]) -> None:
-        self._ratio = ratio
+    def __init__(self, stages: Sequence[int], hosts: Sequence[str]) -> None:
         self._hosts = hosts
         alike: dict[int, list[int]] = defaultdict(list)
         for rank, stage in enumerate(stages):
@@ -48,15 +48,13 @@ class Stragglers:
             times: by rank.
             now: seconds.
         """
-        if not self._ratio:
-            return []
         found = []
         for ranks in self._alike:
             own = {rank: times[rank].data + times[rank].forward for rank in ranks}
             # Of two, the faster one.
             median = statistics.median_low(own.values())
             for rank, seconds in own.items():
-                if math.isnan(median) or not seconds > self._ratio * median:
+                if math.isnan(median) or not seconds > RATIO * median:
                     self._slow.pop(rank, None)
                     self._told.discard(rank)
                     continue

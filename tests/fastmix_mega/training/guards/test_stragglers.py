@@ -15,7 +15,7 @@ def line(*own: float) -> list[StepTimes]:
 
 
 def test_a_rank_that_stays_slow_is_named_once_until_it_recovers() -> None:
-    stragglers = Stragglers(1.3, [0] * 4, HOSTS)
+    stragglers = Stragglers([0] * 4, HOSTS)
     slow, even = line(1.0, 1.1, 1.0, 1.4), line(1.0, 1.1, 1.0, 1.2)
     found = [stragglers.check(number, slow, 20.0 * number) for number in range(8)]
     assert [len(events) for events in found] == [0, 0, 0, 0, 1, 0, 0, 0]
@@ -31,7 +31,7 @@ def test_a_rank_that_stays_slow_is_named_once_until_it_recovers() -> None:
 
 
 def test_short_and_alternating_slowness_is_no_news() -> None:
-    stragglers = Stragglers(1.3, [0] * 4, HOSTS)
+    stragglers = Stragglers([0] * 4, HOSTS)
     for number in range(20):
         # Within a minute, however many lines; and never five in a row.
         assert stragglers.check(number, line(1, 1, 1, 2), 2.0 * number) == []
@@ -41,19 +41,18 @@ def test_short_and_alternating_slowness_is_no_news() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "stages", "own", "named"),
+    ("stages", "own", "named"),
     [
-        (1.3, [0, 0], (1.0, 1.5), {1}),
-        (1.3, [0, 0, 1, 1], (1.0, 1.0, 2.0, 2.0), set()),
-        (1.3, [0, 0, 1, 1], (1.0, 1.0, 2.0, 3.0), {3}),
-        (1.3, [0, 1], (1.0, 9.0), set()),
-        (0.0, [0, 0], (1.0, 9.0), set()),
-        (1.3, [0, 0], (math.nan, 1.0), set()),
+        ([0, 0], (1.0, 1.5), {1}),
+        ([0, 0, 1, 1], (1.0, 1.0, 2.0, 2.0), set()),
+        ([0, 0, 1, 1], (1.0, 1.0, 2.0, 3.0), {3}),
+        ([0, 1], (1.0, 9.0), set()),
+        ([0, 0], (math.nan, 1.0), set()),
     ],
 )
 def test_ranks_are_compared_with_those_of_their_stage(
-    ratio: float, stages: list[int], own: tuple[float, ...], named: set[int]
+    stages: list[int], own: tuple[float, ...], named: set[int]
 ) -> None:
-    stragglers = Stragglers(ratio, stages, HOSTS)
+    stragglers = Stragglers(stages, HOSTS)
     found = [stragglers.check(number, line(*own), 60.0 * number) for number in range(6)]
     assert {event["rank"] for events in found for event in events} == named
