@@ -312,7 +312,7 @@ def _run(options: argparse.Namespace, mode: Verb) -> int:
         if ended is not None:
             return ended
         first = os.environ["RANK"] == "0"
-        if first:
+        if first and attempts.attempt() == 0:
             _require_no_mistakes(config, world_size_from_environment(), mode, allowed)
         with _lock(config, mode, first), attempts.failures_recorded(UserError, RunFailed, Stopped):
             return _run_here(config, mode)
