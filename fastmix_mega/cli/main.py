@@ -285,8 +285,8 @@ def _search(options: argparse.Namespace) -> int:
                 "--seeds starts processes on this machine; for several machines start one job a "
                 "seed, then fastmix pool"
             )
-        processes = options.nproc or launch.default_processes()
-        return search_seeds(main, options.config, options.overrides, options.seeds, processes)
+        numbers = (options.seeds, options.nproc or launch.default_processes(), _restarts(options))
+        return search_seeds(main, options.config, options.overrides, *numbers)
     return _run(options, "search")
 
 
@@ -329,9 +329,12 @@ def _run(options: argparse.Namespace, mode: Verb) -> int:
         words += [f"--allow-changed={name}" for name in allowed]
         if options.sweep_seed is not None:
             words.append(f"--sweep-seed={options.sweep_seed}")
-        limit = Healing.limit if options.max_restarts is None else options.max_restarts
-        healing = Healing(config.run_dir, limit)
+        healing = Healing(config.run_dir, _restarts(options))
         return launch.run_processes(main, words, processes, nodes, healing)
+
+
+def _restarts(options: argparse.Namespace) -> int:
+    return Healing.limit if options.max_restarts is None else int(options.max_restarts)
 
 
 def _require_no_mistakes(
