@@ -110,7 +110,8 @@ def _end(code: int, verb: str, message: str) -> int:
     if os.environ.get("RANK", "0") == "0":
         print(f"fastmix {verb}: {message}", file=sys.stderr)
     attempts.mark_end(code)
-    return 1 if code == EXIT_DECIDED and PLACES_VARIABLE not in os.environ else code
+    told = launch.under_launcher() and PLACES_VARIABLE in os.environ
+    return 1 if code == EXIT_DECIDED and not told else code
 
 
 def _parser() -> argparse.ArgumentParser:
