@@ -63,7 +63,8 @@ def _search_one(
     from fastmix_mega.cli import launch
     from fastmix_mega.configuration import load_config
     from fastmix_mega.mixture.file import read_mixture
-    from fastmix_mega.planning.check import check, require_no_mistakes
+    from fastmix_mega.planning.check import require_no_mistakes
+    from fastmix_mega.planning.fits_here import check_here
 
     config = load_config(config_path, words)
     done = Path(config.run_dir) / "mixture.json"
@@ -72,7 +73,7 @@ def _search_one(
             raise UserError(f"{config.run_dir} holds another search; name another run_dir")
         print(f"seed {config.seed}: done before, in {config.run_dir}", flush=True)
         return 0
-    findings = check(config, processes)
+    findings = check_here(config, processes, 1, "search")
     require_no_mistakes(findings)
     for warning in findings.warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
