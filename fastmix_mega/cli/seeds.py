@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.output_file import require_output_file
+from fastmix_mega.output_file import ResultFile, require_output_file
 from fastmix_mega.training.run_lock import run_lock
 from fastmix_mega.training.seed_folders import (
     finished_seeds,
@@ -80,7 +80,7 @@ def _search_one(
     return launch.run_processes(main, ["search", config_path, *words], processes)
 
 
-def pool_runs(mixtures: Sequence[str | Path], output: Path) -> list[str]:
+def pool_runs(mixtures: Sequence[str | Path], output: Path | ResultFile) -> list[str]:
     """Write the pooled mixture; returns what to tell.
 
     Args:
@@ -97,7 +97,7 @@ def pool_runs(mixtures: Sequence[str | Path], output: Path) -> list[str]:
     if len(mixtures) == 1 and seed_folders(mixtures[0]):
         mixtures = finished_seeds(mixtures[0])
     paths = [mixture_path(name) for name in mixtures]
-    require_output_file(output, paths)
+    output = require_output_file(output, paths)
     pooled = pool_files([read_mixture(path) for path in paths])
     for entry, path in zip(pooled.search["per_seed"], paths, strict=True):
         # As found from the pooled file, so that the whole can be moved.
