@@ -26,7 +26,6 @@ Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 stopped as asked: start a
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import json
 import os
@@ -48,7 +47,7 @@ from fastmix_mega.cli import watch as cli_watch
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Nodes
 from fastmix_mega.cli.seeds import report_on, search_seeds
-from fastmix_mega.errors import RunFailed, Stopped, UserError
+from fastmix_mega.errors import REFUSED, RunFailed, Stopped, UserError
 from fastmix_mega.training.run_lock import HELD_VARIABLE, run_lock
 from fastmix_mega.training.stop import EXIT_STOPPED, die_with_parent
 
@@ -57,10 +56,6 @@ if TYPE_CHECKING:
     from fastmix_mega.training.run import Verb
 
 EXIT_USER_MISTAKE = 2
-REFUSED = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
