@@ -1,5 +1,13 @@
 """The errors that a user can cause; everything else is our mistake and keeps its stack trace."""
 
+import errno
+
+REFUSED = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG),
+)
+"""Codes of an OSError by which a disk or its owner refuses something."""
+
 
 class UserError(ValueError):
     """A mistake in a configuration, a command line or an input file.

@@ -26,7 +26,6 @@ Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 stopped as asked: start a
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import json
 import os
@@ -48,8 +47,7 @@ from fastmix_mega.cli import watch as cli_watch
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Nodes
 from fastmix_mega.cli.seeds import report_on, search_seeds
-from fastmix_mega.errors import RunFailed, Stopped, UserError
-from fastmix_mega.parallel import devices
+from fastmix_mega.errors import REFUSED, RunFailed, Stopped, UserError
 from fastmix_mega.training.run_lock import HELD_VARIABLE, run_lock
 from fastmix_mega.training.stop import EXIT_STOPPED, die_with_parent
 
@@ -58,10 +56,6 @@ if TYPE_CHECKING:
     from fastmix_mega.training.run import Verb
 
 EXIT_USER_MISTAKE = 2
-REFUSED = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -241,12 +235,13 @@ def _load(options: argparse.Namespace) -> Config:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from fastmix_mega.planning.check import check, describe, mode_of
+    from fastmix_mega.planning.check import describe, mode_of
+    from fastmix_mega.planning.fits_here import check_here
 
     config = _load(options)
     mode = options.mode or mode_of(config)
-    findings = check(config, options.nproc or 1, mode, options.allow_changed)
-    findings.mistakes += [f"  {text}" for text in devices.problems(options.nproc or 1)]
+    processes = options.nproc or launch.default_processes()
+    findings = check_here(config, processes, options.nnodes, mode, options.allow_changed)
     print(describe(config, findings, mode))
     if options.start and not findings.mistakes:
         from fastmix_mega.planning.start_mixture import describe_start
@@ -303,14 +298,16 @@ def _run(options: argparse.Namespace, mode: Verb) -> int:
             raise UserError("--nproc and --nnodes start processes; under torchrun leave them out")
         first = os.environ["RANK"] == "0"
         if first:
-            _require_no_mistakes(config, world_size_from_environment(), mode, allowed)
+            world = world_size_from_environment()
+            here = min(world, int(os.environ.get("LOCAL_WORLD_SIZE", world)))
+            _require_no_mistakes(config, (here, world // here), mode, allowed)
         with _lock(config, mode, first):
             return _run_here(config, mode)
     processes = options.nproc or launch.default_processes()
     nodes = _nodes(options)
     first = options.node_rank == 0
     if first:
-        _require_no_mistakes(config, processes * options.nnodes, mode, allowed)
+        _require_no_mistakes(config, (processes, options.nnodes), mode, allowed)
     with _lock(config, mode, first):
         if processes == 1 and nodes is None:
             return _run_here(config, mode)
@@ -322,12 +319,23 @@ def _run(options: argparse.Namespace, mode: Verb) -> int:
 
 
 def _require_no_mistakes(
-    config: Config, processes: int, mode: Verb, allowed: Sequence[str]
+    config: Config, processes: tuple[int, int], mode: Verb, allowed: Sequence[str]
 ) -> None:
-    """Find every mistake before the run, and say what is doubtful. Raises: UserError."""
-    from fastmix_mega.planning.check import check, require_no_mistakes
+    """Find every mistake before the run, and say what is doubtful.
 
-    findings = check(config, processes, mode, allowed)
+    Args:
+        config: of the run.
+        processes: on this machine, and machines.
+        mode: `search` or `train`.
+        allowed: see `check`.
+
+    Raises:
+        UserError: naming all mistakes.
+    """
+    from fastmix_mega.planning.check import require_no_mistakes
+    from fastmix_mega.planning.fits_here import check_here
+
+    findings = check_here(config, *processes, mode, allowed)
     require_no_mistakes(findings)
     if HELD_VARIABLE in os.environ:
         return  # The launcher of this process has said so.

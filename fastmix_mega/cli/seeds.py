@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.output_file import require_output_file
+from fastmix_mega.output_file import ResultFile, require_output_file
 from fastmix_mega.training.run_lock import run_lock
 from fastmix_mega.training.seed_folders import (
     finished_seeds,
@@ -63,7 +63,8 @@ def _search_one(
     from fastmix_mega.cli import launch
     from fastmix_mega.configuration import load_config
     from fastmix_mega.mixture.file import read_mixture
-    from fastmix_mega.planning.check import check, require_no_mistakes
+    from fastmix_mega.planning.check import require_no_mistakes
+    from fastmix_mega.planning.fits_here import check_here
 
     config = load_config(config_path, words)
     done = Path(config.run_dir) / "mixture.json"
@@ -72,14 +73,14 @@ def _search_one(
             raise UserError(f"{config.run_dir} holds another search; name another run_dir")
         print(f"seed {config.seed}: done before, in {config.run_dir}", flush=True)
         return 0
-    findings = check(config, processes)
+    findings = check_here(config, processes, 1, "search")
     require_no_mistakes(findings)
     for warning in findings.warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     return launch.run_processes(main, ["search", config_path, *words], processes)
 
 
-def pool_runs(mixtures: Sequence[str | Path], output: Path) -> list[str]:
+def pool_runs(mixtures: Sequence[str | Path], output: Path | ResultFile) -> list[str]:
     """Write the pooled mixture; returns what to tell.
 
     Args:
@@ -96,7 +97,7 @@ def pool_runs(mixtures: Sequence[str | Path], output: Path) -> list[str]:
     if len(mixtures) == 1 and seed_folders(mixtures[0]):
         mixtures = finished_seeds(mixtures[0])
     paths = [mixture_path(name) for name in mixtures]
-    require_output_file(output, paths)
+    output = require_output_file(output, paths)
     pooled = pool_files([read_mixture(path) for path in paths])
     for entry, path in zip(pooled.search["per_seed"], paths, strict=True):
         # As found from the pooled file, so that the whole can be moved.

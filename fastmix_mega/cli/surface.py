@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.output_file import require_output_file
+from fastmix_mega.output_file import ResultFile, add_output, require_output_file
+
+MARKS = (b"mixture,target,loss,deviation", b'"deviation": ')
+"""Of a table in CSV and in JSON."""
 
 
 def add_verb(verbs: Any) -> None:
@@ -28,9 +31,7 @@ def add_verb(verbs: Any) -> None:
         help="a mixture.json, a run folder, uniform or proportional; repeatable (default: what the "
         "search itself predicted)",
     )
-    surface.add_argument(
-        "--output", "-o", type=Path, help="a .csv or .json file to write (default: a table)"
-    )
+    add_output(surface, "a .csv or .json file to write (default: a table)")
     surface.set_defaults(verb=_surface)
 
 
@@ -40,7 +41,8 @@ def _surface(options: argparse.Namespace) -> int:
     if options.output is not None:
         if options.output.suffix not in (".csv", ".json"):
             raise UserError(f"--output {options.output}: name a .csv or a .json file")
-        require_output_file(options.output, [options.run_dir, *options.mixture])
+        asked = ResultFile(options.output, options.overwrite)
+        require_output_file(asked, [options.run_dir, *options.mixture], MARKS)
     rows = predict_mixtures(options.run_dir, options.mixture)
     if options.output is None:
         print(_table(rows))

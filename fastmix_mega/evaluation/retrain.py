@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +19,11 @@ from typing import Any
 from scipy.stats import t as student
 
 from fastmix_mega.config.schema import Config
+from fastmix_mega.config.sections import SourceConfig
 from fastmix_mega.configuration import load_config
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
-from fastmix_mega.methods.predictions import predict_mixtures
-from fastmix_mega.methods.surface_evidence import SURFACE_FILE
+from fastmix_mega.methods.predictions import predict_mixtures, why_no_surface
 from fastmix_mega.mixture.file import RULES, mixture_path, read_mixture
 
 CONFIDENCE = 0.95
@@ -162,22 +163,50 @@ def judged_on(config: Config) -> tuple[list[str], list[str]]:
     ]
 
 
-def predictions_of(run: Path, given: dict[str, str]) -> Predictions:
-    """What a search's loss surface says of mixtures; empty where the search left none.
+def predictions_of(run: Path, given: dict[str, str], judged: Config) -> tuple[Predictions, str]:
+    """What a search's loss surface says of mixtures, on the sets that they are judged on.
+
+    A set is a target's if it has the target's name, or the same files.
 
     Args:
         run: the run folder of the search.
         given: by the candidates' names, how the user named them.
+        judged: names the evaluation sets.
+
+    Returns:
+        By mixture and set; and why some or all are missing, in words.
     """
-    if not (run / SURFACE_FILE).is_file():
-        return {}
+    if reason := why_no_surface(run):
+        return {}, f"no predictions: {reason}"
+    config = load_config(run / "config.yaml")
     found: Predictions = {}
-    rows = predict_mixtures(run, list(given.values()), load_config(run / "config.yaml"))
     names = {words: name for name, words in given.items()}
-    for row in rows:
-        by_target = found.setdefault(names[row["mixture"]], {})
-        by_target[row["target"]] = (row["loss"], row["low"], row["high"])
-    return found
+    target_of = {each.name: _target_of(each, config.targets) for each in judged.evaluation.sets}
+    for row in predict_mixtures(run, list(given.values()), config):
+        by_set = found.setdefault(names[row["mixture"]], {})
+        for name, target in target_of.items():
+            if target == row["target"]:
+                by_set[name] = (row["loss"], row["low"], row["high"])
+    missing = [name for name, target in target_of.items() if target is None]
+    if not missing:
+        return found, ""
+    targets = ", ".join(target.name for target in config.targets)
+    return found, (
+        f"no predictions for {', '.join(missing)}: the search predicts losses on its targets alone "
+        f"({targets}), and no target has this name or these files"
+    )
+
+
+def _target_of(judged: SourceConfig, targets: Sequence[SourceConfig]) -> str | None:
+    """The target that an evaluation set is of: by its name, else by its files."""
+    files = {os.path.realpath(prefix) for prefix in judged.prefixes}
+    for target in targets:
+        if target.name == judged.name:
+            return target.name
+    for target in targets:
+        if {os.path.realpath(prefix) for prefix in target.prefixes} == files:
+            return target.name
+    return None
 
 
 def final_losses(run_dir: Path) -> Losses:

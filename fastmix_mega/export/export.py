@@ -16,7 +16,7 @@ from fastmix_mega.files import write_atomic
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources, epochs_at
 from fastmix_mega.mixture.file import MixtureFile, mixture_path, read_mixture
 from fastmix_mega.mixture.simplex import effective_sources, entropy
-from fastmix_mega.output_file import require_output_file
+from fastmix_mega.output_file import ResultFile, notes_beside, require_output_file
 from fastmix_mega.quantities import in_epochs
 
 BEARABLE_EPOCHS = 4
@@ -33,7 +33,7 @@ class Exported:
 def export_mixture(
     path: str | Path,
     to: str,
-    output: str | Path,
+    output: str | Path | ResultFile,
     constraints: Constraints | None = None,
     budget_tokens: int | None = None,
     paths: str | None = None,
@@ -55,6 +55,8 @@ def export_mixture(
     """
     form = writer_of(to)
     output = require_output_file(output, [mixture_path(path)])
+    if not form.notes_inside and to != "fastmix":
+        require_output_file(notes_beside(output), [mixture_path(path)])
     mixture = read_mixture(mixture_path(path))
     if constraints is not None and budget_tokens is not None:
         constraints = constraints.at_budget(budget_tokens)
@@ -71,7 +73,7 @@ def export_mixture(
     write_atomic(output, form.write(plan))
     lines = describe(mixture, budget_tokens, result)
     if not form.notes_inside and to != "fastmix":
-        beside = output.with_name(f"{output.name}.notes.txt")
+        beside = notes_beside(output)
         write_atomic(beside, "\n".join([*plan.notes, *lines, f"Use: {form.use}"]) + "\n")
         lines.append(f"notes: {beside}")
     dropped = [source.name for source in mixture.sources if source.weight == 0]

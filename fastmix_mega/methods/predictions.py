@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from fastmix_mega.arrays import FloatArray
-from fastmix_mega.config.schema import Config
+from fastmix_mega.config.schema import Config, load_common_config
 from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.errors import UserError
+from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.surface_evidence import SURFACE_FILE
 from fastmix_mega.mixture.file import mixture_path, resolve_mixture
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
 from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants, TargetPosterior
+from fastmix_mega.training.seed_folders import seed_folders
 
 SIGMAS = 1.645
 """Half of a 90% interval, in standard deviations."""
@@ -45,9 +47,7 @@ def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSur
         constants = SurfaceConstants(**content["constants"])
         given, reference = content["ngrams"], np.array(content["reference"])
     except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}; it is written by a search with search.answer: surface"
-        ) from None
+        raise UserError(f"{path}: {error.strerror}") from None
     except UserError:
         raise
     except (ValueError, KeyError, TypeError):
@@ -69,6 +69,28 @@ def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSur
     return LossSurface(reference, ngrams, targets, constants)
 
 
+def why_no_surface(run_dir: Path) -> str:
+    """Why a folder holds no loss surface, and what to do; empty if it holds one."""
+    if (run_dir / SURFACE_FILE).is_file():
+        return ""
+    if not (run_dir / "config.yaml").is_file():
+        if seeds := seed_folders(run_dir):
+            return f"{run_dir} holds the runs of several seeds; name one, for example {seeds[0]}"
+        return f"{run_dir} is not a run folder: it has no config.yaml"
+    if (run_dir / "mixture.json").is_file():
+        return f"{run_dir} left no loss surface: a search with search.answer: surface writes one"
+    try:
+        steps = [row["step"] for row in read_jsonl(run_dir / "metrics.jsonl") if "step" in row]
+    except (OSError, ValueError):
+        steps = []
+    whole = load_common_config(run_dir / "config.yaml").train.steps
+    made = f"it has made {steps[-1]} of {whole} steps" if steps else "it has made no step yet"
+    return (
+        f"the run in {run_dir} has not finished ({made}); a search writes its loss surface at its "
+        "end. Start the same command again to go on"
+    )
+
+
 def predict_mixtures(
     run_dir: Path, mixtures: Sequence[str], config: Config | None = None
 ) -> list[dict[str, Any]]:
@@ -81,11 +103,11 @@ def predict_mixtures(
         config: of the search; read from the run folder by default.
 
     Raises:
-        UserError: if a file is wrong.
+        UserError: if the run has not finished or left no surface, or a file is wrong.
     """
+    if reason := why_no_surface(run_dir):
+        raise UserError(reason)
     if config is None:
-        from fastmix_mega.config.schema import load_common_config
-
         config = load_common_config(run_dir / "config.yaml")
     inputs = open_inputs(config)
     found = read_surface(run_dir, config, inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class Callback(Resumable):
     A callback's state is part of the checkpoint.
     """
 
+    name: ClassVar[str]
+    """Of its state in a checkpoint: it stays, whatever the class is called."""
     log: RunLog | None = None
     """On rank 0, from the start of the run."""
 
@@ -68,6 +70,8 @@ class HangWatch(Callback):
         watchdog: of this process.
     """
 
+    name = "HangWatch"
+
     def __init__(self, watchdog: Watchdog) -> None:
         self._watchdog = watchdog
 
@@ -82,6 +86,7 @@ class SkippedSteps(Callback):
         guard: counts them.
     """
 
+    name = "SkippedSteps"
     resumes = ("_guard",)
 
     def __init__(self, guard: NonFiniteGuard) -> None:
@@ -111,6 +116,7 @@ class SpikeWatch(Callback):
         spikes: finds them.
     """
 
+    name = "SpikeWatch"
     resumes = ("_spikes",)
 
     def __init__(self, spikes: LossSpikes) -> None:
@@ -129,6 +135,7 @@ class MixtureWatch(Callback):
         guard: sees it.
     """
 
+    name = "MixtureWatch"
     resumes = ("_guard",)
 
     def __init__(self, guard: MixtureGuard) -> None:

@@ -115,7 +115,7 @@ def test_the_page_solves_limits_as_the_export_does(browser: Browser, tmp_path: P
         for root, p, lower, upper in problems
     ]
     found = browser.evaluate(f"({json.dumps(given)}).map(each => whatIf.project(...each))")
-    wanted = [project(*problem) for problem in problems]
+    wanted = [project(root, p, lower, upper) for root, p, lower, upper in problems]
     assert np.abs(np.array(found) - np.array(wanted)).max() < 1e-9
     impossible = [tree(Node(1.0, 1.0, [0, 1])), [0.5, 0.5], [0.0, 0.0], [0.4, 0.4]]
     call = f"whatIf.project(...{json.dumps(impossible)})"
