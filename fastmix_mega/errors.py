@@ -7,6 +7,10 @@ REFUSED = (
     *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG),
 )
 """Codes of an OSError by which a disk or its owner refuses something."""
+EXIT_USER_MISTAKE = 2
+EXIT_DECIDED = 3
+"""Of a process of several, to its launcher: a guard or the disk ended the run, and it was told. The
+launcher itself ends with 1 then."""
 
 
 class UserError(ValueError):

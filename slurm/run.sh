@@ -1,8 +1,10 @@
 # What pretrain_proxy.sbatch and pretrain_large.sbatch share; they set VERB and source this file.
 # shellcheck shell=bash
 #
-# Exit code 75 of fastmix means "stopped as asked, with a checkpoint": the job is requeued and goes
-# on. A lost node requeues it by Slurm itself. FASTMIX_MAX_RESTARTS ends an endless circle.
+# A process that dies is healed within the job: the launchers start all processes again from the last
+# checkpoint, FASTMIX_RESTARTS_IN_JOB times an hour at most (fastmix --max-restarts). Exit code 75 of
+# fastmix means "stopped as asked, with a checkpoint": the job is requeued and goes on. A lost node
+# requeues it by Slurm itself. FASTMIX_MAX_RESTARTS ends an endless circle.
 set -euo pipefail
 
 if [ $# -lt 1 ]; then
@@ -38,6 +40,8 @@ echo "job $SLURM_JOB_ID, start $((RESTARTS + 1)): fastmix ${VERB:?} $1 on $SLURM
     "node(s) x $PROCESSES process(es), rendezvous $RENDEZVOUS, logs $LOGS"
 ARGUMENTS=("$@")
 JOB=$SLURM_JOB_ID
+# The examination of a job's machines is not a run.
+[ "$VERB" = doctor ] || ARGUMENTS+=(--max-restarts "${FASTMIX_RESTARTS_IN_JOB:-3}")
 # A sweep over seeds, sbatch --array=1-5: task N has seed N and the run folder's seed_N. The number
 # of one of the tasks is also that of the whole array, which must not be requeued with it.
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then

@@ -13,8 +13,10 @@ load_modules() {
 # Where this repository's .venv was made with `make`.
 export FASTMIX_VENV=${FASTMIX_VENV:-.venv}
 
-# Where each start's log of each node goes, and how often a job is requeued at most.
+# Where each start's log of each node goes; how often within an hour a job starts its processes again
+# after one has died; and how often it is requeued at most.
 export FASTMIX_LOGS=${FASTMIX_LOGS:-fastmix-logs}
+export FASTMIX_RESTARTS_IN_JOB=${FASTMIX_RESTARTS_IN_JOB:-3}
 export FASTMIX_MAX_RESTARTS=${FASTMIX_MAX_RESTARTS:-100}
 
 # Put before the command on every node, for example: (apptainer exec --nv image.sif)

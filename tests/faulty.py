@@ -1,7 +1,8 @@
 """`fastmix` with a fault at a known place: for torchrun, in tests only.
 
 FAULT=kind:rank:count makes the count-th call of a place fail on one rank, or on all with the rank
-`all`; several faults are separated by commas. Kinds: `kill-save`, `kill-seal`, `kill-outer`,
+`all`; several faults are separated by commas, and those of the starts of the processes that a
+launcher starts again by semicolons. Kinds: `kill-save`, `kill-seal`, `kill-outer`,
 `kill-step`, `kill-start` (SIGKILL there), `nan` (from that step on the first loss is not a number),
 `raise` (an unexpected error in that step), `refuse` (a user's mistake in that step),
 `spike` (that step's losses are tenfold), `hang` (that step never ends), `drift` (the mixture
@@ -17,7 +18,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import deepspeed
@@ -26,6 +27,7 @@ from fastmix_mega.checkpoint import store
 from fastmix_mega.cli import main as cli
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.exponentiated_gradient import ExponentiatedGradient
+from fastmix_mega.parallel.attempts import attempt
 from fastmix_mega.training.engine.engine import TrainingEngine
 from fastmix_mega.training.outer_loop import OuterLoop
 from fastmix_mega.training.trainer import Trainer
@@ -149,6 +151,13 @@ def install_all(faults: str, own_rank: str) -> None:
             install(kind, int(count))
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command, with the faults that FAULT has for this start of the processes."""
+    faults = os.environ["FAULT"].split(";")
+    if attempt() < len(faults) and faults[attempt()]:
+        install_all(faults[attempt()], os.environ["RANK"])
+    return cli.main(arguments)
+
+
 if __name__ == "__main__":
-    install_all(os.environ["FAULT"], os.environ["RANK"])
-    sys.exit(cli.main())
+    sys.exit(main())

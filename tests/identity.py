@@ -36,7 +36,7 @@ COMPARED = (
 )
 """Files of a run folder, and of the run folders within it."""
 
-IGNORED = {"seconds", "tokens_per_second", "code_sha256", "config_sha256", "versions"}
+IGNORED = {"seconds", "tokens_per_second", "ranks", "code_sha256", "config_sha256", "versions"}
 """Keys whose values may differ: times, and what says which code and which configuration it was."""
 
 PROSE = {"warnings", "text", "notes"}

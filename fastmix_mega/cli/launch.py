@@ -22,11 +22,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from fastmix_mega.cli.imports import import_libraries
-from fastmix_mega.errors import UserError
+from fastmix_mega.errors import EXIT_DECIDED, UserError
 from fastmix_mega.parallel import devices
 from fastmix_mega.training.stop import SIGNALS, STOP_FILE_VARIABLE
+
+
+@dataclass(frozen=True)
+class Healing:
+    """What a launcher may do after a failure."""
+
+    run_dir: str
+    limit: int = 3
+    """Restarts within an hour; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,7 @@ def run_processes(
     arguments: Sequence[str],
     processes: int,
     nodes: Nodes | None = None,
+    healing: Healing | None = None,
 ) -> int:
     """Run `fastmix ARGUMENTS` in several processes.
 
@@ -64,6 +75,7 @@ def run_processes(
         arguments: of the command.
         processes: on this machine.
         nodes: this machine's place among several.
+        healing: of a run that goes on from its checkpoints; None never starts it again.
 
     Returns:
         0 if every process ended well, else the exit code of the first that did not.
@@ -82,32 +94,87 @@ def run_processes(
         # torch reads it when it is imported; what depends on the layout, each process sets itself.
         devices.prepare_cuda(tensor=1, context=1)
     from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import elastic_launch
-    from torch.distributed.run import config_from_args, parse_args, run
+    from torch.distributed.run import config_from_args, parse_args
 
     forked = not torch.cuda.is_available() and nodes is None
     with tempfile.TemporaryDirectory(prefix="fastmix-") as directory:
         # torchrun would leave a folder of its own behind at every start.
         own = ["--log-dir", directory, "--nproc-per-node", str(processes)]
         options = parse_args([*_place(nodes), *own, "-m", "fastmix_mega", *arguments])
+        if forked:
+            options.start_method = "fork"
         stop_file = Path(directory) / "stop"
         os.environ[STOP_FILE_VARIABLE] = str(stop_file)
         with _signals_ask_to_stop(stop_file):
             try:
+                config, entry, words = config_from_args(options)
+                command: list[Any] = [entry, words]
                 if forked:
                     _prepare_for_forks()
-                    options.rdzv_backend, options.rdzv_endpoint = "c10d", "localhost:0"
-                    options.rdzv_id, options.start_method = uuid.uuid4().hex, "fork"
-                    config, *_ = config_from_args(options)
-                    elastic_launch(config, _work)(main, arguments)
-                else:
-                    run(options)
-            except ChildFailedError as failed:
-                return _exit_code(failed)
+                    command = [_work, (main, arguments)]
+                return _run_agent(config, command, healing, stop_file)
             except SignalException as stopped:
                 return 128 + int(stopped.sigval)
-    return 0
+
+
+def _run_agent(config: Any, command: list[Any], healing: Healing | None, stop_file: Path) -> int:
+    """As torch's `launch_agent`, with an agent that heals.
+
+    Args:
+        config: torch's, of the launch.
+        command: what a worker is, and its arguments.
+        healing: see `run_processes`.
+        stop_file: which is there when somebody wants the run to stop.
+    """
+    from torch.distributed.elastic.agent.server.api import WorkerSpec
+    from torch.distributed.elastic.rendezvous import RendezvousParameters
+    from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+
+    from fastmix_mega.cli.healing import HealingAgent
+
+    # It tells of every exit code that is not 0 with a report of its own; the agent below tells
+    # of those that the worker could not explain itself.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+    several = config.rdzv_backend == "static"
+    host, _, port = config.rdzv_endpoint.rpartition(":")
+    meeting = get_rendezvous_handler(
+        RendezvousParameters(
+            config.rdzv_backend,
+            config.rdzv_endpoint,
+            config.run_id,
+            config.min_nodes,
+            config.max_nodes,
+            **config.rdzv_configs,
+        )
+    )
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = config.signals_to_handle
+    spec = WorkerSpec(
+        role=config.role,
+        local_world_size=config.nproc_per_node,
+        entrypoint=command[0],
+        args=tuple(command[1]),
+        rdzv_handler=meeting,
+        # How often it is started again, the agent judges by itself.
+        max_restarts=sys.maxsize,
+        monitor_interval=config.monitor_interval,
+        master_addr=host if several else None,
+        master_port=int(port) if several else None,
+    )
+    agent = HealingAgent(
+        healing.run_dir if healing else "",
+        healing.limit if healing else 0,
+        stop_file,
+        spec=spec,
+        logs_specs=config.logs_specs,
+        start_method=config.start_method,
+    )
+    try:
+        failed = agent.run().is_failed()
+    finally:
+        meeting.shutdown()
+    if not failed:
+        return 0
+    return 1 if agent.verdict is None else _exit_code(agent.verdict.failure.code)
 
 
 @contextmanager
@@ -136,7 +203,9 @@ def _place(nodes: Nodes | None) -> list[str]:
     """What torchrun must know of this machine's place."""
     signals = ["--signals-to-handle", "SIGHUP,SIGQUIT"]
     if nodes is None:
-        return ["--standalone", *signals]
+        name = uuid.uuid4().hex
+        meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--rdzv-id", name]
+        return [*meeting, *signals]
     host, _, port = nodes.address.rpartition(":")
     place = ["--nnodes", str(nodes.count), "--node-rank", str(nodes.rank)]
     return [*place, "--master-addr", host, "--master-port", port, *signals]
@@ -144,9 +213,6 @@ def _place(nodes: Nodes | None) -> list[str]:
 
 def _prepare_for_forks() -> None:
     import_libraries()
-    # It tells of every exit code that is not 0 with a stack trace of its own; `_exit_code` tells
-    # of those that the worker could not explain itself.
-    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     # Else every fork would copy what its first collection of garbage touches.
     gc.freeze()
 
@@ -162,14 +228,8 @@ def _work(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> Non
         raise SystemExit(code)
 
 
-def _exit_code(failed: object) -> int:
-    rank, failure = failed.get_first_failure()  # type: ignore[attr-defined]
-    code = int(failure.exitcode)
+def _exit_code(code: int) -> int:
+    """The launcher's, from that of the process that failed; a signal that killed it is negative."""
     if code < 0:
-        print(
-            f"rank {rank} was killed by {signal.Signals(-code).name}; start again to go on from "
-            "the last checkpoint",
-            file=sys.stderr,
-        )
-    # A process that a signal killed has a negative code.
-    return code if code > 0 else 128 - code
+        return 128 - code
+    return 1 if code == EXIT_DECIDED else code

@@ -44,18 +44,26 @@ from fastmix_mega.cli import mixtures as cli_mixture
 from fastmix_mega.cli import retrain as cli_retrain
 from fastmix_mega.cli import surface as cli_surface
 from fastmix_mega.cli import watch as cli_watch
+from fastmix_mega.cli.argument_types import count, positive
 from fastmix_mega.cli.imports import import_libraries
-from fastmix_mega.cli.launch import Nodes
+from fastmix_mega.cli.launch import Healing, Nodes
 from fastmix_mega.cli.seeds import report_on, search_seeds
-from fastmix_mega.errors import REFUSED, RunFailed, Stopped, UserError
+from fastmix_mega.errors import (
+    EXIT_DECIDED,
+    EXIT_USER_MISTAKE,
+    REFUSED,
+    RunFailed,
+    Stopped,
+    UserError,
+)
+from fastmix_mega.parallel import attempts
+from fastmix_mega.training.place import PLACES_VARIABLE
 from fastmix_mega.training.run_lock import HELD_VARIABLE, run_lock
 from fastmix_mega.training.stop import EXIT_STOPPED, die_with_parent
 
 if TYPE_CHECKING:
     from fastmix_mega.config.schema import Config
     from fastmix_mega.training.run import Verb
-
-EXIT_USER_MISTAKE = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,25 +86,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.verb(options))
     except UserError as error:
-        # Every process finds the same mistake; one of them says so.
-        if os.environ.get("RANK", "0") == "0":
-            print(f"fastmix {given[0]}: {error}", file=sys.stderr)
-        return EXIT_USER_MISTAKE
+        return _end(EXIT_USER_MISTAKE, given[0], str(error))
     except RunFailed as failed:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"fastmix {given[0]}: {failed}", file=sys.stderr)
-        return 1
+        return _end(EXIT_DECIDED, given[0], str(failed))
     except Stopped as stopped:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"fastmix {given[0]}: {stopped}", file=sys.stderr)
-        return EXIT_STOPPED
+        return _end(EXIT_STOPPED, given[0], str(stopped))
     except OSError as error:
         # What a disk or its owner refuses is no fault of the program's.
         if error.errno not in REFUSED:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"fastmix {given[0]}: {where}{error.strerror}", file=sys.stderr)
-        return 1
+        return _end(EXIT_DECIDED, given[0], f"{where}{error.strerror}")
+
+
+def _end(code: int, verb: str, message: str) -> int:
+    """Tell why the command ends on purpose; returns the exit code."""
+    # Every process finds the same mistake; one of them says so.
+    if os.environ.get("RANK", "0") == "0":
+        print(f"fastmix {verb}: {message}", file=sys.stderr)
+    attempts.mark_end(code)
+    return 1 if code == EXIT_DECIDED and PLACES_VARIABLE not in os.environ else code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,9 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     cli_mixture.add_verbs(verbs)
     cli_audit.add_verb(verbs)
     cli_watch.add_verb(verbs)
-    cli_evaluate.add_verb(verbs, _positive, main)
-    cli_doctor.add_verb(verbs, _positive, _nodes, main)
-    cli_retrain.add_verb(verbs, _positive, main)
+    cli_evaluate.add_verb(verbs, positive, main)
+    cli_doctor.add_verb(verbs, positive, _nodes, main)
+    cli_retrain.add_verb(verbs, positive, main)
     cli_surface.add_verb(verbs)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
     return parser
@@ -154,11 +163,18 @@ def _add_runs(verbs: Any) -> None:
         if name == "search":
             run.add_argument(
                 "--seeds",
-                type=_positive,
+                type=positive,
                 default=1,
                 metavar="N",
                 help="search with N seeds and pool them: standard errors, agreement",
             )
+        run.add_argument(
+            "--max-restarts",
+            type=count,
+            metavar="N",
+            help="how often within an hour the processes are started again, from the last "
+            f"checkpoint, after one of them has died (default: {Healing.limit})",
+        )
         run.set_defaults(verb=verb)
 
 
@@ -167,12 +183,12 @@ def _add_plan(verbs: Any) -> None:
     plan.add_argument("config", help="a YAML configuration, for example configs/large_7b.yaml")
     plan.add_argument("overrides", nargs="*", metavar="key.path=value", help="change it")
     plan.add_argument(
-        "--gpus", type=_positive, metavar="N", help="of the whole run (default: this machine's)"
+        "--gpus", type=positive, metavar="N", help="of the whole run (default: this machine's)"
     )
     plan.add_argument(
         "--gpu-memory", type=float, default=80.0, metavar="GB", help="of one GPU (default: 80)"
     )
-    plan.add_argument("--gpus-per-node", type=_positive, default=8, metavar="N", help="default: 8")
+    plan.add_argument("--gpus-per-node", type=positive, default=8, metavar="N", help="default: 8")
     plan.add_argument("--mode", choices=("search", "train"), default="search", help="of the run")
     cli_doctor.add_dry_run(plan)
     plan.set_defaults(verb=_plan)
@@ -188,11 +204,10 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--nproc",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="processes on this machine (default: one per GPU, or one)",
     )
-
     parser.add_argument(
         "--allow-changed",
         action="append",
@@ -207,19 +222,9 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
         help="one run of a sweep over seeds: seed=N, in the run folder's seed_N",
     )
     several = parser.add_argument_group("several machines (one command on each)")
-    several.add_argument("--nnodes", type=_positive, default=1, help="how many")
+    several.add_argument("--nnodes", type=positive, default=1, help="how many")
     several.add_argument("--node-rank", type=int, default=0, help="this one's number, from 0")
     several.add_argument("--rendezvous", metavar="HOST:PORT", help="a free port of number 0")
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 def _load(options: argparse.Namespace) -> Config:
@@ -294,14 +299,20 @@ def _run(options: argparse.Namespace, mode: Verb) -> int:
         die_with_parent()
         from fastmix_mega.parallel.layout import world_size_from_environment
 
-        if options.nproc is not None or options.nnodes > 1:
-            raise UserError("--nproc and --nnodes start processes; under torchrun leave them out")
+        if options.nproc is not None or options.nnodes > 1 or options.max_restarts is not None:
+            raise UserError(
+                "--nproc, --nnodes and --max-restarts are for starting processes; under torchrun "
+                "leave them out"
+            )
+        ended = attempts.end_before()
+        if ended is not None:
+            return ended
         first = os.environ["RANK"] == "0"
-        if first:
+        if first and attempts.attempt() == 0:
             world = world_size_from_environment()
             here = min(world, int(os.environ.get("LOCAL_WORLD_SIZE", world)))
             _require_no_mistakes(config, (here, world // here), mode, allowed)
-        with _lock(config, mode, first):
+        with _lock(config, mode, first), attempts.failures_recorded(UserError, RunFailed, Stopped):
             return _run_here(config, mode)
     processes = options.nproc or launch.default_processes()
     nodes = _nodes(options)
@@ -309,13 +320,16 @@ def _run(options: argparse.Namespace, mode: Verb) -> int:
     if first:
         _require_no_mistakes(config, (processes, options.nnodes), mode, allowed)
     with _lock(config, mode, first):
-        if processes == 1 and nodes is None:
+        # By itself, one process of one machine is no launcher's.
+        if processes == 1 and nodes is None and not options.max_restarts:
             return _run_here(config, mode)
         words = [mode, options.config, *options.overrides]
         words += [f"--allow-changed={name}" for name in allowed]
         if options.sweep_seed is not None:
             words.append(f"--sweep-seed={options.sweep_seed}")
-        return launch.run_processes(main, words, processes, nodes)
+        limit = Healing.limit if options.max_restarts is None else options.max_restarts
+        healing = Healing(config.run_dir, limit)
+        return launch.run_processes(main, words, processes, nodes, healing)
 
 
 def _require_no_mistakes(

@@ -140,7 +140,8 @@ def run_study(
         for number, (candidate, seed) in enumerate(left, 1):
             print(f"run {number} of {len(left)}: {candidate.name}, seed {seed}", flush=True)
             words = ["train", str(study.config_path), *study.words(candidate, seed)]
-            code = launch.run_processes(main, words, processes)
+            healing = launch.Healing(str(study.run_dir(candidate, seed)))
+            code = launch.run_processes(main, words, processes, healing=healing)
             if code != 0:
                 return code
         results: dict[str, list[Losses]] = {

@@ -77,7 +77,8 @@ def _search_one(
     require_no_mistakes(findings)
     for warning in findings.warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
-    return launch.run_processes(main, ["search", config_path, *words], processes)
+    words = ["search", config_path, *words]
+    return launch.run_processes(main, words, processes, healing=launch.Healing(config.run_dir))
 
 
 def pool_runs(mixtures: Sequence[str | Path], output: Path | ResultFile) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,7 +18,10 @@ import torch.distributed as dist
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.errors import UserError
 from fastmix_mega.parallel import devices
+from fastmix_mega.parallel.attempts import open_world
 from fastmix_mega.parallel.leaving import leaving_together
+
+T = TypeVar("T")
 
 
 def world_size_from_environment() -> int:
@@ -107,6 +110,22 @@ class Layout:
             dist.broadcast(tensor, src=0)
         return tensor
 
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank."""
+        if self.world.size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world.size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def gather_host(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Every process's tensor on the CPU, by rank; no GPU is waited for."""
+        if self.world.size == 1:
+            return [tensor]
+        gathered = [torch.empty_like(tensor) for _ in range(self.world.size)]
+        dist.all_gather(gathered, tensor, group=self.host_group)
+        return gathered
+
 
 @contextmanager
 def start(parallel: ParallelSection) -> Iterator[Layout]:
@@ -153,7 +172,7 @@ def _join_groups(parallel: ParallelSection, device: torch.device) -> None:
     from megatron.core import parallel_state, tensor_parallel
 
     timeout = timedelta(minutes=parallel.timeout_minutes)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    open_world("nccl" if device.type == "cuda" else "gloo", timeout)
     parallel_state.initialize_model_parallel(
         **megatron_sizes(parallel),
         distributed_timeout_minutes=int(-(-parallel.timeout_minutes // 1)),

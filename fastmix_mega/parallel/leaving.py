@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import torch.distributed as dist
 
 from fastmix_mega.errors import RunFailed, Stopped, UserError
+from fastmix_mega.parallel.attempts import record_failure
 
 PATIENCE_SECONDS = 10.0
 """How long a process waits for the others to find the same error."""
@@ -43,10 +44,12 @@ def leaving_together(destroy: Callable[[], None]) -> Iterator[None]:
         yield
     except ALIKE as error:
         if dist.get_world_size() > 1 and not _all_leave():
+            record_failure(f"alone stops: {error}")
             _end(f"rank {dist.get_rank()} alone stops: {error}")
         destroy()
         raise
-    except Exception:
+    except Exception as error:
+        record_failure(f"{type(error).__name__}: {error}")
         if dist.get_world_size() > 1:
             _end(f"rank {dist.get_rank()} failed:\n{traceback.format_exc()}")
         destroy()

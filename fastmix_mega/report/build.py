@@ -22,6 +22,7 @@ from fastmix_mega.report.charts import LineChart
 from fastmix_mega.report.evidence import evidence_view
 from fastmix_mega.report.figures import heat_map, line_charts
 from fastmix_mega.report.pooled import is_pooled, read_pooled
+from fastmix_mega.report.ranks import rank_table
 from fastmix_mega.report.read import Run, read_run
 from fastmix_mega.report.saturation import saturation
 from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, view_mixture
@@ -81,6 +82,7 @@ def render(run: Run) -> str:
         matrix=target_matrix(run, mixture) if mixture else None,
         target_charts=list(by_target.values()),
         evidence=evidence_view(run, mixture) if mixture else None,
+        ranks=rank_table(run),
         evaluation=run.evaluations[-1] if run.evaluations else None,
         saturation=saturation(run, mixture) if mixture else [],
         maximum_epochs=MAXIMUM_EPOCHS,

@@ -302,6 +302,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Cost, in old searches", (search.get("reuse") or {}).get("cost_in_old_searches")),
         ("Tokens per second", _grouped(round(speeds[len(speeds) // 2])) if speeds else None),
         ("Processes", search.get("world_size")),
+        ("Restarts after failures", (run.steps[-1].restarts or None) if run.steps else None),
         ("Layout", ", ".join(f"{key} {value}" for key, value in layout.items())),
         ("Targets", ", ".join(str(target.get("name")) for target in _targets(run))),
         ("Tokenizer", _tokenizer(tokenizer)),

@@ -112,6 +112,8 @@ def _logged_steps(lines: Sequence[Sequence[LoggedStep]]) -> list[LoggedStep]:
                     ],
                     "source_count": np.sum([row.source_count for row in rows], axis=0).tolist(),
                     "tokens_per_second": statistics.mean(speeds) if speeds else None,
+                    "ranks": None,
+                    "restarts": sum(row.restarts for row in rows),
                 }
             )
         )

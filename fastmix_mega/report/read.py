@@ -46,6 +46,15 @@ class OuterStep(_Row):
     seconds: float = 0.0
 
 
+class _RankTimes(_Row):
+    """Seconds of a training step by rank; None where it is not known."""
+
+    step_seconds: list[float]
+    data_seconds: list[float]
+    forward_seconds: list[float | None]
+    wait_seconds: list[float | None]
+
+
 class LoggedStep(_Row):
     """A training line of metrics.jsonl; lists are [S]."""
 
@@ -56,6 +65,10 @@ class LoggedStep(_Row):
     source_count: list[int]
     """Sequences drawn since the start of the run."""
     tokens_per_second: float | None = None
+    ranks: _RankTimes | None = None
+    """None in older runs."""
+    restarts: int = 0
+    """By the launcher, since the start of the run."""
 
 
 class Evaluation(_Row):
@@ -268,3 +281,5 @@ def _check_lengths(run: Run) -> None:
                 f"metrics.jsonl, step {line.step}: {len(line.source_loss)} losses for "
                 f"{expected} sources; does the folder mix two runs?"
             )
+        if line.ranks is not None and len({len(each) for _, each in line.ranks}) > 1:
+            raise UserError(f"metrics.jsonl, step {line.step}: times of different numbers of ranks")

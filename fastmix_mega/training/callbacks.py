@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fastmix_mega.data.sampler import Draw
+from fastmix_mega.parallel.layout import Layout
 from fastmix_mega.resumable import Resumable
+from fastmix_mega.training.clock import StepClock, StepTimes
 from fastmix_mega.training.guards.mixture import MixtureGuard, describe_mixture_event
 from fastmix_mega.training.guards.nonfinite import NonFiniteGuard
 from fastmix_mega.training.guards.spikes import LossSpikes, describe_spike
+from fastmix_mega.training.guards.stragglers import Stragglers, describe_straggler
 from fastmix_mega.training.guards.watchdog import Watchdog
+from fastmix_mega.training.place import PlaceFile
 from fastmix_mega.training.telemetry import RunLog
 
 
@@ -55,6 +63,10 @@ class Callback(Resumable):
     def after_outer_step(self, row: dict[str, Any]) -> None:
         """Rank 0 alone: a line of history.jsonl is written."""
 
+    def before_log(self) -> dict[str, Any]:
+        """A line of metrics.jsonl comes next; returns fields for it, which rank 0 writes."""
+        return {}
+
     def after_log(self, values: dict[str, Any]) -> None:
         """Rank 0 alone: a line of metrics.jsonl is written."""
 
@@ -77,6 +89,22 @@ class HangWatch(Callback):
 
     def on_phase(self, step: int, name: str) -> None:
         self._watchdog.phase(step, name)
+
+
+class PlaceMark(Callback):
+    """Tells the launcher where this process is.
+
+    Args:
+        file: of this process.
+    """
+
+    name = "PlaceMark"
+
+    def __init__(self, file: PlaceFile) -> None:
+        self._file = file
+
+    def on_phase(self, step: int, name: str) -> None:
+        self._file.write(step, name)
 
 
 class SkippedSteps(Callback):
@@ -107,6 +135,44 @@ class SkippedSteps(Callback):
             "run folder names the sequences. Lower train.schedule.peak or mend the sources; then "
             "start again, or raise guards.max_skipped to go on"
         )
+
+
+class StragglerWatch(Callback):
+    """Logs how long every rank works and waits, and warns of one that is slow for long.
+
+    Args:
+        clock: of this process.
+        layout: this process's place.
+    """
+
+    name = "StragglerWatch"
+
+    def __init__(self, clock: StepClock, layout: Layout) -> None:
+        self._clock = clock
+        self._layout = layout
+        places = layout.gather((layout.pipeline.rank, socket.gethostname()))
+        self._stragglers = Stragglers(*zip(*places, strict=True))
+        self._times: list[StepTimes] = []
+
+    def before_log(self) -> dict[str, Any]:
+        own = self._clock.take()
+        numbers = torch.tensor([own.step, own.data, own.forward, own.wait], dtype=torch.float64)
+        self._times = [StepTimes(*each.tolist()) for each in self._layout.gather_host(numbers)]
+        names = ("step", "data", "forward", "wait")
+        ranks = {
+            f"{name}_seconds": [_rounded(getattr(each, name)) for each in self._times]
+            for name in names
+        }
+        return {"ranks": ranks}
+
+    def after_log(self, values: dict[str, Any]) -> None:
+        for event in self._stragglers.check(values["step"], self._times, time.monotonic()):
+            if self.log is not None:
+                self.log.event(event, describe_straggler(event))
+
+
+def _rounded(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else float(f"{seconds:.4g}")
 
 
 class SpikeWatch(Callback):

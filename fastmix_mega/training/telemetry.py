@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from fastmix_mega.config.schema import Config
 from fastmix_mega.files import append_jsonl, read_jsonl, write_atomic
+from fastmix_mega.training.place import RESTARTED, restarts_of
 from fastmix_mega.training.wandb_mirror import start_wandb
 
 
@@ -28,14 +29,26 @@ class RunLog:
         self.names = config.source_names
         self.directory = Path(config.run_dir)
         self.stream = stream
+        self._unwritten: list[tuple[str, dict[str, Any]]] = []
         for name in ("metrics.jsonl", "history.jsonl", "events.jsonl"):
             _cut(self.directory / name, start_step)
         self._start_step = start_step
+        self.restarts = self._count_restarts()
+        """By the launcher, after failures, since the beginning of the run."""
         self._started = time.perf_counter()
         self._last = (start_step, self._started)
         self._leaders = ""
-        self._unwritten: list[tuple[str, dict[str, Any]]] = []
         self._wandb = start_wandb(config, start_step, self.say)
+
+    def _count_restarts(self) -> int:
+        path = self.directory / "events.jsonl"
+        rows = read_jsonl(path) if path.exists() else []
+        known = {row["id"] for row in rows if row["kind"] == RESTARTED}
+        for row in restarts_of(self.config.run_dir, self._start_step):
+            if row["id"] not in known:
+                self._append("events.jsonl", row)
+                known.add(row["id"])
+        return len(known)
 
     def step(self, values: dict[str, Any]) -> None:
         """A line of metrics.jsonl; `values` holds step, tokens, loss, source_loss, ..."""
@@ -45,6 +58,7 @@ class RunLog:
         train = self.config.train
         speed = steps * train.global_batch * train.seq_length / seconds
         values["tokens_per_second"] = round(speed, 1)
+        values["restarts"] = self.restarts
         self._append("metrics.jsonl", values)
         self._progress(values, now)
         per_source = {
@@ -130,9 +144,11 @@ def _cut(path: Path, last_step: int) -> None:
     if path.exists():
         import json
 
-        # That a run hung is not reported again when its steps are done again.
+        # What ended a run is not reported again when its steps are done again.
         kept = [
-            row for row in read_jsonl(path) if row["step"] <= last_step or row.get("kind") == "hung"
+            row
+            for row in read_jsonl(path)
+            if row["step"] <= last_step or row.get("kind") in ("hung", RESTARTED)
         ]
         write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 

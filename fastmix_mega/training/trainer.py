@@ -28,10 +28,13 @@ from fastmix_mega.training.callbacks import (
     Callback,
     HangWatch,
     MixtureWatch,
+    PlaceMark,
     SkippedSteps,
     SpikeWatch,
     StepReport,
+    StragglerWatch,
 )
+from fastmix_mega.training.clock import StepClock
 from fastmix_mega.training.engine.batches import (
     even_micro_batches,
     load_micro_batch,
@@ -45,6 +48,7 @@ from fastmix_mega.training.guards.nonfinite import NonFiniteGuard
 from fastmix_mega.training.guards.spikes import LossSpikes
 from fastmix_mega.training.guards.watchdog import Member, Watchdog
 from fastmix_mega.training.identity import record_run
+from fastmix_mega.training.place import PlaceFile
 from fastmix_mega.training.run import Mixer, Run, RunMethod
 from fastmix_mega.training.stop import StopRequest
 from fastmix_mega.training.telemetry import RunLog
@@ -126,6 +130,7 @@ class Trainer:
         )
         self.agreement = Agreement(layout)
         self.watchdog = self._build_watchdog()
+        self.clock = StepClock(layout.device, chunks_of(self.engine.deepspeed.module))
         self.callbacks = self._build_callbacks()
         self.start_step = self._resume()
         self.done = self.start_step
@@ -161,8 +166,10 @@ class Trainer:
     def _build_callbacks(self) -> list[Callback]:
         guards, names = self.config.guards, self.config.source_names
         return [
+            PlaceMark(PlaceFile(self.config.run_dir)),
             HangWatch(self.watchdog),
             SkippedSteps(NonFiniteGuard(guards.max_skipped, names, self.layout)),
+            StragglerWatch(self.clock, self.layout),
             SpikeWatch(LossSpikes(guards.spike, names)),
             MixtureWatch(MixtureGuard(guards.min_effective_sources, guards.max_doubtful, names)),
         ]
@@ -176,6 +183,8 @@ class Trainer:
                 log.say(f"{source.name}: {source.fit.describe()}")
         if self.start_step:
             log.say(f"continuing after step {self.start_step}")
+        if log.restarts:
+            log.say(f"restarts after failures so far: {log.restarts}")
         return log
 
     def train(self, request: StopRequest) -> None:
@@ -192,7 +201,8 @@ class Trainer:
                 break
             self._phase(step, "target gradient and training step")
             self.mixer.before_step(step)
-            report = self._train_step(step)
+            with self.clock.step():
+                report = self._train_step(step)
             done = self.done = step + 1
             for callback in self.callbacks:
                 callback.after_step(report)
@@ -230,7 +240,8 @@ class Trainer:
         draw = self.sampler.draw(step, policy.distribution)
         weights = policy.loss_weights[draw.sources]
         sources, device = self.run.inputs.sources, self.layout.device
-        batches = [load_micro_batch(sources, draw, rows, weights, device) for rows in self.rows]
+        with self.clock.data():
+            batches = [load_micro_batch(sources, draw, rows, weights, device) for rows in self.rows]
         applied = self.engine.train_step(step, batches)
         rows = self.rows if self.layout.is_reporter else []
         return StepReport(step, applied, draw, rows, losses=self.engine.step_losses)
@@ -248,6 +259,9 @@ class Trainer:
             return  # Every step since the last line was skipped; events.jsonl has them.
         loss = float(objective[0, 0] / objective[2, 0])
         norm = self.engine.gradient_norm()
+        fields = {
+            name: field for each in self.callbacks for name, field in each.before_log().items()
+        }
         if self.log is None:
             return
         train = self.config.train
@@ -260,7 +274,7 @@ class Trainer:
             "grad_norm": norm,
             "source_loss": [None if math.isnan(mean) else float(mean) for mean in means],
             "source_count": self.sampler.drawn.tolist(),
-        }
+        } | fields
         self.log.step(values)
         for callback in self.callbacks:
             callback.after_log(values)
@@ -351,7 +365,8 @@ class Trainer:
             self.engine.loss_meter.load(state["loss_meter"])
         self.mixer.load(state["mixer"])
         for callback in self.callbacks:
-            callback.load(state["callbacks"][callback.name])
+            # One without a state may be younger than the checkpoint.
+            callback.load(state["callbacks"].get(callback.name, {}))
         return step
 
     def finish(self) -> None:

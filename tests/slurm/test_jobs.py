@@ -37,12 +37,12 @@ class Jobs:
         for name in ("RANK", "WORLD_SIZE"):
             self.environment.pop(name, None)
 
-    def call(self, *command: str) -> str:
+    def call(self, *command: str, check: bool = True) -> str:
         return subprocess.run(
             command,
             cwd=ROOT,
             env=self.environment,
-            check=True,
+            check=check,
             capture_output=True,
             text=True,
             timeout=60,
@@ -110,6 +110,20 @@ def processes_of(path: str) -> list[int]:
     return found
 
 
+def kill_a_rank(config: str) -> None:
+    """One that a launcher has started: its parent is of the run, too."""
+    found = processes_of(config)
+    stats = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in found}
+    os.kill([pid for pid in found if int(stats[pid][1]) in found][-1], signal.SIGKILL)
+
+
+def wait_for_restart(run_dir: Path) -> None:
+    end = time.monotonic() + 120
+    while not column(run_dir, "metrics.jsonl", "restarts").any():
+        assert time.monotonic() < end, "the run was not started again"
+        time.sleep(0.1)
+
+
 def is_pending(pid: int, number: signal.Signals) -> bool:
     """Whether a stopped process would get the signal first of all when it goes on."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -137,19 +151,22 @@ def run_into_time_limit(jobs: Jobs, job: str, config: str) -> None:
 def test_survives_preemption_a_lost_node_and_its_time_limit(
     settings: dict[str, Any], tmp_path: Path, jobs: Jobs
 ) -> None:
-    """On two nodes: USR1 stops and requeues the job; a node goes down and comes back; the time
-    limit comes; each time it goes on, and the result is equal."""
+    """On two nodes: a killed rank is healed within the job; USR1 stops and requeues it; a node goes
+    down and comes back; the time limit comes; each time it goes on, and the result is equal."""
     config, run_dir = config_file(settings, tmp_path), tmp_path / "run"
     options = ("--nodes=2", "--signal=B:USR1@20")
     job = jobs.submit("pretrain_proxy.sbatch", config, options=options)
     wait_for_steps(run_dir, 5)
+    kill_a_rank(config)
+    wait_for_restart(run_dir)
     jobs.call("scancel", "--batch", "--signal=USR1", job)
     jobs.wait_for(job, "PENDING")
     stopped = column(run_dir, "metrics.jsonl", "step")[-1]
     assert (run_dir / "checkpoints" / f"step_{stopped:.0f}" / "manifest.json").is_file()
     wait_for_steps(run_dir, int(stopped) + 60)
     jobs.call("scontrol", "update", "NodeName=node2", "State=DOWN", "Reason=test")
-    jobs.call("scontrol", "update", "NodeName=node2", "State=RESUME")
+    # Refused where it has come back by itself.
+    jobs.call("scontrol", "update", "NodeName=node2", "State=RESUME", check=False)
     jobs.wait_for(job, "PENDING")
     wait_for_steps(run_dir, len(column(run_dir, "metrics.jsonl", "step")) + 20)
     run_into_time_limit(jobs, job, config)
@@ -157,6 +174,8 @@ def test_survives_preemption_a_lost_node_and_its_time_limit(
     jobs.call("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     jobs.wait_for(job, "COMPLETED")
     log = jobs.log(job)
+    assert "was killed by SIGKILL after step" in log
+    assert column(run_dir, "metrics.jsonl", "restarts")[-1] == 1
     for number in (2, 3, 4):
         assert f"job {job}, start {number}" in log
     # 75, or what srun makes of the node that was still ending when the other had.

@@ -23,6 +23,7 @@ from typing import Any
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from fastmix_mega.files import append_jsonl
+from fastmix_mega.parallel.attempts import keys_of_attempt, record_failure
 from fastmix_mega.training.guards.suspects import Place, describe_hang, find_suspects
 
 COMMUNICATION = (
@@ -89,7 +90,7 @@ class Watchdog:
             )
             # A connection of its own: the main thread may be blocked inside the default one.
             store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=30))
-            self._store = PrefixStore("fastmix-watchdog", store)
+            self._store = PrefixStore(keys_of_attempt("fastmix-watchdog"), store)
             self._publish()
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
@@ -146,7 +147,9 @@ class Watchdog:
                 "reason": verdict.reason,
                 "places": [None if place is None else asdict(place) for place in places],
             }
-            print(f"error: {describe_hang(event)}", file=sys.stderr, flush=True)
+            told = describe_hang(event)
+            print(f"error: {told}", file=sys.stderr, flush=True)
+            record_failure(told.splitlines()[0], told)
             append_jsonl(self._events, event)
         else:
             # A launcher may end all processes when the first is gone: the report comes before.

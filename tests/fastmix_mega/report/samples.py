@@ -255,6 +255,13 @@ def _metrics(
                     None if out else float(loss) for out, loss in zip(gone, losses, strict=True)
                 ],
                 "source_count": drawn.tolist(),
+                "ranks": {
+                    "step_seconds": [0.4, 0.4],
+                    "data_seconds": [0.01, 0.02],
+                    "forward_seconds": [0.1, 0.16],
+                    "wait_seconds": [0.1, None],
+                },
+                "restarts": step // 100,
             }
         )
     lines.append({"step": steps, "eval": {"unseen": 5.0123, "average": 4.4567}})

@@ -1,0 +1,81 @@
+"""Where a process is in its run, for the launcher that finds it dead, and what happened before.
+
+The launcher names a folder by an environment variable; every process keeps a small file in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PLACES_VARIABLE = "FASTMIX_PLACES"
+"""Environment variable: the launcher's folder for these files."""
+RESTARTS_VARIABLE = "FASTMIX_RESTARTS"
+"""Environment variable: as JSON, lines of events.jsonl about the restarts that were made."""
+RESTARTED = "restarted"
+"""Their kind."""
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """Where in which run."""
+
+    run_dir: str
+    step: int
+    """Training steps done."""
+    phase: str
+    """What came next; empty before the first step."""
+
+    def __str__(self) -> str:
+        return f"after step {self.step}, in {self.phase}" if self.phase else "at its start"
+
+
+class PlaceFile:
+    """This process's file. Without a launcher of ours nothing is written.
+
+    Args:
+        run_dir: of the run.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self._run_dir = run_dir
+        folder = os.environ.get(PLACES_VARIABLE)
+        self._path = Path(folder) / os.environ["RANK"] if folder else None
+
+    def write(self, step: int, phase: str) -> None:
+        """Say that `phase` comes next, after `step` training steps."""
+        if self._path is None:
+            return
+        place = json.dumps({"run_dir": self._run_dir, "step": step, "phase": phase})
+        # A full disk says nothing of where the run is, and must not end it.
+        with suppress(OSError):
+            self._path.write_text(place)
+
+
+def read_place(folder: Path, rank: int, run_dir: str) -> RunPlace:
+    """Where a process was; at the start of the run in `run_dir` if it has not told."""
+    try:
+        return RunPlace(**json.loads((folder / str(rank)).read_text()))
+    except (OSError, ValueError, TypeError):
+        return RunPlace(run_dir, 0, "")
+
+
+def restarts_of(run_dir: str, step: int) -> list[dict[str, Any]]:
+    """Lines of events.jsonl for the restarts so far of the run in `run_dir`.
+
+    Args:
+        run_dir: of the run.
+        step: at which this start goes on, for a launcher that tells the number of restarts alone.
+    """
+    told = os.environ.get(RESTARTS_VARIABLE)
+    if told is not None:
+        return [row for row in json.loads(told) if row["run_dir"] == run_dir]
+    count = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if not count:
+        return []
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return [{"step": step, "kind": RESTARTED, "id": f"{run_id} {count}"}]
