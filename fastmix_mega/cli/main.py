@@ -5,7 +5,7 @@
     fastmix doctor [CONFIG] [--nproc N] [--output FILE] [key.path=value ...]
     fastmix search CONFIG [--nproc N] [--seeds N] [key.path=value ...]
     fastmix train  CONFIG [--nproc N] [key.path=value ...]
-    fastmix report RUN_DIR
+    fastmix report RUN_DIR [--baseline MIXTURE]
     fastmix export MIXTURE --to FORMAT --output FILE [--constraints FILE] [--budget-tokens N]
     fastmix export RUN_DIR --to huggingface --output FOLDER
     fastmix import FILE --from FORMAT --output MIXTURE
@@ -121,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
 
     report = verbs.add_parser("report", help="write a run folder's report.html anew")
     report.add_argument("run_dir", type=Path)
+    report.add_argument(
+        "--baseline",
+        metavar="MIXTURE",
+        help="your present mixture, to stand beside the answer: a mixture.json, a run folder, "
+        "uniform or proportional",
+    )
     report.set_defaults(verb=_report)
     cli_mixture.add_verbs(verbs)
     cli_audit.add_verb(verbs)
@@ -362,7 +368,7 @@ def _nodes(options: argparse.Namespace) -> Nodes | None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    print("\n".join(report_on(options.run_dir)))
+    print("\n".join(report_on(options.run_dir, options.baseline)))
     return 0
 
 

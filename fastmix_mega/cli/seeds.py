@@ -107,8 +107,12 @@ def pool_runs(mixtures: Sequence[str | Path], output: Path) -> list[str]:
     return [*lines, *describe(pooled, None), f"mixture: {output}"]
 
 
-def report_on(run_dir: Path) -> list[str]:
+def report_on(run_dir: Path, baseline: str | None = None) -> list[str]:
     """Write a folder's report; returns what to tell.
+
+    Args:
+        run_dir: of a run, or of several seeds.
+        baseline: a mixture to show beside the answer.
 
     A folder that holds nothing but seeds' runs, as a sweep leaves it, is pooled first.
     """
@@ -123,4 +127,4 @@ def report_on(run_dir: Path) -> list[str]:
             missing = [path.name for path in begun if path not in finished]
             if missing:
                 lines.append(f"warning: not finished, so left out: {', '.join(missing)}")
-    return [*lines, str(build_report(run_dir))]
+    return [*lines, str(build_report(run_dir, baseline))]

@@ -22,8 +22,8 @@ from fastmix_mega.configuration import load_config
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.predictions import predict_mixtures
-from fastmix_mega.methods.surface_evidence import SURFACE_FILE
 from fastmix_mega.mixture.file import RULES, mixture_path, read_mixture
+from fastmix_mega.mixture.surface_file import SURFACE_FILE
 
 CONFIDENCE = 0.95
 QUIET = ("log.wandb=disabled", "evaluation.every=0", "checkpoint.final=false", "stages=[]")

@@ -13,10 +13,10 @@ from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
 from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.errors import UserError
-from fastmix_mega.methods.surface_evidence import SURFACE_FILE
 from fastmix_mega.mixture.file import mixture_path, resolve_mixture
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
-from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants, TargetPosterior
+from fastmix_mega.mixture.surface import LossSurface
+from fastmix_mega.mixture.surface_file import SURFACE_FILE, read_surface_file
 
 SIGMAS = 1.645
 """Half of a 90% interval, in standard deviations."""
@@ -34,39 +34,20 @@ def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSur
         UserError: if the search left none.
     """
     path = Path(run_dir) / SURFACE_FILE
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        if content["schema"] != "fastmix-surface/1" or content["sources"] != config.source_names:
-            raise UserError(f"{path} is of another version, or of other sources")
-        targets = [
-            TargetPosterior(np.array(each["mean"]), np.array(each["covariance"]))
-            for each in content["posterior"]
-        ]
-        constants = SurfaceConstants(**content["constants"])
-        given, reference = content["ngrams"], np.array(content["reference"])
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}; it is written by a search with search.answer: surface"
-        ) from None
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{path} is damaged, or is not what a search writes; take it from a copy of the run "
-            "folder, or search again in another folder"
-        ) from None
-    ngrams = None
-    if given is not None:
-        counts = read_counts(
-            inputs.sources,
-            inputs.targets,
-            inputs.tokenizer.vocab_size,
-            given["longest_context"],
-        )
-        ngrams = NgramLossModel(
-            counts, given["budget_tokens"], given["repetitions"], tuple(given["smoothing"])
-        )
-    return LossSurface(reference, ngrams, targets, constants)
+    file = read_surface_file(path)
+    if file.sources != config.source_names:
+        raise UserError(f"{path} is of other sources")
+    if file.ngrams is None:
+        return file.surface
+    given = file.ngrams
+    counts = read_counts(
+        inputs.sources, inputs.targets, inputs.tokenizer.vocab_size, given["longest_context"]
+    )
+    ngrams = NgramLossModel(
+        counts, given["budget_tokens"], given["repetitions"], tuple(given["smoothing"])
+    )
+    surface = file.surface
+    return LossSurface(surface.reference, ngrams, surface.targets, surface.constants)
 
 
 def predict_mixtures(

@@ -17,15 +17,16 @@ from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
 from fastmix_mega.data.rows import any_masked
 from fastmix_mega.data.run_inputs import Inputs
-from fastmix_mega.files import write_json
 from fastmix_mega.methods.base import target_weights
 from fastmix_mega.methods.gradients import window_rate
 from fastmix_mega.mixture.bigram import within_most_epochs
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
+from fastmix_mega.mixture.file import MixtureFile
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
 from fastmix_mega.mixture.outer_schedule import OuterSchedule
 from fastmix_mega.mixture.surface import LossSurface, fit
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
+from fastmix_mega.mixture.surface_file import SURFACE_FILE, write_surface
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 LONGEST_CONTEXT = 2
 """Tokens before each token that the n-gram loss model knows."""
-SURFACE_FILE = "surface.json"
-"""In the run folder: the posterior, from which `fastmix surface` predicts."""
 
 
 def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel:
@@ -189,28 +188,36 @@ def disagreements(names: list[str], alone: dict[str, FloatArray]) -> list[str]:
     return found
 
 
-def write_surface(run_dir: str, config: Config, controller: SurfaceController) -> None:
-    """surface.json: the posterior by name, from which any mixture's losses follow."""
-    found = controller.surface()
-    ngrams = found.ngrams
-    content = {
-        "schema": "fastmix-surface/1",
-        "sources": config.source_names,
-        "targets": [target.name for target in config.targets],
-        "target_weights": target_weights(config).tolist(),
-        "reference": found.reference.tolist(),
-        "constants": vars(found.constants),
-        "ngrams": None
-        if ngrams is None
-        else {
-            "longest_context": len(ngrams.counts.levels),
-            "budget_tokens": ngrams.budget,
-            "repetitions": ngrams.repetitions,
-            "smoothing": list(ngrams.smoothing),
-        },
-        "posterior": [
-            {"mean": each.mean.tolist(), "covariance": each.covariance.tolist()}
-            for each in found.targets
-        ],
-    }
-    write_json(Path(run_dir) / SURFACE_FILE, content)
+def write_run_surface(
+    config: Config,
+    inputs: Inputs,
+    controller: SurfaceController,
+    mixture: MixtureFile,
+    budget: float,
+) -> None:
+    """surface.json in the run folder.
+
+    Args:
+        config: of the search.
+        inputs: its data.
+        controller: at the end of the run.
+        mixture: the answer, with what each kind of evidence wants by itself.
+        budget: tokens of the run that the answer is for.
+    """
+    names = config.source_names
+    anchors = [
+        np.full(len(names), 1 / len(names)),
+        controller.mixture,
+        np.array([source.weight for source in mixture.sources]),
+        *(np.array([each[name] for name in names]) for each in mixture.search["evidence"].values()),
+    ]
+    tokens = np.array([source.num_tokens for source in inputs.sources], np.float64)
+    write_surface(
+        Path(config.run_dir) / SURFACE_FILE,
+        (names, [target.name for target in config.targets]),
+        controller.surface(),
+        target_weights(config),
+        (tokens, budget),
+        np.stack(anchors),
+        config.seed,
+    )

@@ -166,9 +166,19 @@ def within_most_epochs(mixture: FloatArray, tokens: FloatArray, budget: float) -
         tokens: [S] of the sources.
         budget: in tokens.
     """
-    most = np.minimum(most_epochs(budget / tokens) * tokens / budget, 1.0)
+    most = most_shares(tokens, budget)
     every = Node(sources=range(len(tokens)))
     return project(every, np.maximum(mixture, 1e-300), np.zeros_like(most), most)
+
+
+def most_shares(tokens: FloatArray, budget: float) -> FloatArray:
+    """[S] the shares at which the sources are read `most_epochs` times.
+
+    Args:
+        tokens: [S] of the sources.
+        budget: in tokens.
+    """
+    return np.asarray(np.minimum(most_epochs(budget / tokens) * tokens / budget, 1.0))
 
 
 def bigram_keys(sequences: Tokens, vocab_size: int) -> Tokens:
