@@ -188,7 +188,7 @@ def key_figures(run: Run, mixture: Mixture | None) -> list[KeyFigure]:
                 )
             )
     if len(run.history) > 1 and run.history[0].target_loss:
-        first, last = (_mean_loss(run, part) for part in (slice(0, 1), slice(-1, None)))
+        first, last = _mean_losses(run)
         figures.append(
             KeyFigure("Target loss", f"{last:.3f}", f"nats per token, from {first:.3f} at first")
         )
@@ -200,12 +200,20 @@ def key_figures(run: Run, mixture: Mixture | None) -> list[KeyFigure]:
     return figures
 
 
-def _mean_loss(run: Run, part: slice) -> float:
-    """Weighted over the targets."""
+def _mean_losses(run: Run) -> tuple[float, float]:
+    """Weighted over the targets: where each was first looked at, and where last.
+
+    An outer step may look at one target alone.
+    """
     weights = {str(t.get("name")): float(t.get("weight", 1)) for t in _targets(run)}
-    losses = run.history[part][0].target_loss
-    total = sum(weights.get(name, 1.0) for name in losses)
-    return sum(weights.get(name, 1.0) * loss for name, loss in losses.items()) / total
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    for row in run.history:
+        first = row.target_loss | first
+        last |= row.target_loss
+    total = sum(weights.get(name, 1.0) for name in last)
+    both = [sum(weights.get(name, 1.0) * losses[name] for name in last) for losses in (first, last)]
+    return both[0] / total, both[1] / total
 
 
 def _targets(run: Run) -> Sequence[dict[str, Any]]:

@@ -115,7 +115,7 @@
     if (tokens !== null && size) {
       const times = (x[index] * tokens) / size;
       const cell = row.querySelector(".times");
-      cell.textContent = `${times.toPrecision(3)} epochs`;
+      cell.textContent = `${times > 0 && times < 0.01 ? "<0.01" : times.toPrecision(3)} epochs`;
       cell.classList.toggle("alert", times > data.bearable_epochs);
     }
   }
