@@ -192,6 +192,8 @@ def test_targets_that_are_looked_at_in_turn_are_compared_with_themselves(four: P
         {"unseen": 6.5, "average": 5.0},
     )
     rows[-1]["target_loss"] = {"unseen": 5.0, "average": 4.0}
+    for row in rows:
+        row |= dict.fromkeys(("target_scores", "target_score_stderr", "target_weights"))
     (four / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = read_run(four)
     (figure,) = (each for each in key_figures(run, view(four)) if each.label == "Target loss")
