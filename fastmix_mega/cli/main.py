@@ -47,6 +47,7 @@ from fastmix_mega.cli import surface as cli_surface
 from fastmix_mega.cli import watch as cli_watch
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Nodes
+from fastmix_mega.cli.phases import search_phases, show_phases
 from fastmix_mega.cli.seeds import report_on, search_seeds
 from fastmix_mega.errors import RunFailed, Stopped, UserError
 from fastmix_mega.parallel import devices
@@ -251,6 +252,8 @@ def _check(options: argparse.Namespace) -> int:
 
     config = _load(options)
     mode = options.mode or mode_of(config)
+    if config.phases and mode == "search":
+        return show_phases(options.config, options.overrides, config, options.nproc or 1)
     findings = check(config, options.nproc or 1, mode, options.allow_changed)
     findings.mistakes += [f"  {text}" for text in devices.problems(options.nproc or 1)]
     print(describe(config, findings, mode))
@@ -281,25 +284,33 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _search(options: argparse.Namespace) -> int:
+    processes = options.nproc or launch.default_processes()
+    several = launch.under_launcher() or options.nnodes > 1
+    config = _load(options)
+    if config.phases:
+        if several or options.seeds > 1 or options.sweep_seed is not None:
+            raise UserError(
+                "phases are searched one after the other on this machine, with one seed; for more, "
+                "search each phase by itself, with init_from"
+            )
+        return search_phases(main, options.config, options.overrides, processes, config)
     if options.seeds > 1:
-        if launch.under_launcher() or options.nnodes > 1:
+        if several:
             raise UserError(
                 "--seeds starts processes on this machine; for several machines start one job a "
                 "seed, then fastmix pool"
             )
-        processes = options.nproc or launch.default_processes()
         return search_seeds(main, options.config, options.overrides, options.seeds, processes)
-    return _run(options, "search")
+    return _run(options, "search", config)
 
 
 def _train(options: argparse.Namespace) -> int:
-    return _run(options, "train")
+    return _run(options, "train", _load(options))
 
 
-def _run(options: argparse.Namespace, mode: Verb) -> int:
+def _run(options: argparse.Namespace, mode: Verb, config: Config) -> int:
     # Whatever the user's mask: nobody else changes a run's files.
     os.umask(os.umask(0o077) | 0o002)
-    config = _load(options)
     allowed = options.allow_changed
     if launch.under_launcher():
         die_with_parent()

@@ -48,7 +48,7 @@ def search_seeds(
             run = seed_folder(folder, seed)
             runs.append(run)
             words = [*overrides, f"seed={seed}", f"run_dir={run}"]
-            code = _search_one(main, config_path, words, processes)
+            code = search_one(main, config_path, words, processes)
             if code != 0:
                 return code
         print("\n".join(pool_runs(runs, folder / "mixture.json")))
@@ -56,7 +56,7 @@ def search_seeds(
     return 0
 
 
-def _search_one(
+def search_one(
     main: Callable[[Sequence[str]], int], config_path: str, words: Sequence[str], processes: int
 ) -> int:
     """Returns the exit code of one seed's search; 0 if it was done before."""

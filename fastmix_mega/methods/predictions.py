@@ -14,9 +14,9 @@ from fastmix_mega.config.schema import Config
 from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.file import mixture_path, resolve_mixture
-from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
+from fastmix_mega.mixture.ngram_loss import read_counts
 from fastmix_mega.mixture.surface import LossSurface
-from fastmix_mega.mixture.surface_file import SURFACE_FILE, read_surface_file
+from fastmix_mega.mixture.surface_file import SURFACE_FILE, ngram_model, read_surface_file
 
 SIGMAS = 1.645
 """Half of a 90% interval, in standard deviations."""
@@ -43,9 +43,7 @@ def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSur
     counts = read_counts(
         inputs.sources, inputs.targets, inputs.tokenizer.vocab_size, given["longest_context"]
     )
-    ngrams = NgramLossModel(
-        counts, given["budget_tokens"], given["repetitions"], tuple(given["smoothing"])
-    )
+    ngrams = ngram_model(counts, given)
     surface = file.surface
     return LossSurface(surface.reference, ngrams, surface.targets, surface.constants)
 

@@ -47,12 +47,20 @@ def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel
     counts = read_counts(
         inputs.sources, inputs.targets, inputs.tokenizer.vocab_size, LONGEST_CONTEXT
     )
-    model = NgramLossModel(counts, budget, config.search.repetitions)
+    model = NgramLossModel(counts, budget, config.search.repetitions, read=read_before(config))
     count = len(inputs.sources)
     found = model.fitted(np.full(count, 1 / count), target_weights(config))
     seconds = time.perf_counter() - started
     print(f"n-gram statistics of {count} sources: {seconds:.1f} s", file=sys.stderr)
     return found
+
+
+def read_before(config: Config) -> FloatArray | None:
+    """[S] tokens of the sources that the large run has read before; None for none."""
+    limits = config.search.constraints
+    if limits is None or not any(limits.read_tokens.values()):
+        return None
+    return np.array([limits.read_tokens.get(name, 0) for name in config.source_names], np.float64)
 
 
 def ngram_answer(config: Config, inputs: Inputs) -> FloatArray:
@@ -74,7 +82,7 @@ def ngram_answer(config: Config, inputs: Inputs) -> FloatArray:
 
     def allowed(mixture: FloatArray) -> FloatArray:
         sizes = np.array(tokens, np.float64)
-        mixture = within_most_epochs(mixture, sizes, budget)
+        mixture = within_most_epochs(mixture, sizes, budget, read_before(config))
         return mixture if project is None else project(mixture)
 
     return found.best(target_weights(config), allowed)
@@ -102,8 +110,10 @@ def surface_controller(
     """
     tokens = np.array([source.num_tokens for source in inputs.sources], np.float64)
 
+    read = read_before(config)
+
     def most_epochs(mixture: FloatArray) -> FloatArray:
-        return within_most_epochs(mixture, tokens, budget)
+        return within_most_epochs(mixture, tokens, budget, read)
 
     text = not any_masked([*inputs.sources, *inputs.targets])
     settings = SurfaceSettings(

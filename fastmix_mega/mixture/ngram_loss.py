@@ -87,6 +87,8 @@ class NgramLossModel:
     """Epochs beyond the first after which one more is worth 1/e of fresh text."""
     smoothing: tuple[float, ...] = NGRAM_SMOOTHING
     """a_n by context length; at least as many as there are levels."""
+    read: FloatArray | None = None
+    """[S] tokens of each source that were read before the budget begins; None for none."""
 
     def losses(self, mixture: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Nats per token of every target, and the derivatives with respect to the mixture.
@@ -107,14 +109,20 @@ class NgramLossModel:
         slopes = np.empty((len(losses), len(mixture)))
         for target, shares in enumerate(counts.weights):
             slopes[target] = self._slope(shares / probability, steps, singles, total)
-        counted = min(self.budget, counts.counted)
-        epochs = self.budget * mixture / counts.tokens
-        return losses, slopes * counted * worth_of_epochs(epochs, self.repetitions)
+        epochs, share = self._epochs(mixture)
+        return losses, slopes * self.budget * share * worth_of_epochs(epochs, self.repetitions)
 
     def ngram_losses(self, mixture: FloatArray) -> FloatArray:
         """[U] -log p of every n-gram of the targets, in nats."""
         steps, _, _ = self._upwards(mixture)
         return np.asarray(-np.log(steps[-1][-1]))
+
+    def _epochs(self, mixture: FloatArray) -> tuple[FloatArray, float]:
+        """[S] of the sources at the budget's end, and the share of all tokens that counts."""
+        read = np.zeros_like(mixture) if self.read is None else self.read
+        whole = self.budget + float(read.sum())
+        epochs = (read + self.budget * mixture) / self.counts.tokens
+        return epochs, min(whole, self.counts.counted) / whole
 
     def _upwards(
         self, mixture: FloatArray
@@ -126,9 +134,7 @@ class NgramLossModel:
             what it was divided by.
         """
         counts = self.counts
-        counted = min(self.budget, counts.counted)
-        epochs = self.budget * mixture / counts.tokens
-        share = counted / self.budget
+        epochs, share = self._epochs(mixture)
         used = fresh_epochs(epochs, self.repetitions) * counts.tokens * share  # [S]
         total = float(used.sum()) + counts.vocab_size
         singles = np.asarray((used @ counts.singles + 1.0) / total)

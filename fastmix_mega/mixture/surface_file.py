@@ -74,7 +74,7 @@ def write_surface(
         "sources": list(names[0]),
         "targets": list(names[1]),
         "target_weights": target_weights.tolist(),
-        "most_share": most_shares(*tokens).tolist(),
+        "most_share": most_shares(*tokens, None if ngrams is None else ngrams.read).tolist(),
         "reference": found.reference.tolist(),
         "constants": vars(found.constants),
         "ngrams": None
@@ -84,6 +84,7 @@ def write_surface(
             "budget_tokens": ngrams.budget,
             "repetitions": ngrams.repetitions,
             "smoothing": list(ngrams.smoothing),
+            "read_tokens": None if ngrams.read is None else ngrams.read.tolist(),
         },
         "few_ngrams": None if ngrams is None else _few(ngrams, anchors, seed),
         "posterior": [
@@ -200,6 +201,16 @@ def _model(given: dict[str, Any], few: dict[str, Any]) -> NgramLossModel:
         int(few["counted"]),
         int(few["vocab_size"]),
     )
+    return ngram_model(counts, given)
+
+
+def ngram_model(counts: NgramCounts, given: dict[str, Any]) -> NgramLossModel:
+    """The n-gram loss model of counts and of the settings in the file."""
+    read = given.get("read_tokens")
     return NgramLossModel(
-        counts, given["budget_tokens"], given["repetitions"], tuple(given["smoothing"])
+        counts,
+        given["budget_tokens"],
+        given["repetitions"],
+        tuple(given["smoothing"]),
+        None if read is None else np.array(read, np.float64),
     )

@@ -35,8 +35,9 @@ const lossSurface = (() => {
   // {losses: [K], slopes: [K][S]} of the n-gram loss model at a mixture.
   function ngramLosses(settings, few, mixture) {
     const budget = settings.budget_tokens, lasting = settings.repetitions;
-    const counted = Math.min(budget, few.counted), share = counted / budget;
-    const epochs = mixture.map((value, i) => (budget * value) / few.tokens[i]);
+    const read = settings.read_tokens ?? zeros(mixture.length), whole = budget + sum(read);
+    const share = Math.min(whole, few.counted) / whole;
+    const epochs = mixture.map((value, i) => (read[i] + budget * value) / few.tokens[i]);
     const worth = epochs.map((each) => Math.exp(-Math.max(each - 1, 0) / lasting));
     const used = epochs.map((each, i) =>
       (Math.min(each, 1) + lasting * (1 - worth[i])) * few.tokens[i] * share);
@@ -68,7 +69,7 @@ const lossSurface = (() => {
       const last = gathered(few.single_at, sensitivity, singles.length);
       const all = sum(last.map((each, i) => each * singles[i]));
       across(few.singles, last.map((each) => each / total), found, -1);
-      return found.map((each, i) => (each + all / total) * counted * worth[i]);
+      return found.map((each, i) => (each + all / total) * budget * share * worth[i]);
     });
     const losses = few.weights.map((shares) =>
       -sum(shares.map((each, i) => each * Math.log(probability[i]))));
