@@ -25,10 +25,10 @@ const paretoFront = (() => {
     });
   }
 
-  // Round numbers over a range.
+  // Round numbers over a range, seven at most.
   function ticks(low, high) {
-    const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((each) => each * power).find((each) => each >= rough);
+    const power = 10 ** Math.floor(Math.log10((high - low) / 7));
+    const step = [1, 2, 5, 10, 20].map((each) => each * power).find((each) => (high - low) / each <= 6);
     const found = [];
     for (let at = Math.ceil(low / step); at * step <= high; at++) found.push(at * step);
     return found;
@@ -103,6 +103,11 @@ const paretoFront = (() => {
         rest -= each.x[index];
         bar.append(part);
       });
+      const others = document.createElement("i");
+      others.className = "grey";
+      others.style.width = `${100 * Math.max(0, rest)}%`;
+      others.title = `others: ${(100 * rest).toFixed(1)}%`;
+      if (rest > 1e-9) bar.append(others);
       bar.setAttribute("role", "img");
       bar.setAttribute("aria-label", `${share}% ${names[0]}: ${shown.map(({ index, name }) =>
         `${name} ${(100 * each.x[index]).toFixed(1)}%`).join(", ")}, others ${(100 * rest).toFixed(1)}%`);

@@ -79,19 +79,22 @@
     return `Predicted cost for the proxy: ${lost < 0 ? "−" : "+"}${Math.abs(lost).toFixed(4)} nats per token of target loss.`;
   }
 
+  // What changed, and what it costs.
   function verdict(x, tokens) {
     const moved = x.reduce((total, value, i) => total + Math.abs(value - found[i]), 0) / 2;
     const parts = [];
-    if (moved < 1e-9) parts.push("This is the mixture as it was found.");
-    else {
-      parts.push(`${percent(moved)} of the tokens move; distance ${projection.divergence(x, found).toFixed(4)} nats (KL).`);
+    let first = "This is the mixture as it was found.";
+    if (moved >= 1e-9) {
+      first = `${percent(moved)} of the tokens move; distance ${projection.divergence(x, found).toFixed(4)} nats (KL).`;
       parts.push(cost(x));
       if (surface === null && moved > 0.2) parts.push("That is no small shift, for which the prediction is made: retrain to know.");
     }
     const often = tokens === null ? 0
       : data.sources.filter((each, i) => (x[i] * tokens) / each.tokens > data.bearable_epochs).length;
     if (often > 0) parts.push(`${often} ${often === 1 ? "source is" : "sources are"} read more than ${data.bearable_epochs} times.`);
-    return parts.join(" ");
+    const bold = document.createElement("b");
+    bold.textContent = first;
+    return [bold, ` ${parts.join(" ")}`];
   }
 
   function refuse(conflict) {
@@ -142,7 +145,7 @@
     section.classList.remove("impossible");
     const widest = Math.max(...x, ...found);
     rows.forEach((each) => showRow(each, x, tokens, widest));
-    one(".verdict").textContent = verdict(x, tokens);
+    one(".verdict").replaceChildren(...verdict(x, tokens));
     const written = data.sources.map((each, i) => `${JSON.stringify(each.name)}: ${x[i].toPrecision(6)}`);
     one(".taken").textContent = `mixture: {${written.join(", ")}}`;
     if (surface !== null && weights.length > 0) {
