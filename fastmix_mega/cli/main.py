@@ -5,7 +5,7 @@
     fastmix doctor [CONFIG] [--nproc N] [--output FILE] [key.path=value ...]
     fastmix search CONFIG [--nproc N] [--seeds N] [key.path=value ...]
     fastmix train  CONFIG [--nproc N] [key.path=value ...]
-    fastmix report RUN_DIR
+    fastmix report RUN_DIR [--baseline MIXTURE]
     fastmix export MIXTURE --to FORMAT --output FILE [--constraints FILE] [--budget-tokens N]
     fastmix export RUN_DIR --to huggingface --output FOLDER
     fastmix import FILE --from FORMAT --output MIXTURE
@@ -47,6 +47,7 @@ from fastmix_mega.cli import watch as cli_watch
 from fastmix_mega.cli.argument_types import count, positive
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Healing, Nodes
+from fastmix_mega.cli.phases import search_phases, show_phases
 from fastmix_mega.cli.seeds import report_on, search_seeds
 from fastmix_mega.errors import (
     EXIT_DECIDED,
@@ -124,6 +125,12 @@ def _parser() -> argparse.ArgumentParser:
 
     report = verbs.add_parser("report", help="write a run folder's report.html anew")
     report.add_argument("run_dir", type=Path)
+    report.add_argument(
+        "--baseline",
+        metavar="MIXTURE",
+        help="your present mixture, to stand beside the answer: a mixture.json, a run folder, "
+        "uniform or proportional",
+    )
     report.set_defaults(verb=_report)
     cli_mixture.add_verbs(verbs)
     cli_audit.add_verb(verbs)
@@ -246,6 +253,8 @@ def _check(options: argparse.Namespace) -> int:
     config = _load(options)
     mode = options.mode or mode_of(config)
     processes = options.nproc or launch.default_processes()
+    if config.phases and mode == "search":
+        return show_phases(options.config, options.overrides, config, processes)
     findings = check_here(config, processes, options.nnodes, mode, options.allow_changed)
     print(describe(config, findings, mode))
     if options.start and not findings.mistakes:
@@ -275,25 +284,33 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _search(options: argparse.Namespace) -> int:
+    processes = options.nproc or launch.default_processes()
+    several = launch.under_launcher() or options.nnodes > 1
+    config = _load(options)
+    if config.phases:
+        if several or options.seeds > 1 or options.sweep_seed is not None:
+            raise UserError(
+                "phases are searched one after the other on this machine, with one seed; for more, "
+                "search each phase by itself, with init_from"
+            )
+        return search_phases(main, options.config, options.overrides, processes, config)
     if options.seeds > 1:
-        if launch.under_launcher() or options.nnodes > 1:
+        if several:
             raise UserError(
                 "--seeds starts processes on this machine; for several machines start one job a "
                 "seed, then fastmix pool"
             )
-        processes = options.nproc or launch.default_processes()
         return search_seeds(main, options.config, options.overrides, options.seeds, processes)
-    return _run(options, "search")
+    return _run(options, "search", config)
 
 
 def _train(options: argparse.Namespace) -> int:
-    return _run(options, "train")
+    return _run(options, "train", _load(options))
 
 
-def _run(options: argparse.Namespace, mode: Verb) -> int:
+def _run(options: argparse.Namespace, mode: Verb, config: Config) -> int:
     # Whatever the user's mask: nobody else changes a run's files.
     os.umask(os.umask(0o077) | 0o002)
-    config = _load(options)
     allowed = options.allow_changed
     if launch.under_launcher():
         die_with_parent()
@@ -384,7 +401,7 @@ def _nodes(options: argparse.Namespace) -> Nodes | None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    print("\n".join(report_on(options.run_dir)))
+    print("\n".join(report_on(options.run_dir, options.baseline)))
     return 0
 
 

@@ -45,6 +45,9 @@ def _add_export(verbs: Any) -> None:
     export.add_argument(
         "--valid", action="append", default=[], metavar="PREFIX", help="held-out text; repeatable"
     )
+    step = export.add_argument_group("a plan of several phases")
+    step.add_argument("--global-batch", type=quantity, metavar="N", help="sequences of a step")
+    step.add_argument("--seq-length", type=quantity, metavar="N", help="tokens of a sequence")
     export.set_defaults(verb=_export)
 
 
@@ -132,7 +135,10 @@ def _export(options: argparse.Namespace) -> int:
         return _export_model(options)
     from fastmix_mega.config.constraints import read_constraints
     from fastmix_mega.export.export import export_mixture
+    from fastmix_mega.export.schedules import SCHEDULES
 
+    if _is_plan(options.mixture) and options.to in SCHEDULES:
+        return _export_plan(options)
     constraints = None
     if options.constraints is not None:
         constraints = read_constraints(options.constraints, options.budget_tokens)
@@ -145,6 +151,29 @@ def _export(options: argparse.Namespace) -> int:
         options.paths,
         options.valid,
     )
+    print("\n".join([*done.lines, str(done.path)]))
+    return 0
+
+
+def _is_plan(given: str) -> bool:
+    from fastmix_mega.mixture.file import mixture_path, read_mixture
+
+    return bool(read_mixture(mixture_path(given)).stages)
+
+
+def _export_plan(options: argparse.Namespace) -> int:
+    from fastmix_mega.export.schedules import StepSize, export_schedule
+
+    given = (options.constraints, options.budget_tokens, options.valid or None)
+    if any(each is not None for each in given):
+        raise UserError(
+            "a plan has its own budgets and limits: --constraints, --budget-tokens and --valid are "
+            "about one mixture"
+        )
+    step = None
+    if options.global_batch is not None and options.seq_length is not None:
+        step = StepSize(options.global_batch, options.seq_length)
+    done = export_schedule(options.mixture, options.to, options.output, step, options.paths)
     print("\n".join([*done.lines, str(done.path)]))
     return 0
 

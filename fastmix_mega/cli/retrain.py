@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastmix_mega.cli import launch
+from fastmix_mega.cli.seeds import report_on
 from fastmix_mega.errors import UserError
 from fastmix_mega.training.run_lock import run_lock
 
@@ -104,7 +105,10 @@ def _retrain(main: Main, options: argparse.Namespace) -> int:
     predicted, missing = predictions_of(options.run, given, judged)
     if missing:
         print(missing)
-    return run_study(main, study, options.nproc or launch.default_processes(), predicted)
+    code = run_study(main, study, options.nproc or launch.default_processes(), predicted)
+    if code == 0 and options.output is None and (options.run / "report.html").is_file():
+        print("\n".join(report_on(options.run)))
+    return code
 
 
 def run_study(

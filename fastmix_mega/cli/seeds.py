@@ -48,7 +48,7 @@ def search_seeds(
             run = seed_folder(folder, seed)
             runs.append(run)
             words = [*overrides, f"seed={seed}", f"run_dir={run}"]
-            code = _search_one(main, config_path, words, processes)
+            code = search_one(main, config_path, words, processes)
             if code != 0:
                 return code
         print("\n".join(pool_runs(runs, folder / "mixture.json")))
@@ -56,7 +56,7 @@ def search_seeds(
     return 0
 
 
-def _search_one(
+def search_one(
     main: Callable[[Sequence[str]], int], config_path: str, words: Sequence[str], processes: int
 ) -> int:
     """Returns the exit code of one seed's search; 0 if it was done before."""
@@ -109,8 +109,12 @@ def pool_runs(mixtures: Sequence[str | Path], output: Path | ResultFile) -> list
     return [*lines, *describe(pooled, None), f"mixture: {output}"]
 
 
-def report_on(run_dir: Path) -> list[str]:
+def report_on(run_dir: Path, baseline: str | None = None) -> list[str]:
     """Write a folder's report; returns what to tell.
+
+    Args:
+        run_dir: of a run, or of several seeds.
+        baseline: a mixture to show beside the answer.
 
     A folder that holds nothing but seeds' runs, as a sweep leaves it, is pooled first.
     """
@@ -125,4 +129,4 @@ def report_on(run_dir: Path) -> list[str]:
             missing = [path.name for path in begun if path not in finished]
             if missing:
                 lines.append(f"warning: not finished, so left out: {', '.join(missing)}")
-    return [*lines, str(build_report(run_dir))]
+    return [*lines, str(build_report(run_dir, baseline))]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fastmix_mega.config.constraints import Constraints
+from fastmix_mega.errors import UserError
 from fastmix_mega.export.formats import writer_of
 from fastmix_mega.export.plan import Plan
 from fastmix_mega.files import write_atomic
@@ -58,6 +59,12 @@ def export_mixture(
     if not form.notes_inside and to != "fastmix":
         require_output_file(notes_beside(output), [mixture_path(path)])
     mixture = read_mixture(mixture_path(path))
+    if mixture.stages:
+        phases = ", ".join(stage.run or stage.name for stage in mixture.stages)
+        raise UserError(
+            f"{path} is a plan of {len(mixture.stages)} phases, and {to} holds one mixture: export "
+            f"each phase's own ({phases}) for a restart in between"
+        )
     if constraints is not None and budget_tokens is not None:
         constraints = constraints.at_budget(budget_tokens)
     if budget_tokens is None and constraints is not None:

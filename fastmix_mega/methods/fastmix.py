@@ -39,7 +39,7 @@ from fastmix_mega.methods.start import (
 from fastmix_mega.methods.surface_evidence import (
     evidence_record,
     surface_controller,
-    write_surface,
+    write_run_surface,
 )
 from fastmix_mega.mixture.advantage import CONFIDENT, FEW_OUTER_STEPS, few_outer_steps
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources
@@ -261,7 +261,8 @@ class FastMix(GradientMethod):
 
         mixture, (*_, path) = super().conclude(run, mixer, steps)
         if isinstance(mixer.controller, SurfaceController):
-            write_surface(run.config.run_dir, run.config, mixer.controller)
+            budget = budget_tokens(run.config)
+            write_run_surface(run.config, run.inputs, mixer.controller, mixture, budget)
             return mixture, [*describe(mixture, None), *_surface_lines(mixture), path]
         limits = self.config.search.constraints
         lines = describe(mixture, None if limits is None else limits.budget_tokens)

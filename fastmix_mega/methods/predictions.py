@@ -14,10 +14,10 @@ from fastmix_mega.config.schema import Config, load_common_config
 from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
-from fastmix_mega.methods.surface_evidence import SURFACE_FILE
 from fastmix_mega.mixture.file import mixture_path, resolve_mixture
-from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
-from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants, TargetPosterior
+from fastmix_mega.mixture.ngram_loss import read_counts
+from fastmix_mega.mixture.surface import LossSurface
+from fastmix_mega.mixture.surface_file import SURFACE_FILE, ngram_model, read_surface_file
 from fastmix_mega.training.seed_folders import seed_folders
 
 SIGMAS = 1.645
@@ -36,37 +36,18 @@ def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSur
         UserError: if the search left none.
     """
     path = Path(run_dir) / SURFACE_FILE
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        if content["schema"] != "fastmix-surface/1" or content["sources"] != config.source_names:
-            raise UserError(f"{path} is of another version, or of other sources")
-        targets = [
-            TargetPosterior(np.array(each["mean"]), np.array(each["covariance"]))
-            for each in content["posterior"]
-        ]
-        constants = SurfaceConstants(**content["constants"])
-        given, reference = content["ngrams"], np.array(content["reference"])
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{path} is damaged, or is not what a search writes; take it from a copy of the run "
-            "folder, or search again in another folder"
-        ) from None
-    ngrams = None
-    if given is not None:
-        counts = read_counts(
-            inputs.sources,
-            inputs.targets,
-            inputs.tokenizer.vocab_size,
-            given["longest_context"],
-        )
-        ngrams = NgramLossModel(
-            counts, given["budget_tokens"], given["repetitions"], tuple(given["smoothing"])
-        )
-    return LossSurface(reference, ngrams, targets, constants)
+    file = read_surface_file(path)
+    if file.sources != config.source_names:
+        raise UserError(f"{path} is of other sources")
+    if file.ngrams is None:
+        return file.surface
+    given = file.ngrams
+    counts = read_counts(
+        inputs.sources, inputs.targets, inputs.tokenizer.vocab_size, given["longest_context"]
+    )
+    ngrams = ngram_model(counts, given)
+    surface = file.surface
+    return LossSurface(surface.reference, ngrams, surface.targets, surface.constants)
 
 
 def why_no_surface(run_dir: Path) -> str:

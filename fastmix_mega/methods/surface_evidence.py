@@ -17,15 +17,16 @@ from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
 from fastmix_mega.data.rows import any_masked
 from fastmix_mega.data.run_inputs import Inputs
-from fastmix_mega.files import write_json
 from fastmix_mega.methods.base import target_weights
 from fastmix_mega.methods.gradients import window_rate
 from fastmix_mega.mixture.bigram import within_most_epochs
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
+from fastmix_mega.mixture.file import MixtureFile
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
 from fastmix_mega.mixture.outer_schedule import OuterSchedule
 from fastmix_mega.mixture.surface import LossSurface, fit
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
+from fastmix_mega.mixture.surface_file import SURFACE_FILE, write_surface
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 LONGEST_CONTEXT = 2
 """Tokens before each token that the n-gram loss model knows."""
-SURFACE_FILE = "surface.json"
-"""In the run folder: the posterior, from which `fastmix surface` predicts."""
 
 
 def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel:
@@ -48,12 +47,20 @@ def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel
     counts = read_counts(
         inputs.sources, inputs.targets, inputs.tokenizer.vocab_size, LONGEST_CONTEXT
     )
-    model = NgramLossModel(counts, budget, config.search.repetitions)
+    model = NgramLossModel(counts, budget, config.search.repetitions, read=read_before(config))
     count = len(inputs.sources)
     found = model.fitted(np.full(count, 1 / count), target_weights(config))
     seconds = time.perf_counter() - started
     print(f"n-gram statistics of {count} sources: {seconds:.1f} s", file=sys.stderr)
     return found
+
+
+def read_before(config: Config) -> FloatArray | None:
+    """[S] tokens of the sources that the large run has read before; None for none."""
+    limits = config.search.constraints
+    if limits is None or not any(limits.read_tokens.values()):
+        return None
+    return np.array([limits.read_tokens.get(name, 0) for name in config.source_names], np.float64)
 
 
 def ngram_answer(config: Config, inputs: Inputs) -> FloatArray:
@@ -75,7 +82,7 @@ def ngram_answer(config: Config, inputs: Inputs) -> FloatArray:
 
     def allowed(mixture: FloatArray) -> FloatArray:
         sizes = np.array(tokens, np.float64)
-        mixture = within_most_epochs(mixture, sizes, budget)
+        mixture = within_most_epochs(mixture, sizes, budget, read_before(config))
         return mixture if project is None else project(mixture)
 
     return found.best(target_weights(config), allowed)
@@ -103,8 +110,10 @@ def surface_controller(
     """
     tokens = np.array([source.num_tokens for source in inputs.sources], np.float64)
 
+    read = read_before(config)
+
     def most_epochs(mixture: FloatArray) -> FloatArray:
-        return within_most_epochs(mixture, tokens, budget)
+        return within_most_epochs(mixture, tokens, budget, read)
 
     text = not any_masked([*inputs.sources, *inputs.targets])
     settings = SurfaceSettings(
@@ -189,28 +198,36 @@ def disagreements(names: list[str], alone: dict[str, FloatArray]) -> list[str]:
     return found
 
 
-def write_surface(run_dir: str, config: Config, controller: SurfaceController) -> None:
-    """surface.json: the posterior by name, from which any mixture's losses follow."""
-    found = controller.surface()
-    ngrams = found.ngrams
-    content = {
-        "schema": "fastmix-surface/1",
-        "sources": config.source_names,
-        "targets": [target.name for target in config.targets],
-        "target_weights": target_weights(config).tolist(),
-        "reference": found.reference.tolist(),
-        "constants": vars(found.constants),
-        "ngrams": None
-        if ngrams is None
-        else {
-            "longest_context": len(ngrams.counts.levels),
-            "budget_tokens": ngrams.budget,
-            "repetitions": ngrams.repetitions,
-            "smoothing": list(ngrams.smoothing),
-        },
-        "posterior": [
-            {"mean": each.mean.tolist(), "covariance": each.covariance.tolist()}
-            for each in found.targets
-        ],
-    }
-    write_json(Path(run_dir) / SURFACE_FILE, content)
+def write_run_surface(
+    config: Config,
+    inputs: Inputs,
+    controller: SurfaceController,
+    mixture: MixtureFile,
+    budget: float,
+) -> None:
+    """surface.json in the run folder.
+
+    Args:
+        config: of the search.
+        inputs: its data.
+        controller: at the end of the run.
+        mixture: the answer, with what each kind of evidence wants by itself.
+        budget: tokens of the run that the answer is for.
+    """
+    names = config.source_names
+    anchors = [
+        np.full(len(names), 1 / len(names)),
+        controller.mixture,
+        np.array([source.weight for source in mixture.sources]),
+        *(np.array([each[name] for name in names]) for each in mixture.search["evidence"].values()),
+    ]
+    tokens = np.array([source.num_tokens for source in inputs.sources], np.float64)
+    write_surface(
+        Path(config.run_dir) / SURFACE_FILE,
+        (names, [target.name for target in config.targets]),
+        controller.surface(),
+        target_weights(config),
+        (tokens, budget),
+        np.stack(anchors),
+        config.seed,
+    )

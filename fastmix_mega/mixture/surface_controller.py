@@ -6,6 +6,7 @@ answer along the way narrows what is learned later.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -120,26 +121,34 @@ class SurfaceController(Resumable):
         deviation = np.sqrt((shares**2) @ every.standard_error**2)
         return ScoreEstimate(shares @ every.mean, deviation)
 
-    def scale(self) -> float:
+    def scale(self) -> tuple[float, float]:
         """What a promised nat is worth: the fall of the targets' losses that the windows saw, over
-        the fall that their scores promised for the run's own mixture.
+        the fall that their scores promised for the run's own mixture. And its standard error.
 
         Steps are no infinitesimal ones, and their gradients are noisy: to first order a loss falls
-        by several times what it does. The ratio is much the same for all sources and targets.
+        by several times what it does. The ratio is much the same for all sources and targets. In a
+        short run the few noisy looks at the targets may show no fall at all; then it is not known.
         """
         rates = self._rates()
         done = np.cumsum(rates) - rates / 2
-        fall, promised = 0.0, 0.0
+        fall, promised, squares, freedom, spread = 0.0, 0.0, 0.0, 0, 0.0
         for target in range(len(self._settings.target_weights)):
             own = self._own(target)
             if own.sum() < 2:
                 continue
             # The trend over all windows: a single look at the targets is noisy.
-            fall -= float(np.polyfit(done[own], self._losses.rows[own, 0], 1)[0]) * rates.sum()
+            line = np.polyfit(done[own], self._losses.rows[own, 0], 1)
+            fall -= float(line[0]) * rates.sum()
             promised += float(self.mixture @ self._raw_slopes(target).mean)
-        if promised <= 0 or fall <= 0:
-            return LEAST_SCALE
-        return min(1.0, max(LEAST_SCALE, fall / promised))
+            squares += float(np.sum((self._losses.rows[own, 0] - np.polyval(line, done[own])) ** 2))
+            freedom += int(own.sum()) - 2
+            spread += rates.sum() ** 2 / float(np.sum((done[own] - done[own].mean()) ** 2))
+        if promised <= 0:
+            return LEAST_SCALE, 1.0
+        value = min(1.0, max(LEAST_SCALE, fall / promised))
+        if freedom == 0:
+            return value, value
+        return value, min(1.0, math.sqrt(squares / freedom * spread) / promised)
 
     def _rates(self) -> FloatArray:
         """[windows] sums of learning rates."""
@@ -167,8 +176,11 @@ class SurfaceController(Resumable):
 
     def slopes(self, target: int) -> Slopes:
         """[S] what all windows of a target say, in nats per unit of share over the scored steps."""
-        found, scale = self._raw_slopes(target), self.scale()
-        return Slopes(scale * found.mean, scale * found.standard_error, found.seen)
+        found, (scale, error) = self._raw_slopes(target), self.scale()
+        seen = found.seen > 0
+        apart = np.abs(found.mean - found.mean[seen].mean()) if seen.any() else 0 * found.mean
+        noise = np.hypot(scale * found.standard_error, error * apart)
+        return Slopes(scale * found.mean, noise, found.seen)
 
     def _raw_slopes(self, target: int) -> Slopes:
         """To first order."""
