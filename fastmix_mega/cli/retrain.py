@@ -99,8 +99,7 @@ def _retrain(main: Main, options: argparse.Namespace) -> int:
     study = Study(path, [*options.overrides, *sets], candidates, seeds, folder)
     print("\n".join(notes), end="\n" if notes else "")
     words = [options.baseline, str(options.run), *options.mixture]
-    given = {candidate.name: each for candidate, each in zip(candidates, words, strict=True)}
-    predicted = predictions_of(options.run, given)
+    predicted = predictions_of(options.run, candidates, words)
     return run_study(main, study, options.nproc or launch.default_processes(), predicted)
 
 

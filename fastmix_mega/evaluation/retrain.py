@@ -22,7 +22,7 @@ from fastmix_mega.configuration import load_config
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.predictions import predict_mixtures
-from fastmix_mega.methods.surface_evidence import SURFACE_FILE
+from fastmix_mega.methods.surface_evidence import PREDICTIONS_FILE, SURFACE_FILE
 from fastmix_mega.mixture.file import RULES, mixture_path, read_mixture
 
 CONFIDENCE = 0.95
@@ -162,22 +162,65 @@ def judged_on(config: Config) -> tuple[list[str], list[str]]:
     ]
 
 
-def predictions_of(run: Path, given: dict[str, str]) -> Predictions:
-    """What a search's loss surface says of mixtures; empty where the search left none.
+def predictions_of(run: Path, candidates: Sequence[Candidate], given: Sequence[str]) -> Predictions:
+    """What a search said of mixtures: as it was registered at its end, and of others what its loss
+    surface says now. Empty where it left none.
 
     Args:
         run: the run folder of the search.
-        given: by the candidates' names, how the user named them.
+        candidates: the mixtures.
+        given: how the user named them.
+
+    Raises:
+        UserError: if a file of the run folder is damaged.
     """
-    if not (run / SURFACE_FILE).is_file():
-        return {}
     found: Predictions = {}
-    rows = predict_mixtures(run, list(given.values()), load_config(run / "config.yaml"))
-    names = {words: name for name, words in given.items()}
-    for row in rows:
-        by_target = found.setdefault(names[row["mixture"]], {})
-        by_target[row["target"]] = (row["loss"], row["low"], row["high"])
+    mixtures, registered = registered_predictions(run)
+    later: dict[str, str] = {}
+    for candidate, words in zip(candidates, given, strict=True):
+        name = next((name for name in mixtures if _same(candidate, name, mixtures[name])), None)
+        if name is None:
+            later[words] = candidate.name
+        else:
+            found[candidate.name] = registered[name]
+    if later and (run / SURFACE_FILE).is_file():
+        for row in predict_mixtures(run, list(later), load_config(run / "config.yaml")):
+            by_target = found.setdefault(later[row["mixture"]], {})
+            by_target[row["target"]] = (row["loss"], row["low"], row["high"])
     return found
+
+
+def registered_predictions(run: Path) -> tuple[dict[str, dict[str, float]], Predictions]:
+    """Mixtures by name, and what was predicted of them, from a search's predictions.json; empty
+    without one.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    path = run / PREDICTIONS_FILE
+    try:
+        content = json.loads(path.read_bytes())
+        mixtures: dict[str, dict[str, float]] = content["mixtures"]
+        return mixtures, {
+            name: {
+                target: (float(each["loss"]), float(each["low"]), float(each["high"]))
+                for target, each in content["predictions"][name].items()
+            }
+            for name in mixtures
+        }
+    except FileNotFoundError:
+        return {}, {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} is damaged, or is not what a search writes") from None
+
+
+def _same(candidate: Candidate, name: str, mixture: dict[str, float]) -> bool:
+    if isinstance(candidate.weights, str):
+        return candidate.weights == name
+    alike = candidate.weights.keys() == mixture.keys()
+    return alike and all(
+        abs(share - mixture[source]) < 1e-6 for source, share in candidate.weights.items()
+    )
 
 
 def final_losses(run_dir: Path) -> Losses:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,16 @@ from fastmix_mega.data.run_inputs import Inputs
 from fastmix_mega.files import write_json
 from fastmix_mega.methods.base import target_weights
 from fastmix_mega.methods.gradients import window_rate
+from fastmix_mega.methods.run_evidence import read_runs
 from fastmix_mega.mixture.bigram import within_most_epochs
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
+from fastmix_mega.mixture.file import MixtureFile
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
 from fastmix_mega.mixture.outer_schedule import OuterSchedule
-from fastmix_mega.mixture.surface import LossSurface, fit
+from fastmix_mega.mixture.simplex import floored
+from fastmix_mega.mixture.surface import LossSurface
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
+from fastmix_mega.mixture.surface_fit import Evidence, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +40,13 @@ if TYPE_CHECKING:
 LONGEST_CONTEXT = 2
 """Tokens before each token that the n-gram loss model knows."""
 SURFACE_FILE = "surface.json"
-"""In the run folder: the posterior, from which `fastmix surface` predicts."""
+"""In the run folder: the evidence, from which `fastmix surface` predicts."""
+SURFACE_SCHEMA = "fastmix-surface/2"
+PREDICTIONS_FILE = "predictions.json"
+"""In the run folder: what the search says of some mixtures, before any of them is retrained."""
+PREDICTIONS_SCHEMA = "fastmix-predictions/1"
+SIGMAS = 1.645
+"""Half of a 90% interval, in standard deviations."""
 
 
 def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel:
@@ -62,23 +73,43 @@ def ngram_answer(config: Config, inputs: Inputs) -> FloatArray:
     Raises:
         UserError: if a file holds no sequence, or no mixture keeps to the limits.
     """
-    names = config.source_names
-    tokens = [source.num_tokens for source in inputs.sources]
+    budget = _answer_budget(config)
+    model, count = ngram_model(config, inputs, budget), len(inputs.sources)
+    even = np.full(count, 1 / count)
+    found = fit(even, model, [Evidence(0.0)] * len(inputs.targets))
+    return found.best(target_weights(config), _allowed(config, inputs))
+
+
+def surface_answer(config: Config, inputs: Inputs, found: LossSurface) -> FloatArray:
+    """[S] the best mixture of a surface within the search's limits, as a search would answer.
+
+    Raises:
+        UserError: if no mixture keeps to the limits.
+    """
+    allowed = _allowed(config, inputs)
+    return allowed(floored(found.best(target_weights(config), allowed)))
+
+
+def _answer_budget(config: Config) -> float:
     limits = config.search.constraints
-    budget = float(config.train.tokens)
+    given = None if limits is None else limits.budget_tokens
+    return float(given or config.train.tokens)
+
+
+def _allowed(config: Config, inputs: Inputs) -> Callable[[FloatArray], FloatArray]:
+    """To the nearest mixture within the limits that repeats no source beyond reason."""
+    tokens = [source.num_tokens for source in inputs.sources]
+    limits, budget = config.search.constraints, _answer_budget(config)
     project = None
     if limits is not None:
-        budget = float(limits.budget_tokens or budget)
-        project = ConstraintSet(limits, Sources(names, tokens), "search.constraints").project
-    model, even = ngram_model(config, inputs, budget), np.full(len(names), 1 / len(names))
-    found = fit(even, model, [(0.0, None, None)] * len(inputs.targets))
+        sources = Sources(config.source_names, tokens)
+        project = ConstraintSet(limits, sources, "search.constraints").project
 
     def allowed(mixture: FloatArray) -> FloatArray:
-        sizes = np.array(tokens, np.float64)
-        mixture = within_most_epochs(mixture, sizes, budget)
+        mixture = within_most_epochs(mixture, np.array(tokens, np.float64), budget)
         return mixture if project is None else project(mixture)
 
-    return found.best(target_weights(config), allowed)
+    return allowed
 
 
 def surface_controller(
@@ -107,6 +138,9 @@ def surface_controller(
         return within_most_epochs(mixture, tokens, budget)
 
     text = not any_masked([*inputs.sources, *inputs.targets])
+    runs = None
+    if config.search.evidence:
+        runs = read_runs(config.search.evidence, config, inputs.tokenizer.sha256)
     settings = SurfaceSettings(
         target_weights(config),
         ngram_model(config, inputs, budget) if text else None,
@@ -116,6 +150,7 @@ def surface_controller(
         project=project,
         most_epochs=most_epochs,
         decay=config.search.decay,
+        values=None if runs is None else runs.values,
         seed=config.seed,
     )
     return SurfaceController(reference, settings)
@@ -156,7 +191,12 @@ def predictions(
     targets = [target.name for target in config.targets]
     return {
         name: {
-            target: {"loss": float(mean), "deviation": float(deviation)}
+            target: {
+                "loss": float(mean),
+                "deviation": float(deviation),
+                "low": float(mean - SIGMAS * deviation),
+                "high": float(mean + SIGMAS * deviation),
+            }
             for target, mean, deviation in zip(targets, means, deviations, strict=True)
         }
         for name, means, deviations in zip(
@@ -189,17 +229,17 @@ def disagreements(names: list[str], alone: dict[str, FloatArray]) -> list[str]:
     return found
 
 
-def write_surface(run_dir: str, config: Config, controller: SurfaceController) -> None:
-    """surface.json: the posterior by name, from which any mixture's losses follow."""
-    found = controller.surface()
-    ngrams = found.ngrams
+def write_surface(config: Config, controller: SurfaceController) -> None:
+    """surface.json: all evidence by name, from which the posterior and any mixture's losses
+    follow."""
+    ngrams, values = controller.ngrams, controller.values
     content = {
-        "schema": "fastmix-surface/1",
+        "schema": SURFACE_SCHEMA,
         "sources": config.source_names,
         "targets": [target.name for target in config.targets],
         "target_weights": target_weights(config).tolist(),
-        "reference": found.reference.tolist(),
-        "constants": vars(found.constants),
+        "reference": controller.mixture.tolist(),
+        "constants": vars(controller.constants),
         "ngrams": None
         if ngrams is None
         else {
@@ -208,9 +248,37 @@ def write_surface(run_dir: str, config: Config, controller: SurfaceController) -
             "repetitions": ngrams.repetitions,
             "smoothing": list(ngrams.smoothing),
         },
-        "posterior": [
-            {"mean": each.mean.tolist(), "covariance": each.covariance.tolist()}
-            for each in found.targets
+        "evidence": [
+            {
+                "level": each.level,
+                "slopes": None
+                if each.slopes is None
+                else {name: part.tolist() for name, part in vars(each.slopes).items()},
+            }
+            for each in controller.evidence()
         ],
+        "runs": None
+        if values is None
+        else {
+            "mixtures": values.mixtures.tolist(),
+            "losses": [
+                [loss if isfinite(loss) else None for loss in row] for row in values.losses.tolist()
+            ],
+            "groups": values.groups.tolist(),
+        },
     }
-    write_json(Path(run_dir) / SURFACE_FILE, content)
+    write_json(Path(config.run_dir) / SURFACE_FILE, content)
+
+
+def register_predictions(run_dir: str, mixture: MixtureFile) -> None:
+    """predictions.json: what the search says of some mixtures, before any of them is retrained."""
+    search = mixture.search
+    answer = {source.name: source.weight for source in mixture.sources}
+    even = dict.fromkeys(answer, 1 / len(answer))
+    content = {
+        "schema": PREDICTIONS_SCHEMA,
+        "unit": "nats per token",
+        "mixtures": {"uniform": even, "answer": answer, **search["evidence"]},
+        "predictions": search["predictions"],
+    }
+    write_json(Path(run_dir) / PREDICTIONS_FILE, content)

@@ -1,10 +1,11 @@
 """What mixtures are worth: fresh models trained by sampling, and the searches that found them.
 
-    python -m research.judge.truth data/judge/python/plain.yaml --jobs FILE --minutes 30
+    python -m research.judge.truth data/judge/python/plain.yaml ... --jobs FILE --minutes 30
     python -m research.judge.truth data/judge/python/plain.yaml
 
-The first does the jobs of FILE in order until the time is over, and leaves out what is recorded; a
-job is a line `NAME SEED`. The second prints the table. Names of trainings:
+The first does the jobs of FILE in order until the time is over, each for all families in turn, and
+leaves out what is recorded; a job is a line `NAME SEED`. The second prints the table. Names of
+trainings:
 
     uniform                     the same share of every source
     bigram.TARGET               what a default search begins with
@@ -22,6 +23,7 @@ and of searches: METHOD.TARGET, of `SEARCHES`; a trunk (`trunk_body`) is for all
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 import zlib
@@ -137,7 +139,8 @@ def swarm_mixture(number: int, count: int) -> FloatArray:
 def near_mixture(family: Family, records: Records, number: int) -> FloatArray | None:
     """[S] one of the three best mixtures so far of a target, the targets in turn, disturbed."""
     target = family.targets[number % len(family.targets)]
-    runs = [run for run in records.of("train", family.name) if run.seed == SWARM_SEED]
+    every = [run for each in (records, *records.others) for run in each.of("train", family.name)]
+    runs = [run for run in every if run.seed == SWARM_SEED]
     if len(runs) < 4:
         return None
     dice = np.random.default_rng([DICE, 7, number])
@@ -202,26 +205,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("family", type=Path)
+    parser.add_argument("families", type=Path, nargs="+")
     parser.add_argument("--jobs", type=Path)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--others", type=Path, nargs="*", default=[], help="former studies' results, for near.K"
+    )
     options = parser.parse_args()
-    family, records = Family(options.family), Records(options.results)
+    families = [Family(path) for path in options.families]
+    records = Records(options.results, options.others)
     if options.jobs is None:
-        print(table(family, records))
+        print("\n".join(table(family, records) for family in families))
         return
-    records.belong_to(family.name, family.identity())
+    for family in families:
+        records.belong_to(family.name, family.identity())
     warm_up()
-    work(family, records, options.jobs, options.minutes)
+    work(families, records, options.jobs, options.minutes)
 
 
-def work(family: Family, records: Records, jobs: Path, minutes: float) -> None:
+def work(families: Sequence[Family], records: Records, jobs: Path, minutes: float) -> None:
     """Do the first job that is not recorded and can be done, again and again; the file is read
-    anew each time."""
+    anew each time. A job is done for all families before the next one begins, so that a cut leaves
+    them with equally many."""
     end = time.monotonic() + 60 * minutes
     while time.monotonic() < end:
-        for name, seed in _read_jobs(jobs):
+        for (name, seed), family in itertools.product(_read_jobs(jobs), families):
             if any(records.get(kind, family.name, name, seed) for kind in ("search", "train")):
                 continue
             found = do(family, records, name, seed)

@@ -20,6 +20,7 @@ from fastmix_mega.methods.surface_evidence import disagreements
 from fastmix_mega.mixture.file import read_mixture
 from tests.launch import column, forked, run_config
 
+ENDS = ("mixture.json", "surface.json", "predictions.json")
 KEYS = (("metrics.jsonl", "loss"), ("history.jsonl", "scores"), ("history.jsonl", "mixture"))
 
 
@@ -69,7 +70,7 @@ def test_the_answer_is_the_same_on_one_and_two_processes(
     assert weights["beta"] > 0.3
     search = found.search
     assert search["answer_from"] == "surface"
-    assert set(search["evidence"]) == {"ngrams", "scores"}
+    assert set(search["evidence"]) == {"ngrams", "bigrams", "scores"}
     predicted = search["predictions"]
     assert predicted["answer"]["near"]["loss"] < predicted["uniform"]["near"]["loss"]
     assert 0.5 < search["probability_better"] <= 1
@@ -84,7 +85,7 @@ def test_resumed_it_answers_the_same(surface: dict[str, Any], tmp_path: Path) ->
     surface["checkpoint"] = {"every": 5, "keep": 9}
     run_dir = run_config("search", surface, tmp_path, processes=2)
     whole = [column(run_dir, *key) for key in KEYS]
-    before = {name: (run_dir / name).read_text() for name in ("mixture.json", "surface.json")}
+    before = {name: (run_dir / name).read_text() for name in ENDS}
     for step in (15, 20, 24):
         shutil.rmtree(run_dir / "checkpoints" / f"step_{step}")
     (run_dir / "mixture.json").unlink()
