@@ -3,10 +3,9 @@
 What n-grams and discrepancies leave out grows with the distance from the mixture u that the run
 trained on, and is alike for mixtures that are alike. Its covariance is
 
-    k(x, y) = SD^2 t(x) t(y) exp( -|r(x) - r(y)|^2 / (2 length^2) )
+    k(x, y) = SD^2 t(x) t(y) exp( -|x - y|^2 / (2 length^2) )
 
-with t(x) the total variation from u, and r(x) = sqrt(x + c), so that one percent more of a rare
-source moves a mixture further than one percent more of a common one.
+with t(x) the total variation from u.
 """
 
 from __future__ import annotations
@@ -16,9 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastmix_mega.arrays import FloatArray
-
-LEAST_SHARE = 0.005
-"""c of r."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +49,7 @@ class Misfit:
         moved = float(self._moved(mixture[None])[0])
         correlation = self._correlation(mixture[None], others)[0]
         parts = self.deviation**2 * weights * self._moved(others) * correlation  # [N]
-        root = np.sqrt(mixture + LEAST_SHARE)
-        apart = root - np.sqrt(others + LEAST_SHARE)  # [N, S]
-        slope = -moved * (parts @ apart) / (2 * root * self.length**2)
+        slope = -moved * (parts @ (mixture - others)) / self.length**2
         slope += parts.sum() * 0.5 * np.sign(mixture - self.reference)
         return moved * float(parts.sum()), slope
 
@@ -63,6 +57,5 @@ class Misfit:
         return 0.5 * np.abs(mixtures - self.reference).sum(axis=1)
 
     def _correlation(self, first: FloatArray, second: FloatArray) -> FloatArray:
-        roots, others = np.sqrt(first + LEAST_SHARE), np.sqrt(second + LEAST_SHARE)
-        squares = ((roots[:, None] - others[None]) ** 2).sum(axis=2)
+        squares = ((first[:, None] - second[None]) ** 2).sum(axis=2)
         return np.asarray(np.exp(-squares / (2 * self.length**2)))

@@ -62,7 +62,7 @@ class SurfaceConstants:
     mixtures are free of it."""
     misfit: float = 0.16
     """SD of the surface's own error, in nats per unit of total variation from u."""
-    misfit_length: float = 0.3
+    misfit_length: float = 0.5
     """Of its correlation between mixtures (`misfit.py`)."""
 
 

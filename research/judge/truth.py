@@ -14,7 +14,8 @@ trainings:
     near.K                      a known good mixture, its log-weights disturbed
     METHOD.TARGET.sSEED         what the search METHOD.TARGET with that seed found
     rule.RULE.TARGET.sSEED      what a rule of `rules.py` makes of the trunk with that seed
-    regmix.TARGET               RegMix fitted to the swarm
+    surfaceN.TARGET             the surface's, from the trunk of seed 1 and the swarm's first N runs
+    regmixN.TARGET              RegMix's, fitted to the swarm's first N runs and uniform
     without.SOURCE.NAME         the mixture NAME, the rest in proportion
 
 and of searches: METHOD.TARGET, of `SEARCHES`; a trunk (`trunk_body`) is for all targets at once.
@@ -40,8 +41,6 @@ from research.judge.records import Record, Records
 RESULTS = Path("research/results/judge.jsonl")
 SWARM_SEED = 101
 """Of every run of the swarm: common noise cancels."""
-LEAST_SWARM = 24
-"""Runs that RegMix is fitted to."""
 DICE = 20261126
 HEADING = "| mixture | loss (SD, seeds) | minus uniform | regret | below bigrams | weights, % |"
 HALF = "HALF"
@@ -109,13 +108,8 @@ def weights_for(family: Family, records: Records, name: str) -> FloatArray | Non
     if kind.startswith("ngrams"):
         law = rules.longer_law_of(family, rest[0], int(kind.removeprefix("ngrams")))
         return rules.least_loss(law, count)
-    if kind == "regmix":
-        runs = swarm(family, records)
-        if len(runs) < LEAST_SWARM:
-            return None
-        mixtures = np.array([run.weights for run in runs])
-        losses = np.array([run.losses[rest[0]] for run in runs])
-        return product.swarm_fit(mixtures, losses, zlib.crc32(name.encode()))
+    if kind.startswith(("regmix", "surface")):
+        return from_swarm(family, records, kind, rest[0])
     if kind == "without":
         whole = weights_for(family, records, ".".join(rest[1:]))
         if whole is None:
@@ -151,10 +145,22 @@ def near_mixture(family: Family, records: Records, number: int) -> FloatArray | 
     return weights
 
 
-def swarm(family: Family, records: Records) -> list[Record]:
-    """The runs that were drawn at random, near good mixtures or not."""
-    every = records.of("train", family.name)
-    return [run for run in every if run.name.startswith(("swarm.", "near."))]
+def from_swarm(family: Family, records: Records, kind: str, target: str) -> FloatArray | None:
+    """[S] what a method makes of the swarm's first runs and uniform; None while one is missing."""
+    count = int(kind.removeprefix("regmix").removeprefix("surface"))
+    names = ["uniform", *(f"{part}.{each}" for each in range(count) for part in ("swarm", "near"))]
+    names = names[: count + 1]
+    found = [records.get("train", family.name, name, SWARM_SEED) for name in names]
+    runs = [run for run in found if run is not None]
+    trunk = records.get("search", family.name, "trunk_body", 1)
+    if len(runs) < len(names) or trunk is None:
+        return None
+    mixtures = np.array([run.weights for run in runs])
+    losses = np.array([[run.losses[each] for each in family.targets] for run in runs])
+    place = family.targets.index(target)
+    if kind.startswith("regmix"):
+        return product.swarm_fit(mixtures, losses[:, place], zlib.crc32(kind.encode()))
+    return product.Surfaces(family, trunk).answer(place, (mixtures, losses) if count else None)
 
 
 def table(family: Family, records: Records) -> str:
