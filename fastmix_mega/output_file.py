@@ -13,7 +13,10 @@ from fastmix_mega.errors import UserError
 from fastmix_mega.files import identity_of
 
 RUN_FILES = frozenset(
-    ("config.yaml", "run.json", "mixture.json", "surface.json", "history.jsonl", "metrics.jsonl")
+    (
+        *("config.yaml", "run.json", "mixture.json", "surface.json", "predictions.json"),
+        *("history.jsonl", "metrics.jsonl"),
+    )
 )
 """What a run writes into its folder and reads again."""
 

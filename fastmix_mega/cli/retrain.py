@@ -100,9 +100,8 @@ def _retrain(main: Main, options: argparse.Namespace) -> int:
     study = Study(path, [*options.overrides, *sets], candidates, seeds, folder)
     print("\n".join(notes), end="\n" if notes else "")
     words = [options.baseline, str(options.run), *options.mixture]
-    given = {candidate.name: each for candidate, each in zip(candidates, words, strict=True)}
     judged = study.config(candidates[0], seeds[0])
-    predicted, missing = predictions_of(options.run, given, judged)
+    predicted, missing = predictions_of(options.run, candidates, words, judged)
     if missing:
         print(missing)
     code = run_study(main, study, options.nproc or launch.default_processes(), predicted)

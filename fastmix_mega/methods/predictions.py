@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,17 @@ from fastmix_mega.config.schema import Config, load_common_config
 from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
+from fastmix_mega.methods.run_evidence import read_runs
+from fastmix_mega.methods.surface_evidence import SIGMAS, surface_answer
 from fastmix_mega.mixture.file import mixture_path, resolve_mixture
 from fastmix_mega.mixture.ngram_loss import read_counts
 from fastmix_mega.mixture.surface import LossSurface
 from fastmix_mega.mixture.surface_file import SURFACE_FILE, ngram_model, read_surface_file
+from fastmix_mega.mixture.surface_fit import Recorded
 from fastmix_mega.training.seed_folders import seed_folders
 
-SIGMAS = 1.645
-"""Half of a 90% interval, in standard deviations."""
+BEST = "best with evidence"
+"""Of the mixtures that are predicted: the least loss once more runs are known."""
 
 
 def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSurface:
@@ -35,19 +40,21 @@ def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSur
     Raises:
         UserError: if the search left none.
     """
+    return read_evidence(run_dir, config, inputs).with_runs(None)
+
+
+def read_evidence(run_dir: str | Path, config: Config, inputs: Inputs) -> Recorded:
+    """As `read_surface`, for the evidence that the posterior is made of."""
     path = Path(run_dir) / SURFACE_FILE
     file = read_surface_file(path)
     if file.sources != config.source_names:
-        raise UserError(f"{path} is of other sources")
+        raise UserError(f"{path} is of other sources; search again in another folder")
     if file.ngrams is None:
-        return file.surface
-    given = file.ngrams
+        return file.recorded
     counts = read_counts(
-        inputs.sources, inputs.targets, inputs.tokenizer.vocab_size, given["longest_context"]
+        inputs.sources, inputs.targets, inputs.tokenizer.vocab_size, file.ngrams["longest_context"]
     )
-    ngrams = ngram_model(counts, given)
-    surface = file.surface
-    return LossSurface(surface.reference, ngrams, surface.targets, surface.constants)
+    return replace(file.recorded, ngrams=ngram_model(counts, file.ngrams))
 
 
 def why_no_surface(run_dir: Path) -> str:
@@ -73,7 +80,10 @@ def why_no_surface(run_dir: Path) -> str:
 
 
 def predict_mixtures(
-    run_dir: Path, mixtures: Sequence[str], config: Config | None = None
+    run_dir: Path,
+    mixtures: Sequence[str],
+    config: Config | None = None,
+    evidence: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """One row per mixture and target: loss, standard deviation, and the 90% interval.
 
@@ -82,6 +92,7 @@ def predict_mixtures(
         mixtures: mixture files, run folders, `uniform` or `proportional`; empty for those that
             the search itself predicted.
         config: of the search; read from the run folder by default.
+        evidence: more finished runs, as in `search.evidence`.
 
     Raises:
         UserError: if the run has not finished or left no surface, or a file is wrong.
@@ -91,8 +102,13 @@ def predict_mixtures(
     if config is None:
         config = load_common_config(run_dir / "config.yaml")
     inputs = open_inputs(config)
-    found = read_surface(run_dir, config, inputs)
+    recorded = read_evidence(run_dir, config, inputs)
     given = _named(run_dir, mixtures, config, [each.num_tokens for each in inputs.sources])
+    runs = read_runs(evidence, config, inputs.tokenizer.sha256) if evidence else None
+    found = recorded.with_runs(None if runs is None else runs.values)
+    if runs is not None:
+        print("\n".join([*runs.facts, *runs.warnings]), file=sys.stderr)
+        given[BEST] = surface_answer(config, inputs, found)
     predicted = found.predict(np.stack(list(given.values())))
     targets = [target.name for target in config.targets]
     return [
@@ -103,6 +119,10 @@ def predict_mixtures(
             "deviation": round(float(deviation), 5),
             "low": round(float(mean - SIGMAS * deviation), 5),
             "high": round(float(mean + SIGMAS * deviation), 5),
+            "weights": {
+                source: round(float(share), 6)
+                for source, share in zip(config.source_names, given[name], strict=True)
+            },
         }
         for name, means, deviations in zip(given, predicted.mean, predicted.deviation, strict=True)
         for target, mean, deviation in zip(targets, means, deviations, strict=True)

@@ -173,6 +173,11 @@ class NgramLossModel:
         found -= (self.counts.singles @ last - last @ singles) / total
         return found
 
+    def with_contexts(self, longest: int) -> NgramLossModel:
+        """The same with contexts of at most so many tokens."""
+        counts = replace(self.counts, levels=self.counts.levels[:longest])
+        return replace(self, counts=counts, smoothing=self.smoothing[:longest])
+
     def fitted(self, mixture: FloatArray, target_weights: FloatArray) -> NgramLossModel:
         """With the smoothing that loses least on the targets at a mixture.
 

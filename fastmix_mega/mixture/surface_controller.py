@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastmix_mega.arrays import FloatArray
-from fastmix_mega.mixture import surface
 from fastmix_mega.mixture.controller import MixtureEstimate
 from fastmix_mega.mixture.ngram_loss import NgramLossModel
 from fastmix_mega.mixture.simplex import (
@@ -25,7 +24,9 @@ from fastmix_mega.mixture.simplex import (
     entropy,
     floored,
 )
-from fastmix_mega.mixture.surface import LossSurface, Slopes, SurfaceConstants
+from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants
+from fastmix_mega.mixture.surface_fit import Evidence, Slopes, fit, with_rows
+from fastmix_mega.mixture.surface_values import Values
 from fastmix_mega.mixture.trajectory import Trajectory
 from fastmix_mega.resumable import Resumable
 
@@ -59,7 +60,9 @@ class SurfaceSettings:
     """To the nearest mixture that repeats no source beyond reason."""
     decay: float = 0.7
     """Of the scores that are shown along the run; the answer weighs all windows alike."""
-    constants: SurfaceConstants | None = None
+    constants: SurfaceConstants = field(default_factory=SurfaceConstants)
+    values: Values | None = None
+    """Losses of finished runs."""
     seed: int = 0
 
 
@@ -82,6 +85,10 @@ class SurfaceController(Resumable):
         """[windows, 4 S] sums of every window."""
         self._losses = Trajectory(1)
         """[windows, 1] the loss of each window's target at its start."""
+        values = settings.values
+        if values is not None:
+            values = with_rows(values, reference, settings.ngrams, settings.constants)
+        self._values = values
         self._answer: FloatArray | None = None
         """[S] the last one that the history shows."""
         count = len(settings.target_weights)
@@ -200,27 +207,48 @@ class SurfaceController(Resumable):
         length = float(rates.sum())
         return Slopes(length * mean, length * np.sqrt(variance) / whole, count.sum(axis=0))
 
+    def evidence(self) -> list[Evidence]:
+        """What the run says so far, one per target."""
+        # A target that no window was about has its n-grams alone.
+        return [
+            Evidence(float(level), self.slopes(target) if self.outer_step > target else None)
+            for target, level in enumerate(self._levels())
+        ]
+
+    @property
+    def ngrams(self) -> NgramLossModel | None:
+        """None where they say nothing."""
+        return self._settings.ngrams
+
+    @property
+    def values(self) -> Values | None:
+        """Losses of finished runs."""
+        return self._values
+
+    @property
+    def constants(self) -> SurfaceConstants:
+        """Of prior and errors."""
+        return self._settings.constants
+
     def surface(self) -> LossSurface:
         """The posterior from all evidence so far."""
-        return self._fitted(self._settings.ngrams)
-
-    def _fitted(self, ngrams: NgramLossModel | None) -> LossSurface:
-        levels = self._levels()
-        evidence: list[tuple[float, Slopes | None, surface.Values | None]] = []
-        for target, level in enumerate(levels):
-            # A target that no window was about has its n-grams alone.
-            measured = self.outer_step > target
-            evidence.append((float(level), self.slopes(target) if measured else None, None))
-        return surface.fit(self.mixture, ngrams, evidence, self._settings.constants)
+        settings = self._settings
+        return fit(self.mixture, settings.ngrams, self.evidence(), self._values, settings.constants)
 
     def answers_alone(self) -> dict[str, FloatArray]:
         """[S] what each kind of evidence would answer by itself, within limits and reason."""
-        alone = {"scores": self.answer(self._fitted(None))}
-        if self._settings.ngrams is not None:
-            found = self.surface()
-            plain = np.zeros((len(found.targets), 2 + len(self.mixture)))
-            plain[:, 1] = found.constants.beta
-            alone["ngrams"] = self.answer(found, plain)
+        settings = self._settings
+        ngrams, constants = settings.ngrams, settings.constants
+        scores = fit(self.mixture, None, self.evidence(), None, constants)
+        alone = {"scores": self.answer(scores)}
+        if ngrams is not None:
+            nothing = [Evidence(0.0) for _ in settings.target_weights]
+            for kind, model in (("ngrams", ngrams), ("bigrams", ngrams.with_contexts(1))):
+                alone[kind] = self.answer(fit(self.mixture, model, nothing, None, constants))
+        if self._values is not None:
+            nothing = [Evidence(level) for level in self._levels().tolist()]
+            found = fit(self.mixture, ngrams, nothing, self._values, constants)
+            alone["runs"] = self.answer(found)
         return alone
 
     def row(self) -> dict[str, Any]:

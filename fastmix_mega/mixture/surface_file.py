@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,26 @@ from fastmix_mega.mixture.bigram import most_shares
 from fastmix_mega.mixture.fewer_ngrams import fewer_ngrams
 from fastmix_mega.mixture.ngram_loss import Level, NgramCounts, NgramLossModel
 from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants, TargetPosterior
+from fastmix_mega.mixture.surface_fit import Evidence, Recorded, Slopes
+from fastmix_mega.mixture.surface_values import KnownRuns, Values
 
 SURFACE_FILE = "surface.json"
 """In the run folder."""
-SCHEMA = "fastmix-surface/1"
+SCHEMA = "fastmix-surface/2"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a surface is of."""
+
+    sources: Sequence[str]
+    targets: Sequence[str]
+    target_weights: FloatArray
+    """[K] of the objective."""
+    tokens: FloatArray
+    """[S] of the sources."""
+    budget: float
+    """Tokens of the run that the surface is for."""
 
 
 @dataclass(frozen=True)
@@ -38,45 +55,38 @@ class SurfaceFile:
     targets: list[str]
     target_weights: FloatArray
     """[K] of the objective."""
-    most_share: FloatArray | None
-    """[S] above which a source is read beyond reason; None of an older search."""
+    most_share: FloatArray
+    """[S] above which a source is read beyond reason."""
     ngrams: dict[str, Any] | None
     """Settings of the n-gram loss model; None where it says nothing."""
+    recorded: Recorded
+    """The evidence, with the few n-grams."""
     surface: LossSurface
-    """With the few n-grams, or with none."""
-    whole: bool
-    """Whether the surface says all that it knows: None of its n-grams are missing."""
+    """The posterior, with the few n-grams."""
 
 
 def write_surface(
-    path: Path,
-    names: tuple[Sequence[str], Sequence[str]],
-    found: LossSurface,
-    target_weights: FloatArray,
-    tokens: tuple[FloatArray, float],
-    anchors: FloatArray,
-    seed: int = 0,
+    path: Path, terms: Terms, recorded: Recorded, anchors: FloatArray, seed: int = 0
 ) -> None:
     """Write a surface.
 
     Args:
         path: of surface.json.
-        names: of the sources and of the targets.
-        found: the posterior.
-        target_weights: [K].
-        tokens: [S] of the sources, and the budget that the surface is for.
+        terms: what it is of.
+        recorded: the evidence.
         anchors: [N, S] mixtures at which the few n-grams must be right.
         seed: of their choice.
     """
-    ngrams = found.ngrams
+    ngrams, found = recorded.ngrams, recorded.with_runs(None)
+    read = None if ngrams is None else ngrams.read
     content = {
         "schema": SCHEMA,
-        "sources": list(names[0]),
-        "targets": list(names[1]),
-        "target_weights": target_weights.tolist(),
-        "most_share": most_shares(*tokens, None if ngrams is None else ngrams.read).tolist(),
-        "reference": found.reference.tolist(),
-        "constants": vars(found.constants),
+        "sources": list(terms.sources),
+        "targets": list(terms.targets),
+        "target_weights": terms.target_weights.tolist(),
+        "most_share": most_shares(terms.tokens, terms.budget, read).tolist(),
+        "reference": recorded.reference.tolist(),
+        "constants": vars(recorded.constants),
         "ngrams": None
         if ngrams is None
         else {
@@ -84,15 +94,41 @@ def write_surface(
             "budget_tokens": ngrams.budget,
             "repetitions": ngrams.repetitions,
             "smoothing": list(ngrams.smoothing),
-            "read_tokens": None if ngrams.read is None else ngrams.read.tolist(),
+            "read_tokens": None if read is None else read.tolist(),
         },
         "few_ngrams": None if ngrams is None else _few(ngrams, anchors, seed),
+        "evidence": [
+            {
+                "level": each.level,
+                "slopes": None if each.slopes is None else _lists(vars(each.slopes)),
+            }
+            for each in recorded.evidence
+        ],
+        "runs": None if recorded.values is None else _written_runs(recorded.values),
         "posterior": [
-            {"mean": each.mean.tolist(), "covariance": each.covariance.tolist()}
+            {
+                "mean": each.mean.tolist(),
+                "covariance": each.covariance.tolist(),
+                "known": None if each.known is None else _lists(vars(each.known)),
+            }
             for each in found.targets
         ],
     }
     write_atomic(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _lists(arrays: dict[str, FloatArray]) -> dict[str, Any]:
+    return {name: array.tolist() for name, array in arrays.items()}
+
+
+def _written_runs(values: Values) -> dict[str, Any]:
+    return {
+        "mixtures": values.mixtures.tolist(),
+        "losses": [
+            [loss if isfinite(loss) else None for loss in row] for row in values.losses.tolist()
+        ],
+        "groups": values.groups.tolist(),
+    }
 
 
 def read_surface_file(path: Path) -> SurfaceFile:
@@ -104,29 +140,31 @@ def read_surface_file(path: Path) -> SurfaceFile:
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         if content["schema"] != SCHEMA:
-            raise UserError(f"{path} is of another version")
-        targets = [
-            TargetPosterior(np.array(each["mean"]), np.array(each["covariance"]))
-            for each in content["posterior"]
-        ]
-        reference, given = np.array(content["reference"]), content["ngrams"]
-        few, most = content.get("few_ngrams"), content.get("most_share")
-        ngrams = None if given is None or few is None else _model(given, few)
-        found = LossSurface(reference, ngrams, targets, SurfaceConstants(**content["constants"]))
+            raise UserError(f"{path} is of another version; search again in another folder")
+        given, few = content["ngrams"], content["few_ngrams"]
+        recorded = Recorded(
+            np.array(content["reference"], np.float64),
+            None if given is None else _model(given, few),
+            [_evidence(each) for each in content["evidence"]],
+            None if content["runs"] is None else _runs(content["runs"]),
+            SurfaceConstants(**content["constants"]),
+        )
+        targets = [_posterior(each) for each in content["posterior"]]
+        found = LossSurface(recorded.reference, recorded.ngrams, targets, recorded.constants)
         file = SurfaceFile(
             content,
             list(content["sources"]),
             list(content["targets"]),
             np.array(content["target_weights"], np.float64),
-            None if most is None else np.array(most, np.float64),
+            np.array(content["most_share"], np.float64),
             given,
+            recorded,
             found,
-            (given is None) == (ngrams is None),
         )
         # Whatever is of a wrong shape shows here.
         shares = np.full(len(file.sources), 1 / len(file.sources))
         found.objective(shares, file.target_weights)
-        found.differences(shares, reference)
+        found.differences(shares, recorded.reference)
         return file
     except OSError as error:
         raise UserError(
@@ -139,6 +177,29 @@ def read_surface_file(path: Path) -> SurfaceFile:
             f"{path} is damaged, or is not what a search writes; take it from a copy of the run "
             "folder, or search again in another folder"
         ) from None
+
+
+def _evidence(given: dict[str, Any]) -> Evidence:
+    slopes = given["slopes"]
+    return Evidence(given["level"], None if slopes is None else Slopes(**_arrays(slopes)))
+
+
+def _runs(given: dict[str, Any]) -> Values:
+    losses = np.array(given["losses"], np.float64)  # None becomes NaN.
+    return Values(np.array(given["mixtures"]), losses, np.array(given["groups"], np.int64))
+
+
+def _posterior(given: dict[str, Any]) -> TargetPosterior:
+    known = given["known"]
+    return TargetPosterior(
+        np.array(given["mean"], np.float64),
+        np.array(given["covariance"], np.float64),
+        None if known is None else KnownRuns(**_arrays(known)),
+    )
+
+
+def _arrays(lists: dict[str, Any]) -> dict[str, FloatArray]:
+    return {name: np.array(each, np.float64) for name, each in lists.items()}
 
 
 def _few(model: NgramLossModel, anchors: FloatArray, seed: int) -> dict[str, Any]:

@@ -222,7 +222,7 @@ def _read_surface(path: Path, names: list[str]) -> SurfaceFile | None:
     found = read_surface_file(path)
     if found.sources != names:
         raise UserError(f"{path} is of other sources than the run")
-    return found if found.whole and found.most_share is not None else None
+    return found
 
 
 def _read_retrained(path: Path) -> Retrained | None:

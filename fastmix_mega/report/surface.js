@@ -1,6 +1,7 @@
 "use strict";
 // The loss surface in the page: what any mixture would lose, and the best one. The same mathematics
-// as surface.py, ngram_loss.py and descent.py of fastmix_mega/mixture, to which the tests compare it.
+// as surface.py, misfit.py, ngram_loss.py and descent.py of fastmix_mega/mixture, to which the tests
+// compare it.
 const lossSurface = (() => {
   const MOST_ITERATIONS = 400, LEAST_GAIN = 1e-7, LEAST_STEP = 1e-9, FLOOR = 0.02;
   const sum = (values) => values.reduce((a, b) => a + b, 0);
@@ -78,7 +79,7 @@ const lossSurface = (() => {
 
   // content: surface.json; limited: the nearest mixture within the page's limits.
   function of(content) {
-    const { bend, misfit } = content.constants, u = content.reference;
+    const { bend, misfit, misfit_length: length } = content.constants, u = content.reference;
     const scale = u.map((each) => each + bend);
     const ngrams = content.few_ngrams === null ? null
       : (mixture) => ngramLosses(content.ngrams, content.few_ngrams, mixture);
@@ -100,6 +101,69 @@ const lossSurface = (() => {
         [1, losses === null ? 0 : losses[k] - atReference[k], ...bent]);
     }
 
+    // Total variation from u.
+    const moved = (mixture) => sum(mixture.map((each, i) => Math.abs(each - u[i]))) / 2;
+
+    // [N] the misfit's covariance between a mixture and others [N][S].
+    function shared(mixture, others) {
+      const here = moved(mixture);
+      return others.map((other) => {
+        const squares = sum(mixture.map((each, i) => (each - other[i]) ** 2));
+        return misfit ** 2 * here * moved(other) * Math.exp(-squares / (2 * length ** 2));
+      });
+    }
+
+    const product = (matrix, vector) =>
+      matrix.map((row) => sum(row.map((each, i) => each * vector[i])));
+
+    // By target, [N] what the covariance with finished runs is multiplied by in a prediction.
+    const pulls = content.posterior.map(({ mean, known }) => known === null ? [] : product(
+      known.precision,
+      product(known.rows, mean).map((each, i) => known.losses[i] - each)));
+
+    // What finished runs add to target k's loss at a mixture, and its [S] derivatives.
+    function pull(k, mixture) {
+      const others = content.posterior[k].known.mixtures, here = moved(mixture);
+      const slope = zeros(mixture.length);
+      let all = 0;
+      others.forEach((other, n) => {
+        const squares = sum(mixture.map((each, i) => (each - other[i]) ** 2));
+        const near = Math.exp(-squares / (2 * length ** 2));
+        const part = misfit ** 2 * pulls[k][n] * moved(other) * near;
+        all += part;
+        mixture.forEach((each, i) => {
+          slope[i] -= here * part * (each - other[i]) / length ** 2;
+        });
+      });
+      mixture.forEach((each, i) => { slope[i] += all * 0.5 * Math.sign(each - u[i]); });
+      return { value: here * all, slope };
+    }
+
+    // Target k's losses at mixtures [N][S] with design rows [N][2 + S]: {means: [N], spread: [N][N]}.
+    function joint(k, mixtures, rows) {
+      const { mean, covariance, known } = content.posterior[k];
+      const means = product(rows, mean);
+      let own = mixtures.map((each) => shared(each, mixtures));
+      let left = rows;
+      if (known !== null) {
+        const near = mixtures.map((each) => shared(each, known.mixtures));
+        // The precision is symmetric.
+        const taken = near.map((each) => product(known.precision, each));
+        near.forEach((each, n) => {
+          means[n] += sum(each.map((value, m) => value * pulls[k][m]));
+        });
+        left = rows.map((row, n) => row.map((each, p) =>
+          each - sum(taken[n].map((value, m) => value * known.rows[m][p]))));
+        own = own.map((row, n) => row.map((each, other) =>
+          each - sum(taken[n].map((value, m) => value * near[other][m]))));
+      }
+      const spread = own.map((row, n) => {
+        const along = product(covariance, left[n]);
+        return row.map((each, other) => each + sum(along.map((value, p) => value * left[other][p])));
+      });
+      return { means, spread };
+    }
+
     // The targets' mean expected loss and its [S] gradient; shares: [K] with sum 1.
     function objective(mixture, shares) {
       const means = content.posterior.map((each) => each.mean);
@@ -117,6 +181,12 @@ const lossSurface = (() => {
           slopes[k].forEach((slope, i) => { gradient[i] += worth * slope; });
         });
       }
+      shares.forEach((share, k) => {
+        if (content.posterior[k].known === null) return;
+        const more = pull(k, mixture);
+        value += share * more.value;
+        more.slope.forEach((slope, i) => { gradient[i] += share * slope; });
+      });
       return { value, gradient };
     }
 
@@ -157,14 +227,12 @@ const lossSurface = (() => {
     // By how much a mixture ends above another: {means: [K], deviations: [K]}.
     function differences(mixture, other) {
       const first = design(mixture), second = design(other);
-      const apart = mixture.reduce((all, each, i) => all + Math.abs(each - other[i]), 0) / 2;
       const means = [], deviations = [];
-      content.posterior.forEach(({ mean, covariance }, k) => {
-        const row = first[k].map((each, p) => each - second[k][p]);
-        means.push(sum(row.map((each, p) => each * mean[p])));
-        const variance = sum(row.map((each, p) =>
-          each * sum(covariance[p].map((value, q) => value * row[q]))));
-        deviations.push(Math.sqrt(variance + (misfit * apart) ** 2));
+      content.posterior.forEach((_, k) => {
+        const { means: losses, spread } = joint(k, [mixture, other], [first[k], second[k]]);
+        means.push(losses[0] - losses[1]);
+        const variance = spread[0][0] + spread[1][1] - 2 * spread[0][1];
+        deviations.push(Math.sqrt(Math.max(variance, 0)));
       });
       return { means, deviations };
     }

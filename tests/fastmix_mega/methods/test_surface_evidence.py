@@ -13,7 +13,7 @@ import pytest
 from fastmix_mega.cli import main as cli
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.run_inputs import open_inputs
-from fastmix_mega.evaluation.retrain import predictions_of
+from fastmix_mega.evaluation.retrain import Candidate, predictions_of
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.base import OpenedData, Preview
 from fastmix_mega.methods.fastmix import FastMix
@@ -21,6 +21,7 @@ from fastmix_mega.methods.surface_evidence import disagreements
 from fastmix_mega.mixture.file import read_mixture
 from tests.launch import column, forked, run_config
 
+ENDS = ("mixture.json", "surface.json", "predictions.json")
 KEYS = (("metrics.jsonl", "loss"), ("history.jsonl", "scores"), ("history.jsonl", "mixture"))
 
 
@@ -70,7 +71,7 @@ def test_the_answer_is_the_same_on_one_and_two_processes(
     assert weights["beta"] > 0.3
     search = found.search
     assert search["answer_from"] == "surface"
-    assert set(search["evidence"]) == {"ngrams", "scores"}
+    assert set(search["evidence"]) == {"ngrams", "bigrams", "scores"}
     predicted = search["predictions"]
     assert predicted["answer"]["near"]["loss"] < predicted["uniform"]["near"]["loss"]
     assert 0.5 < search["probability_better"] <= 1
@@ -85,7 +86,7 @@ def test_resumed_it_answers_the_same(surface: dict[str, Any], tmp_path: Path) ->
     surface["checkpoint"] = {"every": 5, "keep": 9}
     run_dir = run_config("search", surface, tmp_path, processes=2)
     whole = [column(run_dir, *key) for key in KEYS]
-    before = {name: (run_dir / name).read_text() for name in ("mixture.json", "surface.json")}
+    before = {name: (run_dir / name).read_text() for name in ENDS}
     for step in (15, 20, 24):
         shutil.rmtree(run_dir / "checkpoints" / f"step_{step}")
     (run_dir / "mixture.json").unlink()
@@ -124,7 +125,9 @@ def test_fastmix_surface_predicts_any_mixture(
     prefixes["other"] = surface["sources"][0]["prefix"]
     sets = [{"name": name, "prefix": prefix} for name, prefix in prefixes.items()]
     judged = parse_config(surface | {"evaluation": {"sets": sets}})
-    found, missing = predictions_of(run_dir, {"found": str(run_dir)}, judged)
+    answer = read_mixture(run_dir / "mixture.json")
+    candidate = Candidate("found", {each.name: each.weight for each in answer.sources})
+    found, missing = predictions_of(run_dir, [candidate], [str(run_dir)], judged)
     assert [found["found"][name][0] for name in ("near", "renamed")] == [
         rows[2]["loss"],
         rows[3]["loss"],

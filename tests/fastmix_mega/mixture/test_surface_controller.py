@@ -7,7 +7,7 @@ import pytest
 
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
 from tests.fastmix_mega.mixture.windows import sums_of
-from tests.fastmix_mega.report.surface_samples import random_surface
+from tests.fastmix_mega.report.surface_samples import random_evidence
 
 WINDOWS = 8
 SCORES = np.array([3.0, 1.0, 1.0, 1.0])
@@ -16,7 +16,7 @@ SCORES = np.array([3.0, 1.0, 1.0, 1.0])
 def searched(losses: np.ndarray, scores: np.ndarray = SCORES) -> SurfaceController:
     """After windows whose scores are always the same, at these losses of the only target."""
     looks = iter(losses)
-    found = random_surface(4, 1)
+    found = random_evidence(4, 1)
     settings = SurfaceSettings(
         np.ones(1), found.ngrams, lambda _: 0.1, lambda: np.array([next(looks)]), WINDOWS
     )
@@ -35,7 +35,7 @@ def test_the_scale_is_the_fall_seen_over_the_fall_promised() -> None:
 
 
 def test_a_fall_that_was_not_seen_leaves_the_answer_to_the_ngrams() -> None:
-    ngrams = random_surface(4, 1).ngrams
+    ngrams = random_evidence(4, 1).ngrams
     assert ngrams is not None
     slopes = -ngrams.losses(np.full(4, 0.25))[1][0]
     scores = 1.5 + 1.5 * (slopes - slopes.mean()) / np.abs(slopes - slopes.mean()).max()

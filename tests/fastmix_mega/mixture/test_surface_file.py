@@ -11,14 +11,14 @@ import pytest
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.fewer_ngrams import fewer_ngrams
 from fastmix_mega.mixture.simplex import floored
-from fastmix_mega.mixture.surface_file import read_surface_file, write_surface
-from tests.fastmix_mega.report.surface_samples import BUDGET, random_surface
+from fastmix_mega.mixture.surface_file import Terms, read_surface_file, write_surface
+from tests.fastmix_mega.report.surface_samples import BUDGET, random_evidence
 
 NAMES = (["a", "b", "c", "d", "e", "f"], ["code", "answers"])
 
 
 def test_few_ngrams_answer_as_all_of_them_do() -> None:
-    found = random_surface(6, 2)
+    found = random_evidence(6, 2)
     assert found.ngrams is not None
     random = np.random.default_rng(1)
     anchors = random.dirichlet(np.ones(6), 3)
@@ -40,27 +40,28 @@ def test_few_ngrams_answer_as_all_of_them_do() -> None:
 
 
 def test_a_surface_is_read_back(tmp_path: Path) -> None:
-    found, path = random_surface(6, 2), tmp_path / "surface.json"
+    recorded, path = random_evidence(6, 2), tmp_path / "surface.json"
+    found = recorded.with_runs(None)
     assert found.ngrams is not None
     even, weights = found.reference, np.array([2.0, 1.0])
-    tokens = (found.ngrams.counts.tokens, BUDGET)
+    tokens = found.ngrams.counts.tokens
     answer = floored(found.best(weights))
-    write_surface(path, NAMES, found, weights, tokens, np.stack([even, answer]))
+    terms = Terms(*NAMES, weights, tokens, BUDGET)
+    write_surface(path, terms, recorded, np.stack([even, answer]))
     file = read_surface_file(path)
     assert (file.sources, file.targets) == NAMES
-    assert file.whole
     for got, wanted in zip(
         file.surface.differences(answer, even), found.differences(answer, even), strict=True
     ):
         np.testing.assert_allclose(got, wanted, atol=1e-5)
     np.testing.assert_allclose(file.surface.best(weights), found.best(weights), atol=0.05)
     assert file.most_share is not None
-    np.testing.assert_allclose(file.most_share * BUDGET, np.minimum(8 * tokens[0], BUDGET))
+    np.testing.assert_allclose(file.most_share * BUDGET, np.minimum(8 * tokens, BUDGET))
 
     content = json.loads(path.read_text())
-    older = {key: value for key, value in content.items() if key != "few_ngrams"}
-    path.write_text(json.dumps(older))
-    assert not read_surface_file(path).whole
+    path.write_text(json.dumps(content | {"schema": "fastmix-surface/1"}))
+    with pytest.raises(UserError, match="of another version"):
+        read_surface_file(path)
     content["few_ngrams"]["single_at"][0] = 10**6
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="damaged"):

@@ -9,15 +9,17 @@ import numpy as np
 from fastmix_mega.files import write_json
 from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, count_ngrams
-from fastmix_mega.mixture.surface import LossSurface, Slopes, fit
-from fastmix_mega.mixture.surface_file import SURFACE_FILE, write_surface
+from fastmix_mega.mixture.surface_file import SURFACE_FILE, Terms, write_surface
+from fastmix_mega.mixture.surface_fit import Evidence, Recorded, Slopes
+from fastmix_mega.mixture.surface_values import OWN, Values
 
 VOCABULARY = 40
 BUDGET = 300_000.0
 
 
-def random_surface(sources: int, targets: int, seed: int = 0) -> LossSurface:
-    """Each target is written like one of the sources, and two sources repeat at the budget."""
+def random_evidence(sources: int, targets: int, seed: int = 0) -> Recorded:
+    """Each target is written like one of the sources, and two sources repeat at the budget. Six
+    runs are known, the last two of another model, one of which does not know the first target."""
     random = np.random.default_rng(seed)
     laws = random.dirichlet(np.full(VOCABULARY, 0.2), (sources, VOCABULARY))
 
@@ -38,10 +40,14 @@ def random_surface(sources: int, targets: int, seed: int = 0) -> LossSurface:
     ngrams = NgramLossModel(counts, BUDGET, 15.0, (30.0, 10.0))
     even = np.full(sources, 1 / sources)
     evidence = [
-        (4.5 + 0.2 * k, Slopes(random.normal(0, 0.4, sources), np.full(sources, 0.1), even), None)
+        Evidence(4.5 + 0.2 * k, Slopes(random.normal(0, 0.4, sources), np.full(sources, 0.1), even))
         for k in range(targets)
     ]
-    return fit(even, ngrams, evidence)
+    losses = 4.5 + 0.2 * np.arange(targets) + random.normal(0, 0.1, (6, targets))
+    losses[5, 0] = np.nan
+    groups = np.array([OWN, OWN, OWN, OWN, 1, 1])
+    runs = Values(random.dirichlet(np.ones(sources), 6), losses, groups)
+    return Recorded(even, ngrams, evidence, runs)
 
 
 def add_surface(run_dir: Path) -> None:
@@ -49,7 +55,8 @@ def add_surface(run_dir: Path) -> None:
     mixture = read_mixture(run_dir / "mixture.json")
     names = [source.name for source in mixture.sources]
     targets = [target["name"] for target in mixture.targets]
-    found = random_surface(len(names), len(targets))
+    recorded = random_evidence(len(names), len(targets))
+    found = recorded.with_runs(None)
     weights = np.ones(len(targets))
     even = found.reference
     answer = np.array([source.weight for source in mixture.sources])
@@ -57,10 +64,8 @@ def add_surface(run_dir: Path) -> None:
     assert found.ngrams is not None
     write_surface(
         run_dir / SURFACE_FILE,
-        (names, targets),
-        found,
-        weights,
-        (found.ngrams.counts.tokens, BUDGET),
+        Terms(names, targets, weights, found.ngrams.counts.tokens, BUDGET),
+        recorded,
         np.stack([even, answer, *alone.values()]),
     )
     predicted = found.predict(np.stack([even, answer]))

@@ -55,7 +55,7 @@ def test_hostile_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     browser.open(build_report(write_run(tmp_path / "run", HOSTILE)))
     assert browser.evaluate("document.title") != "owned"
     rows = browser.evaluate(
-        "[...document.querySelectorAll('.sortable tbody th')].map(e => e.textContent)"
+        "[...document.querySelectorAll('#sources-table tbody th')].map(e => e.textContent)"
     )
     assert sorted(rows) == sorted(HOSTILE)
 
@@ -91,10 +91,10 @@ def test_the_table_sorts_by_a_column(browser: Browser, tmp_path: Path) -> None:
     browser.open(build_report(write_run(tmp_path / "run")))
     values = browser.evaluate(
         """(() => {
-          const headers = [...document.querySelectorAll('.sortable thead th')];
+          const headers = [...document.querySelectorAll('#sources-table thead th')];
           const at = headers.findIndex(e => e.textContent === 'Tokens');
           headers[at].querySelector('button').click();
-          const rows = [...document.querySelectorAll('.sortable tbody tr')];
+          const rows = [...document.querySelectorAll('#sources-table tbody tr')];
           return rows.map(e => +e.cells[at].dataset.value);
         })()"""
     )
@@ -242,7 +242,7 @@ def test_it_prints(browser: Browser, tmp_path: Path) -> None:
     assert browser.pdf().startswith(b"%PDF-")
     # Chromium repeats a table's head on every page only if no box in it resists being cut.
     browser.call("Emulation.setEmulatedMedia", media="print")
-    display = "getComputedStyle(document.querySelector('.sortable thead button')).display"
+    display = "getComputedStyle(document.querySelector('#sources-table thead button')).display"
     assert browser.evaluate(display) == "contents"
     shown = "[...document.querySelectorAll('#what-if input')].filter(e => e.offsetParent).length"
     assert browser.evaluate(shown) == 0
