@@ -29,8 +29,11 @@ demo-sft: $(READY)
 		--tokenizer data/demo/tokenizer.model --output data/sft
 	$(BIN)/fastmix search configs/demo_sft.yaml --nproc $(DEMO_PROCESSES)
 
+# Files are shared out among TEST_WORKERS processes, in the order that tests/conftest.py gives.
+TEST_WORKERS ?= 2
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile \
+		--no-loadscope-reorder --durations 20
 
 lint: $(READY)
 	$(BIN)/ruff check .

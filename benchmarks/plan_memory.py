@@ -54,7 +54,10 @@ def measure(config_path: str, mode: str, overrides: list[str]) -> dict[str, Any]
             peak = torch.cuda.max_memory_allocated()
         else:
             profiler.stop()
-            peak = _highest(profiler.profiler.kineto_results.experimental_event_tree())
+            recorded = profiler.profiler
+            assert recorded is not None
+            assert recorded.kineto_results is not None
+            peak = _highest(recorded.kineto_results.experimental_event_tree())
         predicted = peak_memory(
             config, shape, config.parallel, layout.world.size, mode, savings_of(config, on_cuda)
         )

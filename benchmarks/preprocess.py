@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -140,15 +141,12 @@ def main() -> None:
         one.write_bytes(orjson.dumps({"text": texts[0]}) + b"\n")
         for _ in range(options.rounds):
             for tool, encode in alone.items():
-                times[tool].append(measured(lambda encode=encode: encode_all(texts, encode)))
+                times[tool].append(measured(partial(encode_all, texts, encode)))
             for number, (tool, words) in enumerate(commands.items()):
                 for source, kept in ((one, starts), (options.corpus, times)):
                     prefix = folder / f"out{number}"
-                    kept[tool].append(
-                        measured(
-                            lambda w=words, s=source, p=prefix: run(w, s, p, options.megatron_path)
-                        )
-                    )
+                    action = partial(run, words, source, prefix, options.megatron_path)
+                    kept[tool].append(measured(action))
         contents = {
             tool: [path.read_bytes() for path in sorted(folder.glob(f"out{number}*.[bi]*"))]
             for number, tool in enumerate(commands)

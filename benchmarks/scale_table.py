@@ -12,13 +12,14 @@ from fastmix_mega.methods.registry import method_of
 from fastmix_mega.planning.describe import best_plan, planned_shape
 from fastmix_mega.planning.layouts import Machine
 from fastmix_mega.planning.rules import as_yaml
+from fastmix_mega.training.run import Verb
 
 CONFIGS = ("configs/large_1b.yaml", "configs/large_7b.yaml", "configs/large_70b.yaml")
 GPUS = (8, 32, 64, 128, 512, 1024)
 SEARCH = ["search.every=8", "search.target_batch=128"]
 
 
-def table(path: str, mode: str, memory: float) -> list[str]:
+def table(path: str, mode: Verb, memory: float) -> list[str]:
     """Markdown lines for one model."""
     config = method_of(load_config(path, SEARCH), mode).config
     shape = planned_shape(config)
@@ -53,8 +54,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The tables of docs/scale.md")
     parser.add_argument("--gpu-memory", type=float, default=80.0, help="GB of one GPU")
     options = parser.parse_args()
+    modes: tuple[Verb, ...] = ("search", "train")
     for path in CONFIGS:
-        for mode in ("search", "train"):
+        for mode in modes:
             print("\n".join(table(path, mode, options.gpu_memory * 1e9)))
 
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def plain_window(
     return window
 
 
-def plain_from(shape: Any, named: dict[str, torch.Tensor]) -> PlainModel:
+def plain_from(shape: Any, named: Mapping[str, torch.Tensor]) -> PlainModel:
     copies = {
         name: value.detach().float().clone().requires_grad_() for name, value in named.items()
     }
@@ -100,7 +100,7 @@ def plain_from(shape: Any, named: dict[str, torch.Tensor]) -> PlainModel:
 class OwnProcess:
     """The bare loop in a process of its own, a window at a time: an action for `alternate`."""
 
-    def __init__(self, size: str, folder: Path, named: dict[str, torch.Tensor]) -> None:
+    def __init__(self, size: str, folder: Path, named: Mapping[str, torch.Tensor]) -> None:
         torch.save(
             {name: value.detach().clone() for name, value in named.items()}, folder / WEIGHTS
         )
@@ -152,9 +152,9 @@ def measure_ours(size: str, folder: Path, layout: Any, budget: float) -> list[Ro
     rows = len(batches[0])
     given = MicroBatch(batches[0], torch.zeros(rows, dtype=torch.int64), torch.ones(rows))
     with torch.no_grad():
-        ours = trainer.engine._forward(trainer.engine.deepspeed.module, given)
+        our_losses = trainer.engine._forward(trainer.engine.deepspeed.module, given)
         theirs = plain.losses(batches[0][:, :-1], batches[0][:, 1:])
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(our_losses, theirs, rtol=1e-5, atol=1e-5)
     steps = WINDOW[size]
     numbers = iter(range(1_000_000))
 

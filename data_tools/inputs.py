@@ -10,6 +10,7 @@ import filecmp
 import glob
 import hashlib
 import json
+import re
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,9 @@ from fastmix_mega.errors import UserError
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 LINES = ("jsonl", "text")
+PRETTY = re.compile(rb'\s*\{[ \t]*\r?\n\s*("(?:[^"\\\n]|\\.)*")\s*:\s*(\[)?')
+"""An object that opens on one line and names its first key on the next; the key, and whether its
+value is a list."""
 """Kinds of which a line is a document."""
 KINDS = {
     ".jsonl": "jsonl",
@@ -235,7 +239,7 @@ def _look_inside(file: InputFile) -> InputFile:
     """Correct the kind by the first bytes: a JSON array is not JSON lines.
 
     Raises:
-        UserError: for a compressed file of no bytes, and for UTF-16.
+        UserError: for a compressed file of no bytes, UTF-16, and JSON over several lines.
     """
     if file.compression and not file.size:
         raise UserError(f"{file.shown} is empty: not even the start of a compressed file")
@@ -248,6 +252,12 @@ def _look_inside(file: InputFile) -> InputFile:
         return file
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{file.shown} is UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8")
+    if file.kind == "jsonl" and (pretty := PRETTY.match(start.removeprefix(BYTE_ORDER_MARK))):
+        filter_ = f"'.[{pretty[1].decode(errors='replace')}][]'" if pretty[2] else "."
+        raise UserError(
+            f"{file.shown} is pretty-printed: its JSON goes over several lines, but a document is "
+            f"one line. Make it so: jq -c {filter_} {file.shown} > NEW.jsonl"
+        )
     is_array = start.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[")
     return replace(file, kind="array") if file.kind == "jsonl" and is_array else file
 

@@ -1,5 +1,12 @@
 """The errors that a user can cause; everything else is our mistake and keeps its stack trace."""
 
+import errno
+
+REFUSED = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG),
+)
+"""Codes of an OSError by which a disk or its owner refuses something."""
 EXIT_USER_MISTAKE = 2
 EXIT_DECIDED = 3
 """Of a process of several, to its launcher: a guard or the disk ended the run, and it was told. The

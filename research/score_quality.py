@@ -71,6 +71,7 @@ def measure(config_path: str, warm_up: int, windows: int) -> list[Row]:
     from fastmix_mega.configuration import load_config
     from fastmix_mega.methods.registry import method_of
     from fastmix_mega.parallel import layout as parallel_layout
+    from fastmix_mega.training.outer_loop import OuterLoop
     from fastmix_mega.training.trainer import Trainer
 
     noise: dict[str, list[float]] = {"whole": [], "share": [], "raw": []}
@@ -86,6 +87,7 @@ def measure(config_path: str, warm_up: int, windows: int) -> list[Row]:
         config = load_config(config_path, settings)
         with parallel_layout.start(config.parallel) as layout:
             trainer = Trainer(method_of(config), layout)
+            assert isinstance(trainer.mixer, OuterLoop)
             for step in range(warm_up - warm_up % 8):
                 trainer._train_step(step)
             start = warm_up - warm_up % 8

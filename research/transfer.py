@@ -41,10 +41,10 @@ from fastmix_mega.configuration import load_config, parse_config
 from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.files import read_jsonl
+from fastmix_mega.methods.registry import method_of
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
 from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.mixture.simplex import geometric_mean
-from fastmix_mega.training.trainer import run
 from research.study_file import StudyFile
 from research.transfer_tables import Record, Records, tables
 
@@ -195,7 +195,7 @@ def do(job: Job, records: Records) -> Record:
     with tempfile.TemporaryDirectory() as folder:
         config = configuration(job, Path(folder), records)
         started = time.perf_counter()
-        run(config, "search" if job.kind == "search" else "train")
+        method_of(config, "search" if job.kind == "search" else "train").search()
         seconds = time.perf_counter() - started
         mixture = read_mixture(Path(config.run_dir) / "mixture.json")
         rows = read_jsonl(Path(config.run_dir) / "metrics.jsonl")

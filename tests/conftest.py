@@ -34,6 +34,14 @@ def _launcher_restored() -> Iterator[None]:
     os.environ.update(before)
 
 
+LONG_FIRST = ("tests/slurm/", "tests/stress/test_fault_campaign.py", "tests/hostcuda/")
+"""These files take minutes each: begun last, they would keep one worker while others are idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG_FIRST))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _no_launcher() -> Iterator[None]:
     """No module sees another's; a layout of a module's own keeps its variables until its end."""

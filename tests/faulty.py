@@ -7,12 +7,14 @@ launcher starts again by semicolons. Kinds: `kill-save`, `kill-seal`, `kill-oute
 `raise` (an unexpected error in that step), `refuse` (a user's mistake in that step),
 `spike` (that step's losses are tenfold), `hang` (that step never ends), `drift` (the mixture
 differs), `collapse` (the controller gives all weight to one source), `doubt` (the scores of that
-outer step are mostly noise), `destroy` (the weights are no numbers when the target is measured).
+outer step are mostly noise), `destroy` (the weights are no numbers when the target is measured),
+`full-save` and `full-results` (from that checkpoint, or from the results, on the disk is full).
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -30,6 +32,9 @@ from fastmix_mega.training.engine.engine import TrainingEngine
 from fastmix_mega.training.outer_loop import OuterLoop
 from fastmix_mega.training.trainer import Trainer
 
+ROOM = 20_000
+"""Bytes of a file on the full disk: a log fits, a checkpoint and a report do not."""
+
 
 def kill(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -45,6 +50,12 @@ def raise_error(*_: Any) -> None:
 
 def refuse(*_: Any) -> None:
     raise UserError("a mistake that one process alone has found")
+
+
+def fill_disk(*_: Any) -> None:
+    """No file can be longer than that any more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
 
 
 def drift(trainer: Trainer, *_: Any) -> None:
@@ -101,8 +112,8 @@ def spoil_losses(first: int, last: int, factor: float, sequences: int | None) ->
             found = found * found.new_tensor(factors)[:, None]  # [b, s]
         return found
 
-    TrainingEngine.train_step = train_step  # type: ignore[method-assign]
-    TrainingEngine._token_losses = spoiled_forward  # type: ignore[method-assign]
+    TrainingEngine.train_step = train_step
+    TrainingEngine._token_losses = spoiled_forward
 
 
 def install(kind: str, count: int) -> None:
@@ -118,6 +129,8 @@ def install(kind: str, count: int) -> None:
         "kill-outer": (OuterLoop, "_broadcast", kill),
         "kill-save": (store, "write_tensors", kill),
         "kill-seal": (store, "record_file", kill),
+        "full-save": (store.Checkpoints, "save", fill_disk),
+        "full-results": (Trainer, "finish", fill_disk),
         "hang": (TrainingEngine, "train_step", hang),
         "probe": (deepspeed.ops, "_probe_compatible_ops", raise_error),
         "raise": (TrainingEngine, "train_step", raise_error),

@@ -152,9 +152,10 @@ def hide_gpus() -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without what a launcher above would have set."""
+    """This process's environment without what a launcher above, or a command that ran in this
+    process, would have set."""
     drop = {"RANK", "CI", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"}
-    drop |= {"MASTER_PORT", "CUDA_VISIBLE_DEVICES"}
+    drop |= {"MASTER_PORT", "CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR"}
     kept = {name: text for name, text in os.environ.items() if name not in drop}
     if VISIBLE_GPUS is not None:
         kept["CUDA_VISIBLE_DEVICES"] = VISIBLE_GPUS

@@ -30,7 +30,7 @@ def functions(text: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunct
             name = getattr(child, "name", None) if isinstance(child, _NAMED) else None
             inner = path if name is None else f"{path}.{name}".lstrip(".")
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield inner, child  # type: ignore[misc]
+                yield inner, child
             yield from within(child, inner)
 
     yield from within(ast.parse(text), "")

@@ -106,7 +106,7 @@ class Checkpoints:
                 shutil.rmtree(partial, ignore_errors=True)
                 self.say(
                     f"warning: the checkpoint of step {step} could not be written "
-                    f"({'; '.join(failures)}); the run goes on, older checkpoints are untouched"
+                    f"({'; '.join(failures)}); older checkpoints are untouched"
                 )
             self._barrier()
             return False

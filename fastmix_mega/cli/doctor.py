@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastmix_mega.cli import launch
 from fastmix_mega.cli.launch import Nodes
 from fastmix_mega.errors import UserError
+from fastmix_mega.output_file import ResultFile, add_output, require_output_file
 
 if TYPE_CHECKING:
     from fastmix_mega.config.schema import Config
@@ -62,9 +63,7 @@ def add_verb(
         "--nproc", type=positive, metavar="N", help="processes (default: one per GPU, or two)"
     )
     verb.add_argument("--mode", choices=("search", "train"), default="search", help="of the step")
-    verb.add_argument(
-        "--output", "-o", type=Path, default=Path("fastmix-doctor.json"), help="the JSON to write"
-    )
+    add_output(verb, "the JSON to write", default=Path("fastmix-doctor.json"))
     # For the processes of one part; not for people.
     verb.add_argument("--part", help=argparse.SUPPRESS)
     several = verb.add_argument_group("several machines (one command on each)")
@@ -87,6 +86,7 @@ def _doctor(
         raise UserError("key.path=value changes a configuration; name one")
     if options.part is not None:
         return _part(nodes_of(options), main, options)
+    require_output_file(ResultFile(options.output, options.overwrite))
     from fastmix_mega.doctor.examination import Patient, examine
     from fastmix_mega.parallel import devices
 

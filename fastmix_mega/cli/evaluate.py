@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fastmix_mega.cli import launch
 from fastmix_mega.errors import UserError
-from fastmix_mega.output_file import require_output_file
+from fastmix_mega.output_file import ResultFile, add_output, require_output_file
 
 
 def add_verb(
@@ -49,12 +48,7 @@ def add_verb(
         "--batch-size", type=positive, default=8, metavar="N", help="texts at once (default: 8)"
     )
     verb.add_argument("--nproc", type=positive, default=1, metavar="N", help="processes")
-    verb.add_argument(
-        "--output",
-        "-o",
-        type=Path,
-        help="the JSON to write (default: in the run folder's evaluations)",
-    )
+    add_output(verb, "the JSON to write (default: in the run folder's evaluations)")
     verb.set_defaults(verb=partial(_evaluate, main))
 
 
@@ -63,7 +57,8 @@ def _evaluate(main: Callable[[Sequence[str]], int], options: argparse.Namespace)
     if not tasks and (options.tasks is not None or options.include_path):
         raise UserError("--tasks names no task; give it names, separated by commas")
     if options.output is not None:
-        require_output_file(options.output)
+        asked = ResultFile(options.output, options.overwrite)
+        require_output_file(asked, marks=[b'"checkpoint": {'])
     if options.nproc > 1 and not launch.under_launcher():
         return launch.run_processes(main, _words(options), options.nproc)
     from fastmix_mega.evaluation.run import Evaluation, evaluate
@@ -91,4 +86,4 @@ def _words(options: argparse.Namespace) -> list[str]:
         value = getattr(options, name)
         if value is not None:
             words.append(f"--{name.replace('_', '-')}={value}")
-    return words
+    return [*words, "--overwrite"] if options.overwrite else words

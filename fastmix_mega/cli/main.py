@@ -5,7 +5,7 @@
     fastmix doctor [CONFIG] [--nproc N] [--output FILE] [key.path=value ...]
     fastmix search CONFIG [--nproc N] [--seeds N] [key.path=value ...]
     fastmix train  CONFIG [--nproc N] [key.path=value ...]
-    fastmix report RUN_DIR
+    fastmix report RUN_DIR [--baseline MIXTURE]
     fastmix export MIXTURE --to FORMAT --output FILE [--constraints FILE] [--budget-tokens N]
     fastmix export RUN_DIR --to huggingface --output FOLDER
     fastmix import FILE --from FORMAT --output MIXTURE
@@ -26,13 +26,11 @@ Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 stopped as asked: start a
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import json
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,29 +44,24 @@ from fastmix_mega.cli import retrain as cli_retrain
 from fastmix_mega.cli import surface as cli_surface
 from fastmix_mega.cli import watch as cli_watch
 from fastmix_mega.cli.argument_types import count, positive
-from fastmix_mega.cli.imports import import_libraries
-from fastmix_mega.cli.launch import Healing, Nodes
+from fastmix_mega.cli.launch import Healing
+from fastmix_mega.cli.phases import search_phases, show_phases
+from fastmix_mega.cli.runs import nodes_of, restarts, run
 from fastmix_mega.cli.seeds import report_on, search_seeds
 from fastmix_mega.errors import (
     EXIT_DECIDED,
     EXIT_USER_MISTAKE,
+    REFUSED,
     RunFailed,
     Stopped,
     UserError,
 )
-from fastmix_mega.parallel import attempts, devices
+from fastmix_mega.parallel import attempts
 from fastmix_mega.training.place import PLACES_VARIABLE
-from fastmix_mega.training.run_lock import HELD_VARIABLE, run_lock
-from fastmix_mega.training.stop import EXIT_STOPPED, die_with_parent
+from fastmix_mega.training.stop import EXIT_STOPPED
 
 if TYPE_CHECKING:
     from fastmix_mega.config.schema import Config
-    from fastmix_mega.training.run import Verb
-
-REFUSED = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,12 +123,18 @@ def _parser() -> argparse.ArgumentParser:
 
     report = verbs.add_parser("report", help="write a run folder's report.html anew")
     report.add_argument("run_dir", type=Path)
+    report.add_argument(
+        "--baseline",
+        metavar="MIXTURE",
+        help="your present mixture, to stand beside the answer: a mixture.json, a run folder, "
+        "uniform or proportional",
+    )
     report.set_defaults(verb=_report)
     cli_mixture.add_verbs(verbs)
     cli_audit.add_verb(verbs)
     cli_watch.add_verb(verbs)
     cli_evaluate.add_verb(verbs, positive, main)
-    cli_doctor.add_verb(verbs, positive, _nodes, main)
+    cli_doctor.add_verb(verbs, positive, nodes_of, main)
     cli_retrain.add_verb(verbs, positive, main)
     cli_surface.add_verb(verbs)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
@@ -246,12 +245,15 @@ def _load(options: argparse.Namespace) -> Config:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from fastmix_mega.planning.check import check, describe, mode_of
+    from fastmix_mega.planning.check import describe, mode_of
+    from fastmix_mega.planning.fits_here import check_here
 
     config = _load(options)
     mode = options.mode or mode_of(config)
-    findings = check(config, options.nproc or 1, mode, options.allow_changed)
-    findings.mistakes += [f"  {text}" for text in devices.problems(options.nproc or 1)]
+    processes = options.nproc or launch.default_processes()
+    if config.phases and mode == "search":
+        return show_phases(options.config, options.overrides, config, processes)
+    findings = check_here(config, processes, options.nnodes, mode, options.allow_changed)
     print(describe(config, findings, mode))
     if options.start and not findings.mistakes:
         from fastmix_mega.planning.start_mixture import describe_start
@@ -280,106 +282,34 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _search(options: argparse.Namespace) -> int:
+    processes = options.nproc or launch.default_processes()
+    several = launch.under_launcher() or options.nnodes > 1
+    config = _load(options)
+    if config.phases:
+        if several or options.seeds > 1 or options.sweep_seed is not None:
+            raise UserError(
+                "phases are searched one after the other on this machine, with one seed; for more, "
+                "search each phase by itself, with init_from"
+            )
+        numbers = (processes, restarts(options))
+        return search_phases(main, options.config, options.overrides, *numbers, config)
     if options.seeds > 1:
-        if launch.under_launcher() or options.nnodes > 1:
+        if several:
             raise UserError(
                 "--seeds starts processes on this machine; for several machines start one job a "
                 "seed, then fastmix pool"
             )
-        numbers = (options.seeds, options.nproc or launch.default_processes(), _restarts(options))
+        numbers = (options.seeds, processes, restarts(options))
         return search_seeds(main, options.config, options.overrides, *numbers)
-    return _run(options, "search")
+    return run(main, options, "search", config)
 
 
 def _train(options: argparse.Namespace) -> int:
-    return _run(options, "train")
-
-
-def _run(options: argparse.Namespace, mode: Verb) -> int:
-    # Whatever the user's mask: nobody else changes a run's files.
-    os.umask(os.umask(0o077) | 0o002)
-    config = _load(options)
-    allowed = options.allow_changed
-    if launch.under_launcher():
-        die_with_parent()
-        from fastmix_mega.parallel.layout import world_size_from_environment
-
-        if options.nproc is not None or options.nnodes > 1 or options.max_restarts is not None:
-            raise UserError(
-                "--nproc, --nnodes and --max-restarts are for starting processes; under torchrun "
-                "leave them out"
-            )
-        ended = attempts.end_before()
-        if ended is not None:
-            return ended
-        first = os.environ["RANK"] == "0"
-        if first and attempts.attempt() == 0:
-            _require_no_mistakes(config, world_size_from_environment(), mode, allowed)
-        with _lock(config, mode, first), attempts.failures_recorded(UserError, RunFailed, Stopped):
-            return _run_here(config, mode)
-    processes = options.nproc or launch.default_processes()
-    nodes = _nodes(options)
-    first = options.node_rank == 0
-    if first:
-        _require_no_mistakes(config, processes * options.nnodes, mode, allowed)
-    with _lock(config, mode, first):
-        # By itself, one process of one machine is no launcher's.
-        if processes == 1 and nodes is None and not options.max_restarts:
-            return _run_here(config, mode)
-        words = [mode, options.config, *options.overrides]
-        words += [f"--allow-changed={name}" for name in allowed]
-        if options.sweep_seed is not None:
-            words.append(f"--sweep-seed={options.sweep_seed}")
-        healing = Healing(config.run_dir, _restarts(options))
-        return launch.run_processes(main, words, processes, nodes, healing)
-
-
-def _restarts(options: argparse.Namespace) -> int:
-    return Healing.limit if options.max_restarts is None else int(options.max_restarts)
-
-
-def _require_no_mistakes(
-    config: Config, processes: int, mode: Verb, allowed: Sequence[str]
-) -> None:
-    """Find every mistake before the run, and say what is doubtful. Raises: UserError."""
-    from fastmix_mega.planning.check import check, require_no_mistakes
-
-    findings = check(config, processes, mode, allowed)
-    require_no_mistakes(findings)
-    if HELD_VARIABLE in os.environ:
-        return  # The launcher of this process has said so.
-    for warning in findings.warnings:
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
-
-
-def _lock(config: Config, mode: str, first: bool) -> AbstractContextManager[None]:
-    """One process of a run holds the run folder's lock for all of them."""
-    return run_lock(config.run_dir, f"fastmix {mode}") if first else nullcontext()
-
-
-def _run_here(config: Config, mode: Verb) -> int:
-    """This process's part of the run."""
-    from fastmix_mega.methods.registry import method_of
-
-    method = method_of(config, mode)
-    if method.trains:
-        import_libraries()
-    method.search()
-    return 0
-
-
-def _nodes(options: argparse.Namespace) -> Nodes | None:
-    if options.nnodes == 1:
-        return None
-    if options.rendezvous is None or ":" not in options.rendezvous:
-        raise UserError("--nnodes needs --rendezvous HOST:PORT of the first machine")
-    if not 0 <= options.node_rank < options.nnodes:
-        raise UserError(f"--node-rank must be from 0 to {options.nnodes - 1}")
-    return Nodes(options.nnodes, options.node_rank, options.rendezvous)
+    return run(main, options, "train", _load(options))
 
 
 def _report(options: argparse.Namespace) -> int:
-    print("\n".join(report_on(options.run_dir)))
+    print("\n".join(report_on(options.run_dir, options.baseline)))
     return 0
 
 

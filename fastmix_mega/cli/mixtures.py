@@ -8,7 +8,7 @@ from typing import Any
 
 from fastmix_mega.cli.seeds import pool_runs
 from fastmix_mega.errors import UserError
-from fastmix_mega.output_file import require_output_file
+from fastmix_mega.output_file import ResultFile, add_output, require_output_file
 from fastmix_mega.quantities import parse_quantity
 
 HUGGING_FACE = "huggingface"
@@ -34,7 +34,7 @@ def _add_export(verbs: Any) -> None:
         metavar="FORMAT",
         help="megatron, gpt-neox, ...; huggingface writes the model of a run folder or checkpoint",
     )
-    export.add_argument("--output", "-o", type=Path, required=True, help="the file to write")
+    add_output(export, "the file to write", required=True)
     export.add_argument("--constraints", type=Path, metavar="FILE", help="limits, as YAML")
     export.add_argument(
         "--budget-tokens", type=quantity, metavar="N", help="tokens of the large run: 300B, 2T"
@@ -45,6 +45,9 @@ def _add_export(verbs: Any) -> None:
     export.add_argument(
         "--valid", action="append", default=[], metavar="PREFIX", help="held-out text; repeatable"
     )
+    step = export.add_argument_group("a plan of several phases")
+    step.add_argument("--global-batch", type=quantity, metavar="N", help="sequences of a step")
+    step.add_argument("--seq-length", type=quantity, metavar="N", help="tokens of a sequence")
     export.set_defaults(verb=_export)
 
 
@@ -60,12 +63,10 @@ def _add_import(verbs: Any) -> None:
         metavar="FORMAT",
         help="weights, megatron, ...; huggingface takes a model's folder",
     )
-    take.add_argument(
-        "--output",
-        "-o",
-        type=Path,
+    add_output(
+        take,
+        "the mixture.json to write; of a model, the configuration's keys as YAML",
         required=True,
-        help="the mixture.json to write; of a model, the configuration's keys as YAML",
     )
     take.add_argument(
         "--stage", metavar="NAME", help="take only this stage of a schedule (nanotron, levanter)"
@@ -96,7 +97,7 @@ def _add_pool(verbs: Any) -> None:
         nargs="+",
         help="mixture.json files or run folders, or the folder of a sweep over seeds",
     )
-    pool.add_argument("--output", "-o", type=Path, required=True, help="the mixture.json to write")
+    add_output(pool, "the mixture.json to write", required=True)
     pool.set_defaults(verb=_pool)
 
 
@@ -104,7 +105,7 @@ def _add_ngram(verbs: Any) -> None:
     ngram = verbs.add_parser("ngram", help="the control: a mixture from bigrams alone")
     ngram.add_argument("config", help="a YAML configuration, for example configs/demo.yaml")
     ngram.add_argument("overrides", nargs="*", metavar="key.path=value", help="change it")
-    ngram.add_argument("--output", "-o", type=Path, required=True, help="the mixture.json to write")
+    add_output(ngram, "the mixture.json to write", required=True)
     ngram.add_argument(
         "--tokens",
         type=quantity,
@@ -125,24 +126,54 @@ def quantity(text: str) -> int:
     return value
 
 
+def _result(options: argparse.Namespace) -> ResultFile:
+    return ResultFile(options.output, options.overwrite)
+
+
 def _export(options: argparse.Namespace) -> int:
     if options.to == HUGGING_FACE:
         return _export_model(options)
     from fastmix_mega.config.constraints import read_constraints
     from fastmix_mega.export.export import export_mixture
+    from fastmix_mega.export.schedules import SCHEDULES
 
+    if _is_plan(options.mixture) and options.to in SCHEDULES:
+        return _export_plan(options)
     constraints = None
     if options.constraints is not None:
         constraints = read_constraints(options.constraints, options.budget_tokens)
     done = export_mixture(
         options.mixture,
         options.to,
-        options.output,
+        _result(options),
         constraints,
         options.budget_tokens,
         options.paths,
         options.valid,
     )
+    print("\n".join([*done.lines, str(done.path)]))
+    return 0
+
+
+def _is_plan(given: str) -> bool:
+    from fastmix_mega.mixture.file import mixture_path, read_mixture
+
+    return bool(read_mixture(mixture_path(given)).stages)
+
+
+def _export_plan(options: argparse.Namespace) -> int:
+    from fastmix_mega.export.schedules import StepSize, export_schedule
+
+    given = (options.constraints, options.budget_tokens, options.valid or None)
+    if any(each is not None for each in given):
+        raise UserError(
+            "a plan has its own budgets and limits: --constraints, --budget-tokens and --valid are "
+            "about one mixture"
+        )
+    step = None
+    if options.global_batch is not None and options.seq_length is not None:
+        step = StepSize(options.global_batch, options.seq_length)
+    done = export_schedule(options.mixture, options.to, options.output, step, options.paths)
     print("\n".join([*done.lines, str(done.path)]))
     return 0
 
@@ -171,7 +202,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _pool(options: argparse.Namespace) -> int:
-    print("\n".join(pool_runs(options.mixtures, options.output)))
+    print("\n".join(pool_runs(options.mixtures, _result(options))))
     return 0
 
 
@@ -180,7 +211,7 @@ def _ngram(options: argparse.Namespace) -> int:
     from fastmix_mega.export.export import describe
     from fastmix_mega.methods.ngram import Ngram
 
-    require_output_file(options.output, [options.config])
+    require_output_file(_result(options), [options.config])
     words = [*options.overrides, "method=ngram"]
     if options.tokens is not None:
         words.append(f"ngram.tokens={options.tokens}")
@@ -194,20 +225,20 @@ def _import(options: argparse.Namespace) -> int:
     if options.format == HUGGING_FACE:
         from fastmix_mega.weights.hf_export import import_huggingface
 
-        print("\n".join(import_huggingface(options.file, options.output)))
+        print("\n".join(import_huggingface(options.file, _result(options))))
         return 0
     if options.format == OLMIX:
         from fastmix_mega.export.swarm_evidence import import_olmix
 
         if options.metrics is None:
             raise UserError("--from olmix takes two tables: give --metrics metrics.csv as well")
-        print("\n".join(import_olmix(options.file, options.metrics, options.output)))
+        print("\n".join(import_olmix(options.file, options.metrics, _result(options))))
         return 0
     from fastmix_mega.export.take import import_mixture
     from fastmix_mega.export.units import read_sizes
 
     sizes = None if options.sizes is None else read_sizes(options.sizes)
-    lines = import_mixture(options.file, options.format, options.output, options.stage, sizes)
+    lines = import_mixture(options.file, options.format, _result(options), options.stage, sizes)
     print("\n".join(lines))
     if options.output.is_file():
         print(options.output)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastmix_mega.cli import launch
+from fastmix_mega.cli.seeds import report_on
 from fastmix_mega.errors import UserError
 from fastmix_mega.training.run_lock import run_lock
 
@@ -99,9 +100,14 @@ def _retrain(main: Main, options: argparse.Namespace) -> int:
     study = Study(path, [*options.overrides, *sets], candidates, seeds, folder)
     print("\n".join(notes), end="\n" if notes else "")
     words = [options.baseline, str(options.run), *options.mixture]
-    given = {candidate.name: each for candidate, each in zip(candidates, words, strict=True)}
-    predicted = predictions_of(options.run, given)
-    return run_study(main, study, options.nproc or launch.default_processes(), predicted)
+    judged = study.config(candidates[0], seeds[0])
+    predicted, missing = predictions_of(options.run, candidates, words, judged)
+    if missing:
+        print(missing)
+    code = run_study(main, study, options.nproc or launch.default_processes(), predicted)
+    if code == 0 and options.output is None and (options.run / "report.html").is_file():
+        print("\n".join(report_on(options.run)))
+    return code
 
 
 def run_study(
@@ -126,13 +132,14 @@ def run_study(
     from fastmix_mega.evaluation.retrain import final_losses, record, table
     from fastmix_mega.files import write_atomic, write_json
     from fastmix_mega.methods.fixed import finished_before
-    from fastmix_mega.planning.check import check, require_no_mistakes
+    from fastmix_mega.planning.check import require_no_mistakes
+    from fastmix_mega.planning.fits_here import check_here
 
     with run_lock(study.folder, "fastmix retrain"):
         jobs = [(each, seed) for seed in study.seeds for each in study.candidates]
         left = [job for job in jobs if not finished_before(study.config(*job))]
         for first in {candidate.name: (candidate, seed) for candidate, seed in left}.values():
-            require_no_mistakes(check(study.config(*first), processes, "train"))
+            require_no_mistakes(check_here(study.config(*first), processes, 1, "train"))
         for number, (candidate, seed) in enumerate(left, 1):
             print(f"run {number} of {len(left)}: {candidate.name}, seed {seed}", flush=True)
             words = ["train", str(study.config_path), *study.words(candidate, seed)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.output_file import require_output_file
+from fastmix_mega.output_file import ResultFile, require_output_file
 from fastmix_mega.training.run_lock import run_lock
 from fastmix_mega.training.seed_folders import (
     finished_seeds,
@@ -50,7 +50,7 @@ def search_seeds(
             run = seed_folder(folder, seed)
             runs.append(run)
             words = [*overrides, f"seed={seed}", f"run_dir={run}"]
-            code = _search_one(main, config_path, words, processes, restarts)
+            code = search_one(main, config_path, words, processes, restarts)
             if code != 0:
                 return code
         print("\n".join(pool_runs(runs, folder / "mixture.json")))
@@ -58,7 +58,7 @@ def search_seeds(
     return 0
 
 
-def _search_one(
+def search_one(
     main: Callable[[Sequence[str]], int],
     config_path: str,
     words: Sequence[str],
@@ -69,7 +69,8 @@ def _search_one(
     from fastmix_mega.cli import launch
     from fastmix_mega.configuration import load_config
     from fastmix_mega.mixture.file import read_mixture
-    from fastmix_mega.planning.check import check, require_no_mistakes
+    from fastmix_mega.planning.check import require_no_mistakes
+    from fastmix_mega.planning.fits_here import check_here
 
     config = load_config(config_path, words)
     done = Path(config.run_dir) / "mixture.json"
@@ -78,7 +79,7 @@ def _search_one(
             raise UserError(f"{config.run_dir} holds another search; name another run_dir")
         print(f"seed {config.seed}: done before, in {config.run_dir}", flush=True)
         return 0
-    findings = check(config, processes)
+    findings = check_here(config, processes, 1, "search")
     require_no_mistakes(findings)
     for warning in findings.warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
@@ -87,7 +88,7 @@ def _search_one(
     return launch.run_processes(main, words, processes, healing=healing)
 
 
-def pool_runs(mixtures: Sequence[str | Path], output: Path) -> list[str]:
+def pool_runs(mixtures: Sequence[str | Path], output: Path | ResultFile) -> list[str]:
     """Write the pooled mixture; returns what to tell.
 
     Args:
@@ -104,7 +105,7 @@ def pool_runs(mixtures: Sequence[str | Path], output: Path) -> list[str]:
     if len(mixtures) == 1 and seed_folders(mixtures[0]):
         mixtures = finished_seeds(mixtures[0])
     paths = [mixture_path(name) for name in mixtures]
-    require_output_file(output, paths)
+    output = require_output_file(output, paths)
     pooled = pool_files([read_mixture(path) for path in paths])
     for entry, path in zip(pooled.search["per_seed"], paths, strict=True):
         # As found from the pooled file, so that the whole can be moved.
@@ -115,8 +116,12 @@ def pool_runs(mixtures: Sequence[str | Path], output: Path) -> list[str]:
     return [*lines, *describe(pooled, None), f"mixture: {output}"]
 
 
-def report_on(run_dir: Path) -> list[str]:
+def report_on(run_dir: Path, baseline: str | None = None) -> list[str]:
     """Write a folder's report; returns what to tell.
+
+    Args:
+        run_dir: of a run, or of several seeds.
+        baseline: a mixture to show beside the answer.
 
     A folder that holds nothing but seeds' runs, as a sweep leaves it, is pooled first.
     """
@@ -131,4 +136,4 @@ def report_on(run_dir: Path) -> list[str]:
             missing = [path.name for path in begun if path not in finished]
             if missing:
                 lines.append(f"warning: not finished, so left out: {', '.join(missing)}")
-    return [*lines, str(build_report(run_dir))]
+    return [*lines, str(build_report(run_dir, baseline))]

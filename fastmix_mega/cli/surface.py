@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.output_file import require_output_file
+from fastmix_mega.output_file import ResultFile, add_output, require_output_file
+
+MARKS = (b"mixture,target,loss,deviation", b'"deviation": ')
+"""Of a table in CSV and in JSON."""
 
 
 def add_verb(verbs: Any) -> None:
@@ -29,21 +32,33 @@ def add_verb(verbs: Any) -> None:
         "search itself predicted)",
     )
     surface.add_argument(
-        "--output", "-o", type=Path, help="a .csv or .json file to write (default: a table)"
+        "--evidence",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="more finished runs to learn from: run folders of fastmix train, a swarm's or a "
+        "retraining's folder, or a file of fastmix import --from olmix; repeatable. The best "
+        "mixture with them is told too",
     )
+    add_output(surface, "a .csv or .json file to write (default: a table)")
     surface.set_defaults(verb=_surface)
 
 
 def _surface(options: argparse.Namespace) -> int:
-    from fastmix_mega.methods.predictions import predict_mixtures
+    from fastmix_mega.methods.predictions import BEST, predict_mixtures
 
     if options.output is not None:
         if options.output.suffix not in (".csv", ".json"):
             raise UserError(f"--output {options.output}: name a .csv or a .json file")
-        require_output_file(options.output, [options.run_dir, *options.mixture])
-    rows = predict_mixtures(options.run_dir, options.mixture)
+        asked = ResultFile(options.output, options.overwrite)
+        require_output_file(asked, [options.run_dir, *options.mixture], MARKS)
+    rows = predict_mixtures(options.run_dir, options.mixture, evidence=options.evidence)
     if options.output is None:
         print(_table(rows))
+        best = next((row["weights"] for row in rows if row["mixture"] == BEST), None)
+        if best is not None:
+            told = sorted(best.items(), key=lambda each: -each[1])
+            print(f"{BEST}: " + ", ".join(f"{name} {share:.1%}" for name, share in told))
         return 0
     from fastmix_mega.files import write_atomic
 
@@ -51,9 +66,13 @@ def _surface(options: argparse.Namespace) -> int:
         write_atomic(options.output, json.dumps(rows, indent=1) + "\n")
     else:
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]))
+        flat = [
+            row | {f"weight:{name}": share for name, share in row.pop("weights").items()}
+            for row in rows
+        ]
+        writer = csv.DictWriter(text, list(flat[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(flat)
         write_atomic(options.output, text.getvalue())
     print(options.output, file=sys.stderr)
     return 0

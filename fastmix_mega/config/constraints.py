@@ -7,7 +7,15 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from fastmix_mega.config.base import Name, PathText, PositiveFloat, Section, Share, TokenCount
+from fastmix_mega.config.base import (
+    Name,
+    PathText,
+    PositiveFloat,
+    Section,
+    Share,
+    TokenCount,
+    WholeNumber,
+)
 from fastmix_mega.config.parse import read_yaml, validated
 from fastmix_mega.errors import UserError
 
@@ -65,6 +73,9 @@ class Constraints(Section):
     max_epochs: PositiveFloat | None = None
     """How often any source may be read within the budget. Repeated text is known to bear about
     four readings (Muennighoff et al., 2023)."""
+    read_tokens: dict[Name, WholeNumber] = Field(default={})
+    """Tokens of each source that the large run has read before this budget begins, in an earlier
+    phase or training: they count in its epochs, and n-grams take them for known."""
     sources: dict[Name, SourceLimits] = Field(default={})
     """Limits by the source's name."""
     groups: dict[Name, GroupLimits] = Field(default={})

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fastmix_mega.config.base import PathText, Section, Seed
 from fastmix_mega.config.parse import read_settings, validated
+from fastmix_mega.config.phases import PhaseConfig
 from fastmix_mega.config.sections import (
     CheckpointSection,
     EvaluationSection,
@@ -63,11 +64,16 @@ class Config(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     guards: GuardsSection = GuardsSection()
     log: LogSection = LogSection()
+    phases: list[PhaseConfig] = Field(default=[])
+    """`fastmix search` only: phases of the large run, in order, each searched for itself from where
+    the one before ended."""
 
-    @field_validator("sources", "targets")
+    @field_validator("sources", "targets", "phases")
     @classmethod
-    def _names_differ(cls, value: list[SourceConfig]) -> list[SourceConfig]:
-        names = [source.name for source in value]
+    def _names_differ(
+        cls, value: list[SourceConfig] | list[PhaseConfig]
+    ) -> list[SourceConfig] | list[PhaseConfig]:
+        names = [each.name for each in value]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"the name {twice[0]!r} is used twice; every name must be its own")

@@ -23,6 +23,7 @@ from fastmix_mega.config.base import (
     whole_number,
 )
 from fastmix_mega.config.constraints import Constraints
+from fastmix_mega.config.reuse import ReuseSection
 
 
 def _switch(value: Any) -> Any:
@@ -193,30 +194,6 @@ class TrainSection(Section):
         return self.steps * self.global_batch * self.seq_length
 
 
-class ReuseSection(Section):
-    """Go on from an old mixture: sources that are the same keep their ratios and move as one group,
-    and only what is new, split or changed is searched."""
-
-    mixture: PathText
-    """A mixture.json or the run folder of the old search; its tokenizer must be the same."""
-    splits: dict[Name, Annotated[list[Name], Field(min_length=1)]] = Field(default={})
-    """Old sources that were split, each with its parts among `sources`. Parts that have the old
-    source's files are found without it."""
-    free: list[Name] = Field(default=[])
-    """Sources that are searched although they are the same."""
-    keep: list[Name] = Field(default=[])
-    """Sources that keep their ratios although their data changed."""
-
-    @model_validator(mode="after")
-    def _belong_together(self) -> ReuseSection:
-        parts = [name for members in self.splits.values() for name in members]
-        named = [*parts, *self.free, *self.keep]
-        twice = sorted({name for name in named if named.count(name) > 1})
-        if twice:
-            raise ValueError(f"{twice[0]} is named twice; a source is a part, free or kept")
-        return self
-
-
 BIGRAM = "bigram"
 """Of `search.initial`."""
 
@@ -260,6 +237,11 @@ class SearchSection(Section):
     `trajectory`: scores move the mixture that the run trains on. `auto` is surface, and trajectory
     for conversations, with `reuse` or `objective: minimax`, and where `step`, `initial: bigram` or
     `stop_when_converged` ask for one."""
+    evidence: list[PathText] = Field(default=[])
+    """Finished runs that the loss surface learns from too: run folders of `fastmix train`, folders
+    that hold such (a swarm's, a retraining's), and files that `fastmix import --from olmix` writes.
+    Runs of this search's model, budget and held-out text tell losses; all others, each kind with an
+    offset and a scale of its own, tell differences between mixtures."""
     scores: str | None = None
     """Which gradients are compared; by default `body` for a surface and `head` for a trajectory.
     `head`: closed form at the language-model head, no backward pass. `hooks:head`, `all`, `body`

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from typing import Any
 from scipy.stats import t as student
 
 from fastmix_mega.config.schema import Config
+from fastmix_mega.config.sections import SourceConfig
 from fastmix_mega.configuration import load_config
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
-from fastmix_mega.methods.predictions import predict_mixtures
-from fastmix_mega.methods.surface_evidence import SURFACE_FILE
+from fastmix_mega.methods.predictions import predict_mixtures, why_no_surface
+from fastmix_mega.methods.surface_evidence import PREDICTIONS_FILE
 from fastmix_mega.mixture.file import RULES, mixture_path, read_mixture
 
 CONFIDENCE = 0.95
@@ -162,22 +164,111 @@ def judged_on(config: Config) -> tuple[list[str], list[str]]:
     ]
 
 
-def predictions_of(run: Path, given: dict[str, str]) -> Predictions:
-    """What a search's loss surface says of mixtures; empty where the search left none.
+def predictions_of(
+    run: Path, candidates: Sequence[Candidate], given: Sequence[str], judged: Config
+) -> tuple[Predictions, str]:
+    """What a search said of mixtures, on the sets that they are judged on: as it was registered at
+    its end, and of others what its loss surface says now.
+
+    A set is a target's if it has the target's name, or the same files.
 
     Args:
         run: the run folder of the search.
-        given: by the candidates' names, how the user named them.
+        candidates: the mixtures.
+        given: how the user named them.
+        judged: names the evaluation sets.
+
+    Returns:
+        By mixture and set; and why some or all are missing, in words.
+
+    Raises:
+        UserError: if a file of the run folder is damaged.
     """
-    if not (run / SURFACE_FILE).is_file():
-        return {}
+    if reason := why_no_surface(run):
+        return {}, f"no predictions: {reason}"
+    config = load_config(run / "config.yaml")
+    by_target = _by_target(run, candidates, given, config)
+    target_of = {each.name: _target_of(each, config.targets) for each in judged.evaluation.sets}
+    found = {
+        mixture: {
+            name: losses[target]
+            for name, target in target_of.items()
+            if target is not None and target in losses
+        }
+        for mixture, losses in by_target.items()
+    }
+    missing = [name for name, target in target_of.items() if target is None]
+    if not missing:
+        return found, ""
+    targets = ", ".join(target.name for target in config.targets)
+    return found, (
+        f"no predictions for {', '.join(missing)}: the search predicts losses on its targets alone "
+        f"({targets}), and no target has this name or these files"
+    )
+
+
+def _by_target(
+    run: Path, candidates: Sequence[Candidate], given: Sequence[str], config: Config
+) -> Predictions:
     found: Predictions = {}
-    rows = predict_mixtures(run, list(given.values()), load_config(run / "config.yaml"))
-    names = {words: name for name, words in given.items()}
-    for row in rows:
-        by_target = found.setdefault(names[row["mixture"]], {})
-        by_target[row["target"]] = (row["loss"], row["low"], row["high"])
+    mixtures, registered = registered_predictions(run)
+    later: dict[str, str] = {}
+    for candidate, words in zip(candidates, given, strict=True):
+        name = next((name for name in mixtures if _same(candidate, name, mixtures[name])), None)
+        if name is None:
+            later[words] = candidate.name
+        else:
+            found[candidate.name] = registered[name]
+    if later:
+        for row in predict_mixtures(run, list(later), config):
+            by_target = found.setdefault(later[row["mixture"]], {})
+            by_target[row["target"]] = (row["loss"], row["low"], row["high"])
     return found
+
+
+def _target_of(judged: SourceConfig, targets: Sequence[SourceConfig]) -> str | None:
+    """The target that an evaluation set is of: by its name, else by its files."""
+    files = {os.path.realpath(prefix) for prefix in judged.prefixes}
+    for target in targets:
+        if target.name == judged.name:
+            return target.name
+    for target in targets:
+        if {os.path.realpath(prefix) for prefix in target.prefixes} == files:
+            return target.name
+    return None
+
+
+def registered_predictions(run: Path) -> tuple[dict[str, dict[str, float]], Predictions]:
+    """Mixtures by name, and what was predicted of them, from a search's predictions.json; empty
+    without one.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    path = run / PREDICTIONS_FILE
+    try:
+        content = json.loads(path.read_bytes())
+        mixtures: dict[str, dict[str, float]] = content["mixtures"]
+        return mixtures, {
+            name: {
+                target: (float(each["loss"]), float(each["low"]), float(each["high"]))
+                for target, each in content["predictions"][name].items()
+            }
+            for name in mixtures
+        }
+    except FileNotFoundError:
+        return {}, {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} is damaged, or is not what a search writes") from None
+
+
+def _same(candidate: Candidate, name: str, mixture: dict[str, float]) -> bool:
+    if isinstance(candidate.weights, str):
+        return candidate.weights == name
+    alike = candidate.weights.keys() == mixture.keys()
+    return alike and all(
+        abs(share - mixture[source]) < 1e-6 for source, share in candidate.weights.items()
+    )
 
 
 def final_losses(run_dir: Path) -> Losses:

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from fastmix_mega.config.constraints import Constraints
+from fastmix_mega.errors import UserError
 from fastmix_mega.export.formats import writer_of
 from fastmix_mega.export.plan import Plan
 from fastmix_mega.files import write_atomic
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources, epochs_at
 from fastmix_mega.mixture.file import MixtureFile, mixture_path, read_mixture
 from fastmix_mega.mixture.simplex import effective_sources, entropy
-from fastmix_mega.output_file import require_output_file
+from fastmix_mega.output_file import ResultFile, notes_beside, require_output_file
 from fastmix_mega.quantities import in_epochs
 
 BEARABLE_EPOCHS = 4
@@ -33,7 +34,7 @@ class Exported:
 def export_mixture(
     path: str | Path,
     to: str,
-    output: str | Path,
+    output: str | Path | ResultFile,
     constraints: Constraints | None = None,
     budget_tokens: int | None = None,
     paths: str | None = None,
@@ -55,7 +56,15 @@ def export_mixture(
     """
     form = writer_of(to)
     output = require_output_file(output, [mixture_path(path)])
+    if not form.notes_inside and to != "fastmix":
+        require_output_file(notes_beside(output), [mixture_path(path)])
     mixture = read_mixture(mixture_path(path))
+    if mixture.stages:
+        phases = ", ".join(stage.run or stage.name for stage in mixture.stages)
+        raise UserError(
+            f"{path} is a plan of {len(mixture.stages)} phases, and {to} holds one mixture: export "
+            f"each phase's own ({phases}) for a restart in between"
+        )
     if constraints is not None and budget_tokens is not None:
         constraints = constraints.at_budget(budget_tokens)
     if budget_tokens is None and constraints is not None:
@@ -71,7 +80,7 @@ def export_mixture(
     write_atomic(output, form.write(plan))
     lines = describe(mixture, budget_tokens, result)
     if not form.notes_inside and to != "fastmix":
-        beside = output.with_name(f"{output.name}.notes.txt")
+        beside = notes_beside(output)
         write_atomic(beside, "\n".join([*plan.notes, *lines, f"Use: {form.use}"]) + "\n")
         lines.append(f"notes: {beside}")
     dropped = [source.name for source in mixture.sources if source.weight == 0]

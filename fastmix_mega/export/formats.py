@@ -211,6 +211,12 @@ FORMATS: dict[str, Format] = {
         meaning="Each number says how often all rows of a source are read.",
         notes=finetuning.epoch_notes,
     ),
+    "fastmix-stages": Format(
+        plain.write_stages,
+        plain.read_stages,
+        "tokens",
+        "fastmix train: put FILE's keys into the configuration",
+    ),
     "csv": Format(
         plain.write_csv, token_shares(plain.read_csv), "tokens", "any spreadsheet", False
     ),

@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 
 from fastmix_mega.errors import UserError
+from fastmix_mega.export.blend import Blend, Given
 from fastmix_mega.export.plan import Part, Plan
+from fastmix_mega.export.text import a_number, from_yaml, to_yaml
 from fastmix_mega.mixture.constraints.apply import epochs_at
 
 COLUMNS = ("source", "token_share", "standard_error", "tokens", "epochs_at_budget", "prefix")
@@ -18,8 +20,7 @@ COLUMNS = ("source", "token_share", "standard_error", "tokens", "epochs_at_budge
 
 def write_fastmix(plan: Plan) -> str:
     """For `fastmix train mixture=FILE`; sources of weight 0 stay, since names must match."""
-    content = plan.mixture.model_dump(mode="json", by_alias=True)
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(plan.mixture.content(), indent=2, ensure_ascii=False) + "\n"
 
 
 def write_csv(plan: Plan) -> str:
@@ -66,3 +67,34 @@ def read_weights(text: str) -> list[Part]:
         return [Part(str(name), "", float(weight)) for name, weight in content.items()]
     except (TypeError, ValueError) as error:
         raise UserError(f"a weight is no number: {error}") from None
+
+
+def write_stages(plan: Plan) -> str:
+    """`mixture` of a configuration for `fastmix train`; a plan of phases has `stages` too."""
+    mixture = {source.name: source.weight for source in plan.mixture.sources}
+    return to_yaml(plan.notes, {"mixture": mixture})
+
+
+def read_stages(given: Given) -> list[Blend]:
+    """`mixture` and `stages` of a configuration, with weights by name."""
+    content = from_yaml(given.text)
+    first, later = content.get("mixture"), content.get("stages", [])
+    if not isinstance(first, dict) or not isinstance(later, list):
+        raise UserError("there is no `mixture: {name: weight}`")
+    entries = [{"name": "first", "from_tokens": 0, "mixture": first}, *later]
+    found = []
+    for at, stage in enumerate(entries):
+        weights = stage.get("mixture") if isinstance(stage, dict) else None
+        if not isinstance(weights, dict):
+            raise UserError(f"stages.{at - 1} has no `mixture: {{name: weight}}`")
+        begins = int(a_number(stage.get("from_tokens"), f"stages.{at - 1}.from_tokens"))
+        found.append(
+            Blend(
+                [Part(str(name), "", a_number(w, str(name))) for name, w in weights.items()],
+                stage=str(stage.get("name")) if len(entries) > 1 else "",
+                begins=begins,
+                begins_unit="tokens",
+                begins_tokens=begins,
+            )
+        )
+    return found

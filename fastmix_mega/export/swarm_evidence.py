@@ -16,7 +16,7 @@ from typing import Any
 
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_json
-from fastmix_mega.output_file import require_output_file
+from fastmix_mega.output_file import ResultFile, require_output_file
 
 SCHEMA = "fastmix-evidence/1"
 ABOUT_A_RUN = ("run", "run_id", "name", "index")
@@ -33,7 +33,7 @@ class Table:
     without_run: int
 
 
-def import_olmix(ratios: Path, metrics: Path, output: Path) -> list[str]:
+def import_olmix(ratios: Path, metrics: Path, output: Path | ResultFile) -> list[str]:
     """Write the evidence file; returns what to tell.
 
     Raises:

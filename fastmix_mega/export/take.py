@@ -15,13 +15,13 @@ from fastmix_mega.export.formats import Format, reader_of
 from fastmix_mega.export.plan import Part
 from fastmix_mega.export.units import Size, to_token_shares
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, versions
-from fastmix_mega.output_file import require_output_file
+from fastmix_mega.output_file import ResultFile, require_output_file
 
 
 def import_mixture(
     path: str | Path,
     source_format: str,
-    output: str | Path,
+    output: str | Path | ResultFile,
     stage: str | None = None,
     sizes: Mapping[str, Size] | None = None,
 ) -> list[str]:
@@ -39,12 +39,15 @@ def import_mixture(
         UserError: if the file is broken or its weights are no mixture.
     """
     form = reader_of(source_format)
+    overwrite = isinstance(output, ResultFile) and output.overwrite
     output = require_output_file(output, [path])
     blends = read_blends(path, source_format)
     if stage is not None:
         blends = [_of_stage(blends, stage, path)]
     if len(blends) == 1:
-        return _write(blends[0], form, source_format, path, output, sizes or {})
+        return _write(
+            blends[0], form, source_format, path, ResultFile(output, overwrite), sizes or {}
+        )
     lines = [f"{len(blends)} stages; each is a mixture of its own:"]
     places = []
     for blend in blends:
@@ -55,7 +58,7 @@ def import_mixture(
         places.append(place)
         begins = f"from {blend.begins_unit.removesuffix('s')} {blend.begins:,}"
         lines.append(f"{blend.stage} ({begins}): {place}")
-        lines += _write(blend, form, source_format, path, place, sizes or {})
+        lines += _write(blend, form, source_format, path, ResultFile(place, overwrite), sizes or {})
     return [*lines, *_schedule(blends, places)]
 
 
@@ -105,11 +108,11 @@ def _write(
     form: Format,
     source_format: str,
     origin: str | Path,
-    output: Path,
+    output: ResultFile,
     sizes: Mapping[str, Size],
 ) -> list[str]:
     """One mixture.json; returns what to tell."""
-    require_output_file(output, [origin])
+    place = require_output_file(output, [origin])
     parts, unknown = to_token_shares(blend.parts, blend.unit, sizes)
     if unknown:
         needed = "tokens and rows" if blend.unit == "rows" else "tokens"
@@ -138,7 +141,7 @@ def _write(
             "notes": list(blend.notes),
         },
         versions=versions(),
-    ).write(output)
+    ).write(place)
     lines = list(blend.notes)
     if blend.unit != "tokens":
         lines.append(

@@ -127,6 +127,7 @@ class Method:
             (f"search.initial: {BIGRAM}", search.initial == BIGRAM),
             ("search.reuse", search.reuse is not None),
             ("search.constraints", search.constraints is not None),
+            ("search.evidence", bool(search.evidence)),
         ):
             if given:
                 raise UserError(f"{key} needs method: fastmix")

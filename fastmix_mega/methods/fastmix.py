@@ -17,6 +17,7 @@ import numpy as np
 from fastmix_mega.config.schema import Config
 from fastmix_mega.data.rows import Source, any_masked
 from fastmix_mega.data.run_inputs import Inputs
+from fastmix_mega.errors import UserError
 from fastmix_mega.methods.base import (
     OpenedData,
     Preview,
@@ -25,6 +26,7 @@ from fastmix_mega.methods.base import (
 )
 from fastmix_mega.methods.gradients import GradientMethod, too_short
 from fastmix_mega.methods.result import Answer
+from fastmix_mega.methods.run_evidence import read_runs
 from fastmix_mega.methods.start import (
     LIMITS,
     STEP,
@@ -38,8 +40,9 @@ from fastmix_mega.methods.start import (
 )
 from fastmix_mega.methods.surface_evidence import (
     evidence_record,
+    register_predictions,
     surface_controller,
-    write_surface,
+    write_run_surface,
 )
 from fastmix_mega.mixture.advantage import CONFIDENT, FEW_OUTER_STEPS, few_outer_steps
 from fastmix_mega.mixture.constraints.apply import Constrained, ConstraintSet, Sources
@@ -112,6 +115,10 @@ class FastMix(GradientMethod):
         config, search = self.config, self.config.search
         if self.takes_surface(data.sources, data.targets):
             return self._preview_surface(data)
+        if search.evidence:
+            raise UserError(
+                "search.evidence: runs are evidence of a loss surface; set search.answer: surface"
+            )
         bigrams = None
         if begins_with_bigrams(config, data.sources, data.targets):
             bigrams = np.full(len(data.sources), 1 / len(data.sources))
@@ -150,6 +157,7 @@ class FastMix(GradientMethod):
         schedule = self.schedule(self._surface_warmup())
         if self._warmup_waits_for_data():
             found.mistakes += super().length_problems(schedule)
+        self._preview_evidence(data, found)
         windows, targets = schedule.outer_steps, len(config.targets)
         if 0 < windows < targets:
             found.mistakes.append(
@@ -167,6 +175,17 @@ class FastMix(GradientMethod):
             f"{config.train.steps:,}, and n-gram statistics"
         )
         return found
+
+    def _preview_evidence(self, data: OpenedData, found: Preview) -> None:
+        if not self.config.search.evidence:
+            return
+        try:
+            runs = read_runs(self.config.search.evidence, self.config, data.tokenizer_sha256)
+        except UserError as error:
+            found.mistakes += str(error).splitlines()
+            return
+        found.facts += runs.facts
+        found.warnings += runs.warnings
 
     def _surface_warmup(self) -> int:
         return self.config.search.warmup_steps(self.config.train.steps)
@@ -261,7 +280,9 @@ class FastMix(GradientMethod):
 
         mixture, (*_, path) = super().conclude(run, mixer, steps)
         if isinstance(mixer.controller, SurfaceController):
-            write_surface(run.config.run_dir, run.config, mixer.controller)
+            budget = budget_tokens(run.config)
+            write_run_surface(run.config, run.inputs, mixer.controller, mixture, budget)
+            register_predictions(run.config.run_dir, mixture)
             return mixture, [*describe(mixture, None), *_surface_lines(mixture), path]
         limits = self.config.search.constraints
         lines = describe(mixture, None if limits is None else limits.budget_tokens)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastmix_mega.arrays import FloatArray
-from fastmix_mega.config.schema import Config
+from fastmix_mega.config.schema import Config, load_common_config
 from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.errors import UserError
-from fastmix_mega.methods.surface_evidence import SURFACE_FILE
+from fastmix_mega.files import read_jsonl
+from fastmix_mega.methods.run_evidence import read_runs
+from fastmix_mega.methods.surface_evidence import SIGMAS, surface_answer
 from fastmix_mega.mixture.file import mixture_path, resolve_mixture
-from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
-from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants, TargetPosterior
+from fastmix_mega.mixture.ngram_loss import read_counts
+from fastmix_mega.mixture.surface import LossSurface
+from fastmix_mega.mixture.surface_file import SURFACE_FILE, ngram_model, read_surface_file
+from fastmix_mega.mixture.surface_fit import Recorded
+from fastmix_mega.training.seed_folders import seed_folders
 
-SIGMAS = 1.645
-"""Half of a 90% interval, in standard deviations."""
+BEST = "best with evidence"
+"""Of the mixtures that are predicted: the least loss once more runs are known."""
 
 
 def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSurface:
@@ -33,44 +40,50 @@ def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSur
     Raises:
         UserError: if the search left none.
     """
+    return read_evidence(run_dir, config, inputs).with_runs(None)
+
+
+def read_evidence(run_dir: str | Path, config: Config, inputs: Inputs) -> Recorded:
+    """As `read_surface`, for the evidence that the posterior is made of."""
     path = Path(run_dir) / SURFACE_FILE
+    file = read_surface_file(path)
+    if file.sources != config.source_names:
+        raise UserError(f"{path} is of other sources; search again in another folder")
+    if file.ngrams is None:
+        return file.recorded
+    counts = read_counts(
+        inputs.sources, inputs.targets, inputs.tokenizer.vocab_size, file.ngrams["longest_context"]
+    )
+    return replace(file.recorded, ngrams=ngram_model(counts, file.ngrams))
+
+
+def why_no_surface(run_dir: Path) -> str:
+    """Why a folder holds no loss surface, and what to do; empty if it holds one."""
+    if (run_dir / SURFACE_FILE).is_file():
+        return ""
+    if not (run_dir / "config.yaml").is_file():
+        if seeds := seed_folders(run_dir):
+            return f"{run_dir} holds the runs of several seeds; name one, for example {seeds[0]}"
+        return f"{run_dir} is not a run folder: it has no config.yaml"
+    if (run_dir / "mixture.json").is_file():
+        return f"{run_dir} left no loss surface: a search with search.answer: surface writes one"
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        if content["schema"] != "fastmix-surface/1" or content["sources"] != config.source_names:
-            raise UserError(f"{path} is of another version, or of other sources")
-        targets = [
-            TargetPosterior(np.array(each["mean"]), np.array(each["covariance"]))
-            for each in content["posterior"]
-        ]
-        constants = SurfaceConstants(**content["constants"])
-        given, reference = content["ngrams"], np.array(content["reference"])
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}; it is written by a search with search.answer: surface"
-        ) from None
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{path} is damaged, or is not what a search writes; take it from a copy of the run "
-            "folder, or search again in another folder"
-        ) from None
-    ngrams = None
-    if given is not None:
-        counts = read_counts(
-            inputs.sources,
-            inputs.targets,
-            inputs.tokenizer.vocab_size,
-            given["longest_context"],
-        )
-        ngrams = NgramLossModel(
-            counts, given["budget_tokens"], given["repetitions"], tuple(given["smoothing"])
-        )
-    return LossSurface(reference, ngrams, targets, constants)
+        steps = [row["step"] for row in read_jsonl(run_dir / "metrics.jsonl") if "step" in row]
+    except (OSError, ValueError):
+        steps = []
+    whole = load_common_config(run_dir / "config.yaml").train.steps
+    made = f"it has made {steps[-1]} of {whole} steps" if steps else "it has made no step yet"
+    return (
+        f"the run in {run_dir} has not finished ({made}); a search writes its loss surface at its "
+        "end. Start the same command again to go on"
+    )
 
 
 def predict_mixtures(
-    run_dir: Path, mixtures: Sequence[str], config: Config | None = None
+    run_dir: Path,
+    mixtures: Sequence[str],
+    config: Config | None = None,
+    evidence: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """One row per mixture and target: loss, standard deviation, and the 90% interval.
 
@@ -79,17 +92,23 @@ def predict_mixtures(
         mixtures: mixture files, run folders, `uniform` or `proportional`; empty for those that
             the search itself predicted.
         config: of the search; read from the run folder by default.
+        evidence: more finished runs, as in `search.evidence`.
 
     Raises:
-        UserError: if a file is wrong.
+        UserError: if the run has not finished or left no surface, or a file is wrong.
     """
+    if reason := why_no_surface(run_dir):
+        raise UserError(reason)
     if config is None:
-        from fastmix_mega.config.schema import load_common_config
-
         config = load_common_config(run_dir / "config.yaml")
     inputs = open_inputs(config)
-    found = read_surface(run_dir, config, inputs)
+    recorded = read_evidence(run_dir, config, inputs)
     given = _named(run_dir, mixtures, config, [each.num_tokens for each in inputs.sources])
+    runs = read_runs(evidence, config, inputs.tokenizer.sha256) if evidence else None
+    found = recorded.with_runs(None if runs is None else runs.values)
+    if runs is not None:
+        print("\n".join([*runs.facts, *runs.warnings]), file=sys.stderr)
+        given[BEST] = surface_answer(config, inputs, found)
     predicted = found.predict(np.stack(list(given.values())))
     targets = [target.name for target in config.targets]
     return [
@@ -100,6 +119,10 @@ def predict_mixtures(
             "deviation": round(float(deviation), 5),
             "low": round(float(mean - SIGMAS * deviation), 5),
             "high": round(float(mean + SIGMAS * deviation), 5),
+            "weights": {
+                source: round(float(share), 6)
+                for source, share in zip(config.source_names, given[name], strict=True)
+            },
         }
         for name, means, deviations in zip(given, predicted.mean, predicted.deviation, strict=True)
         for target, mean, deviation in zip(targets, means, deviations, strict=True)

@@ -20,12 +20,17 @@ from fastmix_mega.data.run_inputs import Inputs
 from fastmix_mega.files import write_json
 from fastmix_mega.methods.base import target_weights
 from fastmix_mega.methods.gradients import window_rate
+from fastmix_mega.methods.run_evidence import read_runs
 from fastmix_mega.mixture.bigram import within_most_epochs
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
+from fastmix_mega.mixture.file import MixtureFile
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
 from fastmix_mega.mixture.outer_schedule import OuterSchedule
-from fastmix_mega.mixture.surface import LossSurface, fit
+from fastmix_mega.mixture.simplex import floored
+from fastmix_mega.mixture.surface import LossSurface
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
+from fastmix_mega.mixture.surface_file import SURFACE_FILE, Terms, write_surface
+from fastmix_mega.mixture.surface_fit import Evidence, Recorded, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +39,11 @@ if TYPE_CHECKING:
 
 LONGEST_CONTEXT = 2
 """Tokens before each token that the n-gram loss model knows."""
-SURFACE_FILE = "surface.json"
-"""In the run folder: the posterior, from which `fastmix surface` predicts."""
+PREDICTIONS_FILE = "predictions.json"
+"""In the run folder: what the search says of some mixtures, before any of them is retrained."""
+PREDICTIONS_SCHEMA = "fastmix-predictions/1"
+SIGMAS = 1.645
+"""Half of a 90% interval, in standard deviations."""
 
 
 def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel:
@@ -48,12 +56,20 @@ def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel
     counts = read_counts(
         inputs.sources, inputs.targets, inputs.tokenizer.vocab_size, LONGEST_CONTEXT
     )
-    model = NgramLossModel(counts, budget, config.search.repetitions)
+    model = NgramLossModel(counts, budget, config.search.repetitions, read=read_before(config))
     count = len(inputs.sources)
     found = model.fitted(np.full(count, 1 / count), target_weights(config))
     seconds = time.perf_counter() - started
     print(f"n-gram statistics of {count} sources: {seconds:.1f} s", file=sys.stderr)
     return found
+
+
+def read_before(config: Config) -> FloatArray | None:
+    """[S] tokens of the sources that the large run has read before; None for none."""
+    limits = config.search.constraints
+    if limits is None or not any(limits.read_tokens.values()):
+        return None
+    return np.array([limits.read_tokens.get(name, 0) for name in config.source_names], np.float64)
 
 
 def ngram_answer(config: Config, inputs: Inputs) -> FloatArray:
@@ -62,23 +78,44 @@ def ngram_answer(config: Config, inputs: Inputs) -> FloatArray:
     Raises:
         UserError: if a file holds no sequence, or no mixture keeps to the limits.
     """
-    names = config.source_names
-    tokens = [source.num_tokens for source in inputs.sources]
+    budget = _answer_budget(config)
+    model, count = ngram_model(config, inputs, budget), len(inputs.sources)
+    even = np.full(count, 1 / count)
+    found = fit(even, model, [Evidence(0.0)] * len(inputs.targets))
+    return found.best(target_weights(config), _allowed(config, inputs))
+
+
+def surface_answer(config: Config, inputs: Inputs, found: LossSurface) -> FloatArray:
+    """[S] the best mixture of a surface within the search's limits, as a search would answer.
+
+    Raises:
+        UserError: if no mixture keeps to the limits.
+    """
+    allowed = _allowed(config, inputs)
+    return allowed(floored(found.best(target_weights(config), allowed)))
+
+
+def _answer_budget(config: Config) -> float:
     limits = config.search.constraints
-    budget = float(config.train.tokens)
+    given = None if limits is None else limits.budget_tokens
+    return float(given or config.train.tokens)
+
+
+def _allowed(config: Config, inputs: Inputs) -> Callable[[FloatArray], FloatArray]:
+    """To the nearest mixture within the limits that repeats no source beyond reason."""
+    tokens = [source.num_tokens for source in inputs.sources]
+    limits, budget = config.search.constraints, _answer_budget(config)
     project = None
     if limits is not None:
-        budget = float(limits.budget_tokens or budget)
-        project = ConstraintSet(limits, Sources(names, tokens), "search.constraints").project
-    model, even = ngram_model(config, inputs, budget), np.full(len(names), 1 / len(names))
-    found = fit(even, model, [(0.0, None, None)] * len(inputs.targets))
+        sources = Sources(config.source_names, tokens)
+        project = ConstraintSet(limits, sources, "search.constraints").project
 
     def allowed(mixture: FloatArray) -> FloatArray:
         sizes = np.array(tokens, np.float64)
-        mixture = within_most_epochs(mixture, sizes, budget)
+        mixture = within_most_epochs(mixture, sizes, budget, read_before(config))
         return mixture if project is None else project(mixture)
 
-    return found.best(target_weights(config), allowed)
+    return allowed
 
 
 def surface_controller(
@@ -103,10 +140,15 @@ def surface_controller(
     """
     tokens = np.array([source.num_tokens for source in inputs.sources], np.float64)
 
+    read = read_before(config)
+
     def most_epochs(mixture: FloatArray) -> FloatArray:
-        return within_most_epochs(mixture, tokens, budget)
+        return within_most_epochs(mixture, tokens, budget, read)
 
     text = not any_masked([*inputs.sources, *inputs.targets])
+    runs = None
+    if config.search.evidence:
+        runs = read_runs(config.search.evidence, config, inputs.tokenizer.sha256)
     settings = SurfaceSettings(
         target_weights(config),
         ngram_model(config, inputs, budget) if text else None,
@@ -116,6 +158,7 @@ def surface_controller(
         project=project,
         most_epochs=most_epochs,
         decay=config.search.decay,
+        values=None if runs is None else runs.values,
         seed=config.seed,
     )
     return SurfaceController(reference, settings)
@@ -156,7 +199,12 @@ def predictions(
     targets = [target.name for target in config.targets]
     return {
         name: {
-            target: {"loss": float(mean), "deviation": float(deviation)}
+            target: {
+                "loss": float(mean),
+                "deviation": float(deviation),
+                "low": float(mean - SIGMAS * deviation),
+                "high": float(mean + SIGMAS * deviation),
+            }
             for target, mean, deviation in zip(targets, means, deviations, strict=True)
         }
         for name, means, deviations in zip(
@@ -189,28 +237,56 @@ def disagreements(names: list[str], alone: dict[str, FloatArray]) -> list[str]:
     return found
 
 
-def write_surface(run_dir: str, config: Config, controller: SurfaceController) -> None:
-    """surface.json: the posterior by name, from which any mixture's losses follow."""
-    found = controller.surface()
-    ngrams = found.ngrams
+def write_run_surface(
+    config: Config,
+    inputs: Inputs,
+    controller: SurfaceController,
+    mixture: MixtureFile,
+    budget: float,
+) -> None:
+    """surface.json in the run folder.
+
+    Args:
+        config: of the search.
+        inputs: its data.
+        controller: at the end of the run.
+        mixture: the answer, with what each kind of evidence wants by itself.
+        budget: tokens of the run that the answer is for.
+    """
+    names = config.source_names
+    anchors = [
+        np.full(len(names), 1 / len(names)),
+        controller.mixture,
+        np.array([source.weight for source in mixture.sources]),
+        *(np.array([each[name] for name in names]) for each in mixture.search["evidence"].values()),
+    ]
+    terms = Terms(
+        names,
+        [target.name for target in config.targets],
+        target_weights(config),
+        np.array([source.num_tokens for source in inputs.sources], np.float64),
+        budget,
+    )
+    recorded = Recorded(
+        controller.mixture,
+        controller.ngrams,
+        controller.evidence(),
+        controller.values,
+        controller.constants,
+    )
+    path = Path(config.run_dir) / SURFACE_FILE
+    write_surface(path, terms, recorded, np.stack(anchors), config.seed)
+
+
+def register_predictions(run_dir: str, mixture: MixtureFile) -> None:
+    """predictions.json: what the search says of some mixtures, before any of them is retrained."""
+    search = mixture.search
+    answer = {source.name: source.weight for source in mixture.sources}
+    even = dict.fromkeys(answer, 1 / len(answer))
     content = {
-        "schema": "fastmix-surface/1",
-        "sources": config.source_names,
-        "targets": [target.name for target in config.targets],
-        "target_weights": target_weights(config).tolist(),
-        "reference": found.reference.tolist(),
-        "constants": vars(found.constants),
-        "ngrams": None
-        if ngrams is None
-        else {
-            "longest_context": len(ngrams.counts.levels),
-            "budget_tokens": ngrams.budget,
-            "repetitions": ngrams.repetitions,
-            "smoothing": list(ngrams.smoothing),
-        },
-        "posterior": [
-            {"mean": each.mean.tolist(), "covariance": each.covariance.tolist()}
-            for each in found.targets
-        ],
+        "schema": PREDICTIONS_SCHEMA,
+        "unit": "nats per token",
+        "mixtures": {"uniform": even, "answer": answer, **search["evidence"]},
+        "predictions": search["predictions"],
     }
-    write_json(Path(run_dir) / SURFACE_FILE, content)
+    write_json(Path(run_dir) / PREDICTIONS_FILE, content)

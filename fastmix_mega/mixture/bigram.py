@@ -158,17 +158,33 @@ def least_loss(counts: BigramCounts, budget: float, repetitions: float) -> Float
     )
 
 
-def within_most_epochs(mixture: FloatArray, tokens: FloatArray, budget: float) -> FloatArray:
+def within_most_epochs(
+    mixture: FloatArray, tokens: FloatArray, budget: float, read: FloatArray | None = None
+) -> FloatArray:
     """[S] the nearest mixture that reads no source more than `most_epochs`.
 
     Args:
         mixture: [S], sum 1.
         tokens: [S] of the sources.
         budget: in tokens.
+        read: [S] tokens of each that were read before.
     """
-    most = np.minimum(most_epochs(budget / tokens) * tokens / budget, 1.0)
+    most = most_shares(tokens, budget, read)
     every = Node(sources=range(len(tokens)))
     return project(every, np.maximum(mixture, 1e-300), np.zeros_like(most), most)
+
+
+def most_shares(tokens: FloatArray, budget: float, read: FloatArray | None = None) -> FloatArray:
+    """[S] the shares at which the sources are read `most_epochs` times.
+
+    Args:
+        tokens: [S] of the sources.
+        budget: in tokens.
+        read: [S] tokens of each that were read before.
+    """
+    before = np.zeros_like(tokens) if read is None else read
+    epochs = most_epochs((budget + before.sum()) / tokens)
+    return np.asarray(np.clip((epochs * tokens - before) / budget, 0.0, 1.0))
 
 
 def bigram_keys(sequences: Tokens, vocab_size: int) -> Tokens:

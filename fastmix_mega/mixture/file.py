@@ -46,6 +46,19 @@ class MixtureSource(_Part):
     that was seen (`search.gain_scale`)."""
 
 
+class MixtureStage(_Part):
+    """A phase of a plan."""
+
+    name: str
+    from_tokens: Annotated[int, Field(ge=0)]
+    """Of the large run, before it begins."""
+    tokens: Annotated[int, Field(gt=0)]
+    weights: dict[str, Weight]
+    """By source; they sum to 1."""
+    run: str = ""
+    """The run folder of its search, as found from the file."""
+
+
 class MixtureFile(_Part):
     schema_: Annotated[Literal["fastmix-mixture/1"], Field(alias="schema")] = "fastmix-mixture/1"
     unit: Literal["tokens"] = "tokens"
@@ -54,6 +67,8 @@ class MixtureFile(_Part):
     tokenizer: dict[str, Any] = {}
     search: dict[str, Any] = {}
     versions: dict[str, str] = {}
+    stages: list[MixtureStage] = []
+    """Of a plan of several phases, whose mean over the whole run `sources` holds; else empty."""
 
     @model_validator(mode="after")
     def _weights_are_a_mixture(self) -> MixtureFile:
@@ -63,10 +78,19 @@ class MixtureFile(_Part):
         total = sum(source.weight for source in self.sources)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the weights sum to {total:.6g} instead of 1")
+        for stage in self.stages:
+            if set(stage.weights) != set(names) or abs(sum(stage.weights.values()) - 1) > 1e-6:
+                raise ValueError(f"stage {stage.name!r} is no mixture of the sources")
         return self
 
+    def content(self) -> dict[str, Any]:
+        """As it is written."""
+        return self.model_dump(
+            mode="json", by_alias=True, exclude=None if self.stages else {"stages"}
+        )
+
     def write(self, path: str | Path) -> None:
-        write_json(path, self.model_dump(mode="json", by_alias=True))
+        write_json(path, self.content())
 
 
 def mixture_path(given: str | Path) -> Path:
@@ -130,7 +154,14 @@ def resolve_mixture(
     if given == "proportional":
         return np.asarray(tokens, np.float64) / sum(tokens)
     if isinstance(given, str):
-        by_name = {source.name: source.weight for source in _named_mixture(given, where).sources}
+        file = _named_mixture(given, where)
+        if file.stages:
+            phases = ", ".join(stage.run or stage.name for stage in file.stages)
+            raise UserError(
+                f"{where}: {given} is a plan of {len(file.stages)} phases; give one of them "
+                f"({phases}), or take all: fastmix export {given} --to fastmix-stages"
+            )
+        by_name = {source.name: source.weight for source in file.sources}
         where = f"{where} ({given})"
     else:
         by_name = given

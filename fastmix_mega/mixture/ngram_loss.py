@@ -44,7 +44,7 @@ Keys = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
-class _Level:
+class Level:
     """The contexts of one length."""
 
     followed: csr_array
@@ -65,7 +65,7 @@ class NgramCounts:
     """[S, D] frequency of each distinct token of the targets in a source."""
     single_at: NDArray[np.intp]
     """[U] which of the D is the last token of an n-gram of the targets."""
-    levels: tuple[_Level, ...]
+    levels: tuple[Level, ...]
     """By context length, from 1."""
     weights: FloatArray
     """[K, U] the n-gram's share of each target; rows sum to 1."""
@@ -87,6 +87,8 @@ class NgramLossModel:
     """Epochs beyond the first after which one more is worth 1/e of fresh text."""
     smoothing: tuple[float, ...] = NGRAM_SMOOTHING
     """a_n by context length; at least as many as there are levels."""
+    read: FloatArray | None = None
+    """[S] tokens of each source that were read before the budget begins; None for none."""
 
     def losses(self, mixture: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Nats per token of every target, and the derivatives with respect to the mixture.
@@ -101,32 +103,54 @@ class NgramLossModel:
             [K] losses and [K, S] derivatives.
         """
         counts = self.counts
-        counted = min(self.budget, counts.counted)
-        epochs = self.budget * mixture / counts.tokens
-        share = counted / self.budget
-        used = fresh_epochs(epochs, self.repetitions) * counts.tokens * share  # [S]
+        steps, singles, total = self._upwards(mixture)
+        probability = steps[-1][-1]
+        losses = -(counts.weights @ np.log(probability))
+        slopes = np.empty((len(losses), len(mixture)))
+        for target, shares in enumerate(counts.weights):
+            slopes[target] = self._slope(shares / probability, steps, singles, total)
+        epochs, share = self._epochs(mixture)
+        return losses, slopes * self.budget * share * worth_of_epochs(epochs, self.repetitions)
 
-        # Upwards: p_n of every n-gram, and what each level's step divided by.
-        total = used.sum() + counts.vocab_size
-        singles = (used @ counts.singles + 1.0) / total  # [D]
-        probability = singles[counts.single_at]  # [U]
+    def ngram_losses(self, mixture: FloatArray) -> FloatArray:
+        """[U] -log p of every n-gram of the targets, in nats."""
+        steps, _, _ = self._upwards(mixture)
+        return np.asarray(-np.log(steps[-1][-1]))
+
+    def _epochs(self, mixture: FloatArray) -> tuple[FloatArray, float]:
+        """[S] of the sources at the budget's end, and the share of all tokens that counts."""
+        read = np.zeros_like(mixture) if self.read is None else self.read
+        whole = self.budget + float(read.sum())
+        epochs = (read + self.budget * mixture) / self.counts.tokens
+        return epochs, min(whole, self.counts.counted) / whole
+
+    def _upwards(
+        self, mixture: FloatArray
+    ) -> tuple[list[tuple[Level, float, FloatArray, FloatArray]], FloatArray, float]:
+        """p_n of every n-gram, level by level.
+
+        Returns:
+            Of every level: itself, a_n, what its step divided by [U], p_n [U]; then p_0 [D] and
+            what it was divided by.
+        """
+        counts = self.counts
+        epochs, share = self._epochs(mixture)
+        used = fresh_epochs(epochs, self.repetitions) * counts.tokens * share  # [S]
+        total = float(used.sum()) + counts.vocab_size
+        singles = np.asarray((used @ counts.singles + 1.0) / total)
+        probability = singles[counts.single_at]
         steps = []
         for level, weight in zip(counts.levels, self.smoothing, strict=False):
             together = (level.followed.T @ used)[level.followed_at]
             below = (level.contexts.T @ used)[level.context_at] + weight
             probability = (together + weight * probability) / below
             steps.append((level, weight, below, probability))
-
-        losses = -(counts.weights @ np.log(probability))
-        slopes = np.empty((len(losses), len(mixture)))
-        for target, shares in enumerate(counts.weights):
-            slopes[target] = self._slope(shares / probability, steps, singles, total)
-        return losses, slopes * counted * worth_of_epochs(epochs, self.repetitions)
+        return steps, singles, total
 
     def _slope(
         self,
         sensitivity: FloatArray,
-        steps: list[tuple[_Level, float, FloatArray, FloatArray]],
+        steps: list[tuple[Level, float, FloatArray, FloatArray]],
         singles: FloatArray,
         total: float,
     ) -> FloatArray:
@@ -148,6 +172,11 @@ class NgramLossModel:
         last = np.bincount(self.counts.single_at, sensitivity, len(singles))
         found -= (self.counts.singles @ last - last @ singles) / total
         return found
+
+    def with_contexts(self, longest: int) -> NgramLossModel:
+        """The same with contexts of at most so many tokens."""
+        counts = replace(self.counts, levels=self.counts.levels[:longest])
+        return replace(self, counts=counts, smoothing=self.smoothing[:longest])
 
     def fitted(self, mixture: FloatArray, target_weights: FloatArray) -> NgramLossModel:
         """With the smoothing that loses least on the targets at a mixture.
@@ -226,7 +255,7 @@ def count_ngrams(
             )
 
     levels = tuple(
-        _Level(
+        Level(
             csr_array(vstack([each[0] for each in row])),
             csr_array(vstack([each[1] for each in row])),
             together_at,

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from fastmix_mega.arrays import FloatArray
-from fastmix_mega.config.sections import ReuseSection, SearchSection
+from fastmix_mega.config.reuse import ReuseSection
+from fastmix_mega.config.sections import SearchSection
 from fastmix_mega.data.rows import Source
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, mixture_path, read_mixture

@@ -12,13 +12,11 @@ right about most sources, and one source may fool them entirely.
 
 Evidence is linear in the unknowns (a, beta, d):
     a level: the loss of the run itself;
-    a value: the loss of another finished run at its mixture;
+    a value: the loss of another finished run at its mixture (`surface_values.py`);
     a slope: what the run's late scores say of a source, relative to the average of all, with an
     error of two parts: the scores' own noise, and a bias that does not fall with more sequences.
 
-The posterior is Gaussian for given scales of the d_i. The scales follow from the EM iteration of
-the Student-t (Lange, Little and Taylor, 1989), so that a source whose evidence disagrees with its
-n-grams is set free, and the others are not.
+`surface_fit.py` makes the posterior from evidence.
 """
 
 from __future__ import annotations
@@ -30,13 +28,14 @@ import numpy as np
 
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.mixture.descent import least_loss_mixture
+from fastmix_mega.mixture.misfit import Misfit
 from fastmix_mega.mixture.ngram_loss import NgramLossModel
+from fastmix_mega.mixture.surface_values import KnownRuns
 
 MOST_ITERATIONS = 400
 """Of the search for the mixture with the least loss."""
 LEAST_GAIN = 1e-7
 """Nats per token that an iteration still has to gain."""
-EM_ITERATIONS = 50
 
 
 @dataclass(frozen=True)
@@ -63,24 +62,8 @@ class SurfaceConstants:
     mixtures are free of it."""
     misfit: float = 0.16
     """SD of the surface's own error, in nats per unit of total variation from u."""
-
-
-@dataclass(frozen=True)
-class Slopes:
-    """What late scores say of one target: [S] nats per unit of share, higher is better."""
-
-    mean: FloatArray
-    standard_error: FloatArray
-    seen: FloatArray
-    """[S] observations; sources with 0 say nothing."""
-
-
-@dataclass(frozen=True)
-class Values:
-    """Losses [N] of one target in finished runs at mixtures [N, S], and their extra noise [N]."""
-
-    mixtures: FloatArray
-    losses: FloatArray
+    misfit_length: float = 0.5
+    """Of its correlation between mixtures (`misfit.py`)."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +74,8 @@ class TargetPosterior:
     """[2 + S]"""
     covariance: FloatArray
     """[2 + S, 2 + S]"""
+    known: KnownRuns | None = None
+    """Finished runs, near which the surface follows them."""
 
 
 @dataclass(frozen=True)
@@ -125,18 +110,40 @@ class LossSurface:
 
     def predict(self, mixtures: FloatArray) -> Prediction:
         """Losses at mixtures [N, S]."""
-        rows = np.stack(
-            [
-                design(mixture, self.reference, self.ngrams, len(self.targets), self.constants.bend)
-                for mixture in mixtures
-            ]
-        )  # [N, K, P]
-        means = np.stack([target.mean for target in self.targets])  # [K, P]
-        covariances = np.stack([target.covariance for target in self.targets])
-        moved = 0.5 * np.abs(mixtures - self.reference).sum(axis=1)
-        own = (self.constants.misfit * moved) ** 2 + self.constants.level_noise**2
-        variance = np.einsum("nkp,kpq,nkq->nk", rows, covariances, rows) + own[:, None]
-        return Prediction(np.einsum("nkp,kp->nk", rows, means), np.sqrt(variance))
+        rows = self._design(mixtures)
+        means = np.empty(rows.shape[:2])
+        variances = np.empty(rows.shape[:2])
+        for number, target in enumerate(self.targets):
+            expected, covariance = self._joint(target, rows[:, number], mixtures)
+            means[:, number] = expected
+            variances[:, number] = np.diag(covariance) + self.constants.level_noise**2
+        return Prediction(means, np.sqrt(variances))
+
+    @property
+    def misfit(self) -> Misfit:
+        """The surface's own error."""
+        return misfit_of(self.reference, self.constants)
+
+    def _design(self, mixtures: FloatArray) -> FloatArray:
+        """[N, K, 2 + S]"""
+        bend = self.constants.bend
+        return design(mixtures, self.reference, self.ngrams, len(self.targets), bend)
+
+    def _joint(
+        self, target: TargetPosterior, rows: FloatArray, mixtures: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """[N] expected losses at mixtures [N, S] with design rows [N, 2 + S], and their [N, N]
+        covariance, but for the noise of a seed."""
+        own = self.misfit.covariance(mixtures, mixtures)
+        expected = rows @ target.mean
+        if target.known is not None:
+            known = target.known
+            shared = self.misfit.covariance(mixtures, known.mixtures)
+            expected = expected + shared @ known.weights(target.mean)
+            taken = shared @ known.precision
+            rows = rows - taken @ known.rows
+            own = own - taken @ shared.T
+        return expected, rows @ target.covariance @ rows.T + own
 
     def objective(self, mixture: FloatArray, weights: FloatArray) -> tuple[float, FloatArray]:
         """The mean of the targets' expected losses by `weights` [K], and its [S] gradient."""
@@ -160,6 +167,12 @@ class LossSurface:
             at_reference, _ = self.ngrams.losses(self.reference)
             value += float(slopes @ (losses - at_reference))
             gradient = gradient + slopes @ derivatives
+        for target, own, share in zip(self.targets, parameters, shares, strict=True):
+            if target.known is not None:
+                weights = share * target.known.weights(own)
+                more, slope = self.misfit.pull(mixture, target.known.mixtures, weights)
+                value += more
+                gradient = gradient + slope
         return value, gradient
 
     def best(
@@ -207,17 +220,14 @@ class LossSurface:
         Returns:
             Means and standard deviations, in nats.
         """
-        count, bend = len(self.targets), self.constants.bend
-        first, second = (
-            design(each, self.reference, self.ngrams, count, bend) for each in (mixture, other)
-        )
-        means = np.empty(count)
-        variances = np.empty(count)
-        for number, (row, target) in enumerate(zip(first - second, self.targets, strict=True)):
-            means[number] = row @ target.mean
-            variances[number] = row @ target.covariance @ row
-        apart = 0.5 * float(np.abs(mixture - other).sum())
-        return means, np.sqrt(variances + (self.constants.misfit * apart) ** 2)
+        both = np.stack((mixture, other))
+        rows = self._design(both)
+        means, variances = np.empty(len(self.targets)), np.empty(len(self.targets))
+        for number, target in enumerate(self.targets):
+            expected, covariance = self._joint(target, rows[:, number], both)
+            means[number] = expected[0] - expected[1]
+            variances[number] = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+        return means, np.sqrt(np.maximum(variances, 0))
 
     def probability_better(
         self, mixture: FloatArray, other: FloatArray, weights: FloatArray
@@ -233,120 +243,24 @@ class LossSurface:
 
 
 def design(
-    mixture: FloatArray,
+    mixtures: FloatArray,
     reference: FloatArray,
     ngrams: NgramLossModel | None,
     target_count: int,
     bend: float,
 ) -> FloatArray:
-    """[K, 2 + S] what the loss at a mixture weighs (a, beta, d) with."""
+    """[N, K, 2 + S] what the losses at mixtures [N, S] weigh (a, beta, d) with."""
     scale = reference + bend
-    bent = -scale * np.log((mixture + bend) / scale)
-    rows = np.zeros((target_count, 2 + len(mixture)))
-    rows[:, 0] = 1.0
-    rows[:, 2:] = bent
+    rows = np.zeros((len(mixtures), target_count, 2 + len(reference)))
+    rows[:, :, 0] = 1.0
+    rows[:, :, 2:] = -(scale * np.log((mixtures + bend) / scale))[:, None]
     if ngrams is not None:
-        rows[:, 1] = ngrams.losses(mixture)[0] - ngrams.losses(reference)[0]
+        at_reference, _ = ngrams.losses(reference)
+        for row, mixture in zip(rows, mixtures, strict=True):
+            row[:, 1] = ngrams.losses(mixture)[0] - at_reference
     return rows
 
 
-def fit(
-    reference: FloatArray,
-    ngrams: NgramLossModel | None,
-    evidence: Sequence[tuple[float, Slopes | None, Values | None]],
-    constants: SurfaceConstants | None = None,
-) -> LossSurface:
-    """The posterior of every target.
-
-    Args:
-        reference: [S] u.
-        ngrams: of the same targets in the same order.
-        evidence: per target the run's own loss, its slopes, and other runs.
-        constants: of the prior and of the errors.
-    """
-    constants = constants or SurfaceConstants()
-    targets = [
-        _fit_target(reference, ngrams, number, each, constants)
-        for number, each in enumerate(evidence)
-    ]
-    return LossSurface(reference, ngrams, targets, constants)
-
-
-def _fit_target(
-    reference: FloatArray,
-    ngrams: NgramLossModel | None,
-    number: int,
-    evidence: tuple[float, Slopes | None, Values | None],
-    constants: SurfaceConstants,
-) -> TargetPosterior:
-    level, slopes, values = evidence
-    count = len(reference)
-    rows: list[FloatArray] = [np.eye(1, 2 + count)[0]]
-    seen, noise = [level], [constants.level_error]
-    if values is not None:
-        for mixture, loss in zip(values.mixtures, values.losses, strict=True):
-            target_count = 1 if ngrams is None else len(ngrams.counts.weights)
-            every = design(mixture, reference, ngrams, target_count, constants.bend)
-            rows.append(every[number if ngrams is not None else 0])
-            moved = 0.5 * float(np.abs(mixture - reference).sum())
-            seen.append(float(loss))
-            noise.append(float(np.hypot(constants.level_noise, constants.misfit * moved)))
-    if slopes is not None:
-        of_ngrams = np.zeros(count) if ngrams is None else -ngrams.losses(reference)[1][number]
-        more = _slope_rows(slopes, of_ngrams, constants)
-        rows += more[0]
-        seen += more[1]
-        noise += more[2]
-    weighted = np.array(rows) / np.array(noise)[:, None]
-    answers = np.array(seen) / np.array(noise)
-    prior = np.concatenate(([level, constants.beta], np.zeros(count)))
-    return _student_posterior(weighted, answers, prior, constants)
-
-
-def _slope_rows(
-    slopes: Slopes, of_ngrams: FloatArray, constants: SurfaceConstants
-) -> tuple[list[FloatArray], list[float], list[float]]:
-    """Observations of (a, beta, d): each source's slope less the mean over the sources seen."""
-    seen = slopes.seen > 0
-    average = seen / max(int(seen.sum()), 1)
-    size = float(np.sqrt(np.mean((slopes.mean[seen] - average @ slopes.mean) ** 2)))
-    rows: list[FloatArray] = []
-    values: list[float] = []
-    noise: list[float] = []
-    for source in np.flatnonzero(seen):
-        centred = -average.copy()
-        centred[source] += 1
-        rows.append(np.append([0.0, centred @ of_ngrams], centred))
-        values.append(float(centred @ slopes.mean))
-        error = np.hypot(slopes.standard_error[source], constants.slope_bias * size)
-        noise.append(max(float(error), 1e-12))
-    return rows, values, noise
-
-
-def _student_posterior(
-    rows: FloatArray, answers: FloatArray, prior: FloatArray, constants: SurfaceConstants
-) -> TargetPosterior:
-    """EM for the scales of d; the answer is Gaussian given them.
-
-    Args:
-        rows: [N, P] divided by their noise.
-        answers: [N] divided by it.
-        prior: [P] means.
-        constants: of the prior.
-    """
-    # From the wide side: from the narrow one a source that lies by a lot is never set free.
-    variances = np.full(len(prior) - 2, 100 * constants.scale**2 + 1)
-    mean: FloatArray = prior
-    covariance: FloatArray = np.eye(len(prior))
-    for _ in range(EM_ITERATIONS):
-        level_and_beta = np.array([1e-2, constants.beta_spread**-2])
-        precision = np.diag(np.concatenate((level_and_beta, 1 / variances)))
-        covariance = np.asarray(np.linalg.inv(rows.T @ rows + precision), np.float64)
-        mean = np.asarray(covariance @ (rows.T @ answers + precision @ prior), np.float64)
-        squares = mean[2:] ** 2 + np.diag(covariance)[2:]
-        # Large discrepancies get large scales of their own.
-        spread = (constants.freedom * constants.scale**2 + squares) / (constants.freedom + 1)
-        if np.allclose(spread, variances, rtol=1e-6):
-            break
-        variances = np.asarray(spread)
-    return TargetPosterior(mean, covariance)
+def misfit_of(reference: FloatArray, constants: SurfaceConstants) -> Misfit:
+    """The surface's own error around u [S]."""
+    return Misfit(reference, constants.misfit, constants.misfit_length)

@@ -6,15 +6,15 @@ answer along the way narrows what is learned later.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastmix_mega.arrays import FloatArray
-from fastmix_mega.mixture import surface
 from fastmix_mega.mixture.controller import MixtureEstimate
 from fastmix_mega.mixture.ngram_loss import NgramLossModel
 from fastmix_mega.mixture.simplex import (
@@ -24,7 +24,9 @@ from fastmix_mega.mixture.simplex import (
     entropy,
     floored,
 )
-from fastmix_mega.mixture.surface import LossSurface, Slopes, SurfaceConstants
+from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants
+from fastmix_mega.mixture.surface_fit import Evidence, Slopes, fit, with_rows
+from fastmix_mega.mixture.surface_values import Values
 from fastmix_mega.mixture.trajectory import Trajectory
 from fastmix_mega.resumable import Resumable
 
@@ -58,7 +60,9 @@ class SurfaceSettings:
     """To the nearest mixture that repeats no source beyond reason."""
     decay: float = 0.7
     """Of the scores that are shown along the run; the answer weighs all windows alike."""
-    constants: SurfaceConstants | None = None
+    constants: SurfaceConstants = field(default_factory=SurfaceConstants)
+    values: Values | None = None
+    """Losses of finished runs."""
     seed: int = 0
 
 
@@ -81,6 +85,10 @@ class SurfaceController(Resumable):
         """[windows, 4 S] sums of every window."""
         self._losses = Trajectory(1)
         """[windows, 1] the loss of each window's target at its start."""
+        values = settings.values
+        if values is not None:
+            values = with_rows(values, reference, settings.ngrams, settings.constants)
+        self._values = values
         self._answer: FloatArray | None = None
         """[S] the last one that the history shows."""
         count = len(settings.target_weights)
@@ -120,26 +128,34 @@ class SurfaceController(Resumable):
         deviation = np.sqrt((shares**2) @ every.standard_error**2)
         return ScoreEstimate(shares @ every.mean, deviation)
 
-    def scale(self) -> float:
+    def scale(self) -> tuple[float, float]:
         """What a promised nat is worth: the fall of the targets' losses that the windows saw, over
-        the fall that their scores promised for the run's own mixture.
+        the fall that their scores promised for the run's own mixture. And its standard error.
 
         Steps are no infinitesimal ones, and their gradients are noisy: to first order a loss falls
-        by several times what it does. The ratio is much the same for all sources and targets.
+        by several times what it does. The ratio is much the same for all sources and targets. In a
+        short run the few noisy looks at the targets may show no fall at all; then it is not known.
         """
         rates = self._rates()
         done = np.cumsum(rates) - rates / 2
-        fall, promised = 0.0, 0.0
+        fall, promised, squares, freedom, spread = 0.0, 0.0, 0.0, 0, 0.0
         for target in range(len(self._settings.target_weights)):
             own = self._own(target)
             if own.sum() < 2:
                 continue
             # The trend over all windows: a single look at the targets is noisy.
-            fall -= float(np.polyfit(done[own], self._losses.rows[own, 0], 1)[0]) * rates.sum()
+            line = np.polyfit(done[own], self._losses.rows[own, 0], 1)
+            fall -= float(line[0]) * rates.sum()
             promised += float(self.mixture @ self._raw_slopes(target).mean)
-        if promised <= 0 or fall <= 0:
-            return LEAST_SCALE
-        return min(1.0, max(LEAST_SCALE, fall / promised))
+            squares += float(np.sum((self._losses.rows[own, 0] - np.polyval(line, done[own])) ** 2))
+            freedom += int(own.sum()) - 2
+            spread += rates.sum() ** 2 / float(np.sum((done[own] - done[own].mean()) ** 2))
+        if promised <= 0:
+            return LEAST_SCALE, 1.0
+        value = min(1.0, max(LEAST_SCALE, fall / promised))
+        if freedom == 0:
+            return value, value
+        return value, min(1.0, math.sqrt(squares / freedom * spread) / promised)
 
     def _rates(self) -> FloatArray:
         """[windows] sums of learning rates."""
@@ -167,8 +183,11 @@ class SurfaceController(Resumable):
 
     def slopes(self, target: int) -> Slopes:
         """[S] what all windows of a target say, in nats per unit of share over the scored steps."""
-        found, scale = self._raw_slopes(target), self.scale()
-        return Slopes(scale * found.mean, scale * found.standard_error, found.seen)
+        found, (scale, error) = self._raw_slopes(target), self.scale()
+        seen = found.seen > 0
+        apart = np.abs(found.mean - found.mean[seen].mean()) if seen.any() else 0 * found.mean
+        noise = np.hypot(scale * found.standard_error, error * apart)
+        return Slopes(scale * found.mean, noise, found.seen)
 
     def _raw_slopes(self, target: int) -> Slopes:
         """To first order."""
@@ -188,27 +207,48 @@ class SurfaceController(Resumable):
         length = float(rates.sum())
         return Slopes(length * mean, length * np.sqrt(variance) / whole, count.sum(axis=0))
 
+    def evidence(self) -> list[Evidence]:
+        """What the run says so far, one per target."""
+        # A target that no window was about has its n-grams alone.
+        return [
+            Evidence(float(level), self.slopes(target) if self.outer_step > target else None)
+            for target, level in enumerate(self._levels())
+        ]
+
+    @property
+    def ngrams(self) -> NgramLossModel | None:
+        """None where they say nothing."""
+        return self._settings.ngrams
+
+    @property
+    def values(self) -> Values | None:
+        """Losses of finished runs."""
+        return self._values
+
+    @property
+    def constants(self) -> SurfaceConstants:
+        """Of prior and errors."""
+        return self._settings.constants
+
     def surface(self) -> LossSurface:
         """The posterior from all evidence so far."""
-        return self._fitted(self._settings.ngrams)
-
-    def _fitted(self, ngrams: NgramLossModel | None) -> LossSurface:
-        levels = self._levels()
-        evidence: list[tuple[float, Slopes | None, surface.Values | None]] = []
-        for target, level in enumerate(levels):
-            # A target that no window was about has its n-grams alone.
-            measured = self.outer_step > target
-            evidence.append((float(level), self.slopes(target) if measured else None, None))
-        return surface.fit(self.mixture, ngrams, evidence, self._settings.constants)
+        settings = self._settings
+        return fit(self.mixture, settings.ngrams, self.evidence(), self._values, settings.constants)
 
     def answers_alone(self) -> dict[str, FloatArray]:
         """[S] what each kind of evidence would answer by itself, within limits and reason."""
-        alone = {"scores": self.answer(self._fitted(None))}
-        if self._settings.ngrams is not None:
-            found = self.surface()
-            plain = np.zeros((len(found.targets), 2 + len(self.mixture)))
-            plain[:, 1] = found.constants.beta
-            alone["ngrams"] = self.answer(found, plain)
+        settings = self._settings
+        ngrams, constants = settings.ngrams, settings.constants
+        scores = fit(self.mixture, None, self.evidence(), None, constants)
+        alone = {"scores": self.answer(scores)}
+        if ngrams is not None:
+            nothing = [Evidence(0.0) for _ in settings.target_weights]
+            for kind, model in (("ngrams", ngrams), ("bigrams", ngrams.with_contexts(1))):
+                alone[kind] = self.answer(fit(self.mixture, model, nothing, None, constants))
+        if self._values is not None:
+            nothing = [Evidence(level) for level in self._levels().tolist()]
+            found = fit(self.mixture, ngrams, nothing, self._values, constants)
+            alone["runs"] = self.answer(found)
         return alone
 
     def row(self) -> dict[str, Any]:

@@ -328,6 +328,8 @@ def _search(method: Method, found: Findings) -> Iterator[str]:
     config = method.given
     if method.verb == "search":
         _unused(config, found)
+    elif config.phases:
+        found.warnings.append("phases: is for fastmix search; a training run does not look at it")
     if method.verb == "search" and method.needs_targets and not config.targets:
         yield f"targets: a search needs at least one (method: {config.method})"
     else:

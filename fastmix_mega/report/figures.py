@@ -130,7 +130,8 @@ def effective_sources(run: Run) -> LineChart | None:
 
 def target_losses(run: Run) -> LineChart | None:
     parts = bins(len(run.history), NOISY_POINTS)
-    targets = sorted({name for row in run.history for name in row.target_loss})
+    # In their own order, as the evaluation sets are: the same colours then stand for the same.
+    targets = list(dict.fromkeys(name for row in run.history for name in row.target_loss))
     series = []
     for number, target in enumerate(targets):
         losses = [row.target_loss.get(target) for row in run.history]

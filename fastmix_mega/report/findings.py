@@ -34,7 +34,7 @@ def headline(run: Run, mixture: Mixture | None) -> str:
         start = "Trained" if mixture.final else "Training in progress"
     if all(abs(each.weight - mixture.uniform) < 1e-6 for each in mixture.sources):
         return f"{start} evenly on {plural(len(mixture.sources), 'source')}"
-    leaders = _leaders(mixture)
+    leaders = mixture.leaders
     share = sum(source.weight for source in leaders)
     mostly = "mostly on" if share >= 0.5 else "most on"
     if len(leaders) == len(mixture.sources) or (mixture.is_training and not mixture.final):
@@ -47,16 +47,6 @@ def headline(run: Run, mixture: Mixture | None) -> str:
         little = "less than " if "<" in share_of_least else "only "
         sentence += f"; {little}{share_of_least.lstrip('<')} on {shorten(least.name, 30)}"
     return sentence
-
-
-def _leaders(mixture: Mixture) -> list[SourceView]:
-    """The heaviest sources that make up half of the mixture, three at most."""
-    leaders: list[SourceView] = []
-    for source in mixture.ranked[:3]:
-        if sum(each.weight for each in leaders) >= 0.5:
-            break
-        leaders.append(source)
-    return leaders
 
 
 def lead(run: Run, mixture: Mixture | None) -> str:
@@ -135,6 +125,11 @@ def confidence(run: Run, mixture: Mixture | None) -> list[str]:
         "They hold the noise of this run's measurements, and not what another seed would have "
         "found."
     )
+    if run.search.answer_from == "surface":
+        holds = (
+            "They are the spread of the answers that the evidence leaves open; what another seed "
+            "would have seen is not in them."
+        )
     if run.seeds and run.mixture is not None:
         agreement = run.mixture.search.get("agreement")
         holds = f"They are those of the mean over {len(run.seeds)} seeds"
@@ -164,6 +159,13 @@ def key_figures(run: Run, mixture: Mixture | None) -> list[KeyFigure]:
         if runs is not None:
             detail = "every run of the swarm, and its evaluation"
         figures.append(KeyFigure("Cost", f"{cost:.2f} proxy runs", detail))
+    better = run.search.probability_better
+    if searched and better is not None:
+        figures.append(
+            KeyFigure(
+                "Better than its start", f"{better:.0%}", "probability by this run's evidence"
+            )
+        )
     if mixture is not None:
         import numpy as np
 
@@ -186,7 +188,7 @@ def key_figures(run: Run, mixture: Mixture | None) -> list[KeyFigure]:
                 )
             )
     if len(run.history) > 1 and run.history[0].target_loss:
-        first, last = (_mean_loss(run, part) for part in (slice(0, 1), slice(-1, None)))
+        first, last = _mean_losses(run)
         figures.append(
             KeyFigure("Target loss", f"{last:.3f}", f"nats per token, from {first:.3f} at first")
         )
@@ -198,12 +200,20 @@ def key_figures(run: Run, mixture: Mixture | None) -> list[KeyFigure]:
     return figures
 
 
-def _mean_loss(run: Run, part: slice) -> float:
-    """Weighted over the targets."""
+def _mean_losses(run: Run) -> tuple[float, float]:
+    """Weighted over the targets: where each was first looked at, and where last.
+
+    An outer step may look at one target alone.
+    """
     weights = {str(t.get("name")): float(t.get("weight", 1)) for t in _targets(run)}
-    losses = run.history[part][0].target_loss
-    total = sum(weights.get(name, 1.0) for name in losses)
-    return sum(weights.get(name, 1.0) * loss for name, loss in losses.items()) / total
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    for row in run.history:
+        first = row.target_loss | first
+        last |= row.target_loss
+    total = sum(weights.get(name, 1.0) for name in last)
+    both = [sum(weights.get(name, 1.0) * losses[name] for name in last) for losses in (first, last)]
+    return both[0] / total, both[1] / total
 
 
 def _targets(run: Run) -> Sequence[dict[str, Any]]:
@@ -235,7 +245,7 @@ def warnings(run: Run, mixture: Mixture | None) -> list[str]:
 
 def _unclear_leaders(mixture: Mixture) -> list[str]:
     above, below, unclear = told_apart(mixture)
-    leaders = short_names([source for source in _leaders(mixture) if source in unclear])
+    leaders = short_names([source for source in mixture.leaders if source in unclear])
     if not mixture.has_errors or not leaders or not above + below:
         return []
     return [

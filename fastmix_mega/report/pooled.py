@@ -52,6 +52,8 @@ def read_pooled(directory: Path) -> Run:
         runs[0],
         directory=directory,
         mixture=mixture,
+        surface=None,
+        retrained=None,
         history=_outer_steps([run.history for run in runs]),
         steps=_logged_steps([run.steps for run in runs]),
         evaluations=_evaluations([run.evaluations for run in runs]),

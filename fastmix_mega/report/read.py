@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture.file import MixtureFile, read_mixture
+from fastmix_mega.mixture.surface_file import SURFACE_FILE, SurfaceFile, read_surface_file
 
 
 class _Row(BaseModel):
@@ -106,11 +107,23 @@ class _Search(_Row):
     predictions: dict[str, dict[str, dict[str, float]]] = {}
     probability_better: float | None = None
     predicted_gain: dict[str, dict[str, float]] = {}
+    trained_on: dict[str, float] = {}
 
 
 class _Result(_Row):
     targets: list[_Target] = []
     search: _Search = _Search()
+
+
+class Retrained(_Row):
+    """retrain/retrain.json: fresh models on the run's mixture, `found`, and on others."""
+
+    baseline: str
+    mixtures: dict[str, str | dict[str, float]]
+    losses: dict[str, list[dict[str, float]]]
+    """Of every mixture, one entry a seed: nats per token by evaluation set."""
+    overrides: list[str] = []
+    train_tokens: int = 0
 
 
 class _TrainSettings(_Row):
@@ -142,6 +155,9 @@ class Run:
     history: list[OuterStep]
     steps: list[LoggedStep]
     evaluations: list[Evaluation]
+    surface: SurfaceFile | None = None
+    """None where the answer comes from no loss surface, or from an older search's."""
+    retrained: Retrained | None = None
     seeds: list[Run] = field(default_factory=list)
     """The seeds' runs, if this is a folder that pools them; the rest holds their means."""
 
@@ -193,9 +209,31 @@ def read_run(directory: Path) -> Run:
         history=_parse(OuterStep, _read_rows(directory / "history.jsonl"), "history.jsonl"),
         steps=_parse(LoggedStep, [row for row in metrics if "eval" not in row], "metrics.jsonl"),
         evaluations=_parse(Evaluation, [row for row in metrics if "eval" in row], "metrics.jsonl"),
+        surface=None if mixture is None else _read_surface(directory / SURFACE_FILE, names),
+        retrained=_read_retrained(directory / "retrain" / "retrain.json"),
     )
     _check_lengths(run)
     return run
+
+
+def _read_surface(path: Path, names: list[str]) -> SurfaceFile | None:
+    if not path.is_file():
+        return None
+    found = read_surface_file(path)
+    if found.sources != names:
+        raise UserError(f"{path} is of other sources than the run")
+    return found
+
+
+def _read_retrained(path: Path) -> Retrained | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        raise UserError(f"{path} is not JSON") from None
+    _check(Retrained, content, path)
+    return Retrained.model_validate(content)
 
 
 def check_result(mixture: MixtureFile, path: Path) -> None:

@@ -72,6 +72,16 @@ class Mixture:
         return sorted(self.sources, key=lambda source: (-source.weight, source.index))
 
     @property
+    def leaders(self) -> list[SourceView]:
+        """The heaviest sources that make up half of the mixture, three at most."""
+        leaders: list[SourceView] = []
+        for source in self.ranked[:3]:
+            if sum(each.weight for each in leaders) >= 0.5:
+                break
+            leaders.append(source)
+        return leaders
+
+    @property
     def uniform(self) -> float:
         return 1 / len(self.sources)
 

@@ -1,67 +1,5 @@
 "use strict";
-// The constraints' projection in the page: nearest mixture within limits, in KL(x || p). The same
-// mathematics as fastmix_mega/mixture/constraints/solve.py, to which the tests compare it.
-const whatIf = (() => {
-  const ROUNDING = 1e-12, BISECTIONS = 120;
-
-  class Infeasible extends Error {
-    constructor(smallest, largest) {
-      super("no mixture keeps to these limits");
-      this.smallest = smallest;
-      this.largest = largest;
-    }
-  }
-
-  const sum = (values) => values.reduce((a, b) => a + b, 0);
-  const clip = (value, low, high) => Math.min(Math.max(value, low), high);
-
-  function reach(node, p, low, high) {
-    const inner = node.groups.map((group) => reach(group, p, low, high));
-    const smallest = sum(node.sources.map((i) => low[i])) + sum(inner.map((each) => each[0]));
-    const largest =
-      sum(node.sources.map((i) => (p[i] > 0 ? high[i] : low[i]))) + sum(inner.map((each) => each[1]));
-    if (smallest > node.high + ROUNDING || largest < node.low - ROUNDING) {
-      throw new Infeasible(smallest, largest);
-    }
-    return [Math.max(smallest, node.low), Math.min(largest, node.high)];
-  }
-
-  function parts(node, level, p, low, high) {
-    return (
-      sum(node.sources.map((i) => clip(p[i] * level, low[i], high[i]))) +
-      sum(node.groups.map((group) => mass(group, level, p, low, high)))
-    );
-  }
-
-  const mass = (node, level, p, low, high) =>
-    clip(parts(node, level, p, low, high), node.low, node.high);
-
-  function fill(node, share, p, low, high, result) {
-    let below = -1400, above = 700;
-    for (let i = 0; i < BISECTIONS; i++) {
-      const middle = (below + above) / 2;
-      if (parts(node, Math.exp(middle), p, low, high) < share) below = middle;
-      else above = middle;
-    }
-    const level = Math.exp(above);
-    node.sources.forEach((i) => { result[i] = clip(p[i] * level, low[i], high[i]); });
-    node.groups.forEach((group) => fill(group, mass(group, level, p, low, high), p, low, high, result));
-  }
-
-  // root: {low, high, sources: [index], groups: [node]}; p, low, high: [S]. Throws Infeasible.
-  function project(root, p, low, high) {
-    reach(root, p, low, high);
-    const result = low.slice();
-    fill(root, 1, p, low, high, result);
-    return result;
-  }
-
-  const divergence = (x, p) =>
-    Math.max(0, sum(x.map((value, i) => (value > 0 ? value * Math.log(value / p[i]) : 0))));
-
-  return { project, divergence, Infeasible };
-})();
-
+// The sliders: the best mixture for the targets' weights and limits of the moment, and its price.
 (() => {
   const section = document.getElementById("what-if");
   if (section === null) return;
@@ -69,10 +7,12 @@ const whatIf = (() => {
   const all = (selector) => [...section.querySelectorAll(selector)];
   const one = (selector) => section.querySelector(selector);
   const found = data.sources.map((each) => each.found);
+  const surface = data.surface === null ? null : lossSurface.of(data.surface);
   const percent = (value) => `${(100 * value).toFixed(value < 0.01 ? 2 : 1)}%`;
   const quantity = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
   const rows = all("[data-index]").map((row) => ({ row, index: Number(row.dataset.index) }));
   const budget = one("[name=budget]"), epochs = one("[name=epochs]");
+  const weights = all("[name=weight]");
   const NO_LIMIT = epochs === null ? null : Number(epochs.max);
 
   const touched = new Set();
@@ -83,7 +23,15 @@ const whatIf = (() => {
   const epochLimit = () =>
     epochs === null || Number(epochs.value) === NO_LIMIT ? null : Number(epochs.value);
 
-  function solve() {
+  // [K] of the objective, with sum 1. An untouched row of sliders stands for the exact weights.
+  function targetWeights() {
+    const given = weights.map((each) => Number(each.value));
+    const exact = !weights.some((each) => touched.has(each)) || given.every((each) => each === 0);
+    return surface.inShares(exact ? data.surface.target_weights : given);
+  }
+
+  // To the nearest mixture within the limits of the moment.
+  function limits() {
     const low = data.sources.map((each) => each.low), high = data.sources.map((each) => each.high);
     const tokens = budgetTokens(), limit = epochLimit();
     rows.forEach(({ row, index }) => {
@@ -97,7 +45,82 @@ const whatIf = (() => {
         high[i] = Math.max(low[i], Math.min(high[i], (limit * each.tokens) / tokens));
       });
     }
-    return whatIf.project(data.root, found, low, high);
+    return (mixture) => projection.project(data.root, mixture, low, high);
+  }
+
+  function solve() {
+    const limited = limits();
+    if (surface === null) return limited(found);
+    return touched.size === 0 ? found : surface.answer(targetWeights(), limited);
+  }
+
+  const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
+
+  // In words, what the surface says of a mixture beside the found one.
+  function price(x) {
+    const { means, deviations } = surface.differences(x, found);
+    const shares = targetWeights(), half = data.sigmas;
+    const parts = data.surface.targets.map((name, k) => data.contradicted.includes(name)
+      ? `${name}: unknown, since retraining contradicts what was predicted of it`
+      : `${name} ${signed(means[k])} ± ${(half * deviations[k]).toFixed(3)}`);
+    const mean = means.reduce((total, each, k) => total + shares[k] * each, 0);
+    const spread = deviations.reduce((total, each, k) => total + shares[k] * each, 0);
+    const together = `${signed(mean)} ± ${(half * spread).toFixed(3)} for their mean as weighted here`;
+    const shown = parts.length > 6 ? [] : parts;
+    if (parts.length > 1 && data.contradicted.length === 0) shown.push(together);
+    return `Predicted loss beside the mixture above, in nats per token with 90% intervals: ${shown.join("; ")}.`;
+  }
+
+  function cost(x) {
+    if (surface !== null) return price(x);
+    const gains = data.sources.map((each) => each.gain);
+    if (gains.includes(null)) return "Predicted cost unknown: this mixture tells no gains.";
+    const lost = x.reduce((total, value, i) => total + (found[i] - value) * gains[i], 0);
+    return `Predicted cost for the proxy: ${lost < 0 ? "−" : "+"}${Math.abs(lost).toFixed(4)} nats per token of target loss.`;
+  }
+
+  // What changed, and what it costs.
+  function verdict(x, tokens) {
+    const moved = x.reduce((total, value, i) => total + Math.abs(value - found[i]), 0) / 2;
+    const parts = [];
+    let first = "This is the mixture as it was found.";
+    if (moved >= 1e-9) {
+      first = `${percent(moved)} of the tokens move; distance ${projection.divergence(x, found).toFixed(4)} nats (KL).`;
+      parts.push(cost(x));
+      if (surface === null && moved > 0.2) parts.push("That is no small shift, for which the prediction is made: retrain to know.");
+    }
+    const often = tokens === null ? 0
+      : data.sources.filter((each, i) => (x[i] * tokens) / each.tokens > data.bearable_epochs).length;
+    if (often > 0) parts.push(`${often} ${often === 1 ? "source is" : "sources are"} read more than ${data.bearable_epochs} times.`);
+    const bold = document.createElement("b");
+    bold.textContent = first;
+    return [bold, ` ${parts.join(" ")}`];
+  }
+
+  function refuse(conflict) {
+    if (!(conflict instanceof projection.Infeasible)) throw conflict;
+    const why = conflict.largest < 1
+      ? `Together the limits leave room for ${percent(conflict.largest)} only: raise one, or lower the budget.`
+      : `Together the limits ask for ${percent(conflict.smallest)}: lower one.`;
+    one(".verdict").textContent = `No mixture keeps to these limits. ${why}`;
+    section.classList.add("impossible");
+  }
+
+  function showRow({ row, index }, x, tokens, widest) {
+    const low = Number(row.querySelector("[name=min]").value);
+    const high = Number(row.querySelector("[name=max]").value);
+    row.querySelector(".min-text").textContent = `${low}%`;
+    row.querySelector(".max-text").textContent = `${high}%`;
+    row.querySelector(".is").style.width = `${(100 * x[index]) / widest}%`;
+    row.querySelector(".was").style.left = `${(100 * found[index]) / widest}%`;
+    row.querySelector(".share").textContent = percent(x[index]);
+    const size = data.sources[index].tokens;
+    if (tokens !== null && size) {
+      const times = (x[index] * tokens) / size;
+      const cell = row.querySelector(".times");
+      cell.textContent = `${times > 0 && times < 0.01 ? "<0.01" : times.toPrecision(3)} epochs`;
+      cell.classList.toggle("alert", times > data.bearable_epochs);
+    }
   }
 
   function show() {
@@ -106,79 +129,48 @@ const whatIf = (() => {
       one(".budget-text").textContent = `${quantity.format(tokens)} tokens`;
       one(".epochs-text").textContent = limit === null ? "no limit" : `at most ${limit}`;
     }
+    if (weights.length > 0) {
+      const shares = targetWeights();
+      weights.forEach((each, k) => {
+        each.parentElement.querySelector("output").textContent = percent(shares[k]);
+      });
+    }
     let x;
     try {
       x = solve();
     } catch (conflict) {
-      if (!(conflict instanceof whatIf.Infeasible)) throw conflict;
-      const why = conflict.largest < 1
-        ? `Together the limits leave room for ${percent(conflict.largest)} only: raise one, or lower the budget.`
-        : `Together the limits ask for ${percent(conflict.smallest)}: lower one.`;
-      one(".verdict").textContent = `No mixture keeps to these limits. ${why}`;
-      section.classList.add("impossible");
+      refuse(conflict);
       return;
     }
     section.classList.remove("impossible");
     const widest = Math.max(...x, ...found);
-    let often = 0;
-    rows.forEach(({ row, index }) => {
-      const low = Number(row.querySelector("[name=min]").value);
-      const high = Number(row.querySelector("[name=max]").value);
-      row.querySelector(".min-text").textContent = `${low}%`;
-      row.querySelector(".max-text").textContent = `${high}%`;
-      row.querySelector(".is").style.width = `${(100 * x[index]) / widest}%`;
-      row.querySelector(".was").style.left = `${(100 * found[index]) / widest}%`;
-      row.querySelector(".share").textContent = percent(x[index]);
-      const size = data.sources[index].tokens;
-      if (tokens !== null && size) {
-        const times = (x[index] * tokens) / size;
-        const cell = row.querySelector(".times");
-        cell.textContent = `${times.toPrecision(3)} epochs`;
-        cell.classList.toggle("alert", times > data.bearable_epochs);
-      }
-    });
-    if (tokens !== null) {
-      often = data.sources.filter((each, i) => (x[i] * tokens) / each.tokens > data.bearable_epochs).length;
+    rows.forEach((each) => showRow(each, x, tokens, widest));
+    one(".verdict").replaceChildren(...verdict(x, tokens));
+    const written = data.sources.map((each, i) => `${JSON.stringify(each.name)}: ${x[i].toPrecision(6)}`);
+    one(".taken").textContent = `mixture: {${written.join(", ")}}`;
+    if (surface !== null && weights.length > 0) {
+      paretoFront.draw(section, { data, surface, found, x, limited: limits() });
     }
-    const moved = x.reduce((total, value, i) => total + Math.abs(value - found[i]), 0) / 2;
-    const gains = data.sources.map((each) => each.gain);
-    const parts = [];
-    if (moved < 1e-9) parts.push("No limit is reached: this is the mixture as it was found.");
-    else {
-      parts.push(`${percent(moved)} of the tokens move; distance ${whatIf.divergence(x, found).toFixed(4)} nats (KL).`);
-      if (gains.includes(null)) parts.push("Predicted cost unknown: this mixture tells no gains.");
-      else {
-        const cost = x.reduce((total, value, i) => total + (found[i] - value) * gains[i], 0);
-        parts.push(`Predicted cost for the proxy: ${cost < 0 ? "−" : "+"}${Math.abs(cost).toFixed(4)} nats per token of target loss.`);
-        if (moved > 0.2) parts.push("That is no small shift, for which the prediction is made: retrain to know.");
-      }
-    }
-    if (often > 0) parts.push(`${often} ${often === 1 ? "source is" : "sources are"} read more than ${data.bearable_epochs} times.`);
-    one(".verdict").textContent = parts.join(" ");
   }
 
+  const push = (moved, other, clash) => moved.addEventListener("input", () => {
+    touched.add(moved);
+    if (clash()) {
+      other.value = moved.value;
+      touched.add(other);
+    }
+    show();
+  });
   // The two sliders of a source push each other.
   rows.forEach(({ row }) => {
     const low = row.querySelector("[name=min]"), high = row.querySelector("[name=max]");
-    low.addEventListener("input", () => {
-      touched.add(low);
-      if (Number(high.value) < Number(low.value)) {
-        high.value = low.value;
-        touched.add(high);
-      }
-      show();
-    });
-    high.addEventListener("input", () => {
-      touched.add(high);
-      if (Number(low.value) > Number(high.value)) {
-        low.value = high.value;
-        touched.add(low);
-      }
-      show();
-    });
+    const crossed = () => Number(high.value) < Number(low.value);
+    push(low, high, crossed);
+    push(high, low, crossed);
   });
-  [budget, epochs].forEach((input) =>
+  [budget, epochs, ...weights].forEach((input) =>
     input?.addEventListener("input", () => { touched.add(input); show(); }));
+  all(".front select").forEach((each) => each.addEventListener("change", show));
   one("form").addEventListener("reset", () => setTimeout(() => { touched.clear(); show(); }, 0));
   one("form").addEventListener("submit", (event) => event.preventDefault());
   section.hidden = false;

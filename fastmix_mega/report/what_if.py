@@ -1,11 +1,13 @@
 """What the report's sliders start from: the mixture that was found, its gains, sizes and limits.
 
-`what_if.js` solves the same projection as `constraints/solve.py` in the page, offline.
+`projection.js` solves the same projection as `constraints/solve.py` in the page, offline, and
+`surface.js` finds the best mixture as `mixture/surface.py` does.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,14 +17,24 @@ from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
 from fastmix_mega.mixture.constraints.solve import Node
 from fastmix_mega.report.read import Run
+from fastmix_mega.report.retrained import SIGMAS
 from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, SourceView
 
 ROWS = 20
 """Sources with sliders; the lighter ones take part without limits of their own."""
 
 
-def what_if(run: Run, mixture: Mixture | None) -> dict[str, Any] | None:
+def what_if(
+    run: Run, mixture: Mixture | None, contradicted: Sequence[str] = ()
+) -> dict[str, Any] | None:
     """The page's data for the sliders; None where there is no found mixture to change.
+
+    With a loss surface the page finds the best mixture within the limits, without one the nearest.
+
+    Args:
+        run: of the page.
+        mixture: its answer.
+        contradicted: targets of which the surface predicted what retraining did not show.
 
     Raises:
         UserError: if the mixture file's constraints are broken.
@@ -33,7 +45,8 @@ def what_if(run: Run, mixture: Mixture | None) -> dict[str, Any] | None:
     limits = _constraints(given, run) if given else None
     free = run.mixture.search.get("unconstrained")
     weights = {source.name: source.weight for source in mixture.sources}
-    if limits is not None and isinstance(free, dict) and set(free) == set(weights):
+    searched = limits is not None and run.surface is None
+    if searched and isinstance(free, dict) and set(free) == set(weights):
         weights = {name: float(free[name]) for name in weights}
     tokens = [source.tokens for source in run.mixture.sources]
     root = Node(1.0, 1.0, list(range(len(run.names))))
@@ -57,6 +70,10 @@ def what_if(run: Run, mixture: Mixture | None) -> dict[str, Any] | None:
             }
             for source in mixture.sources
         ],
+        "surface": None if run.surface is None else run.surface.content,
+        "contradicted": list(contradicted),
+        "sigmas": SIGMAS,
+        "coloured": _coloured(mixture),
         "shown": [source.index for source in mixture.ranked[:ROWS]],
         "root": _tree(root),
         **_budget(budget if isinstance(budget, int) and budget > 0 and all(tokens) else None),
@@ -64,6 +81,15 @@ def what_if(run: Run, mixture: Mixture | None) -> dict[str, Any] | None:
         "bearable_epochs": MAXIMUM_EPOCHS,
         "groups": [] if limits is None else [_words(n, g) for n, g in limits.groups.items()],
     }
+
+
+def _coloured(mixture: Mixture) -> list[dict[str, Any]]:
+    """The sources with colours of their own, heaviest first."""
+    return [
+        {"index": source.index, "name": source.name, "colour": f"c{source.colour}"}
+        for source in mixture.ranked
+        if source.colour is not None
+    ]
 
 
 def _budget(tokens: int | None) -> dict[str, Any]:

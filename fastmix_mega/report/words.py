@@ -38,6 +38,11 @@ def signed(value: float) -> str:
     return text.replace("e+0", "e").replace("e-0", "e-").replace("-", "−")
 
 
+def minus(value: float) -> str:
+    """Three decimals, with a sign and a real minus: nats per token."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
 def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 

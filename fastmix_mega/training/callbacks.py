@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class Callback(Resumable):
     A callback's state is part of the checkpoint.
     """
 
+    name: ClassVar[str]
+    """Of its state in a checkpoint: it stays, whatever the class is called."""
     log: RunLog | None = None
     """On rank 0, from the start of the run."""
 
@@ -80,6 +82,8 @@ class HangWatch(Callback):
         watchdog: of this process.
     """
 
+    name = "HangWatch"
+
     def __init__(self, watchdog: Watchdog) -> None:
         self._watchdog = watchdog
 
@@ -93,6 +97,8 @@ class PlaceMark(Callback):
     Args:
         file: of this process.
     """
+
+    name = "PlaceMark"
 
     def __init__(self, file: PlaceFile) -> None:
         self._file = file
@@ -108,6 +114,7 @@ class SkippedSteps(Callback):
         guard: counts them.
     """
 
+    name = "SkippedSteps"
     resumes = ("_guard",)
 
     def __init__(self, guard: NonFiniteGuard) -> None:
@@ -137,6 +144,8 @@ class StragglerWatch(Callback):
         clock: of this process.
         layout: this process's place.
     """
+
+    name = "StragglerWatch"
 
     def __init__(self, clock: StepClock, layout: Layout) -> None:
         self._clock = clock
@@ -173,6 +182,7 @@ class SpikeWatch(Callback):
         spikes: finds them.
     """
 
+    name = "SpikeWatch"
     resumes = ("_spikes",)
 
     def __init__(self, spikes: LossSpikes) -> None:
@@ -191,6 +201,7 @@ class MixtureWatch(Callback):
         guard: sees it.
     """
 
+    name = "MixtureWatch"
     resumes = ("_guard",)
 
     def __init__(self, guard: MixtureGuard) -> None:

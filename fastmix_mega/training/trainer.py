@@ -18,7 +18,7 @@ from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.repetition import proxy_share
 from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
-from fastmix_mega.errors import RunFailed, Stopped, UserError
+from fastmix_mega.errors import REFUSED, RunFailed, Stopped, UserError
 from fastmix_mega.model.gpt import chunks_of
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import devices
@@ -52,6 +52,7 @@ from fastmix_mega.training.place import PlaceFile
 from fastmix_mega.training.run import Mixer, Run, RunMethod
 from fastmix_mega.training.stop import StopRequest
 from fastmix_mega.training.telemetry import RunLog
+from fastmix_mega.training.unwritten import unwritten
 from fastmix_mega.weights.init_from import StartingPoint, open_start_together
 
 ACCURACY = "/accuracy"
@@ -134,6 +135,8 @@ class Trainer:
         self.start_step = self._resume()
         self.done = self.start_step
         """Training steps made."""
+        self._saved = self.start_step
+        """Those of the newest checkpoint."""
         self.log: RunLog | None = None
         if layout.is_main:
             record_run(method.given, method.verb, None if start is None else start.identity())
@@ -192,8 +195,7 @@ class Trainer:
             RunFailed: after a checkpoint, if a callback says so.
         """
         config = self.config
-        saved = self.start_step
-        self._stop_if_asked(request, self.start_step, saved)
+        self._stop_if_asked(request, self.start_step)
         for step in range(self.start_step, config.train.steps):
             if self.mixer.finished:
                 break
@@ -221,10 +223,10 @@ class Trainer:
             self._phase(done, "checkpoint and agreement")
             due = config.checkpoint.every and done % config.checkpoint.every == 0
             if due or (last and config.checkpoint.final):
-                saved = done if self.checkpoints.save(done, self._state(), loss) else saved
+                self._save(loss)
             self._fail_if_needed(done)
             if not last:
-                self._stop_if_asked(request, done, saved)
+                self._stop_if_asked(request, done)
 
         if self.start_step < self.done < config.train.steps and self.log is not None:
             self._log_early_end(self.log)
@@ -293,11 +295,17 @@ class Trainer:
             self.log.evaluation(step, named)
         return float(found.losses.mean())
 
-    def _stop_if_asked(self, request: StopRequest, done: int, saved: int) -> None:
+    def _save(self, loss: float | None = None) -> bool:
+        """Whether the checkpoint is on disk."""
+        if self.checkpoints.save(self.done, self._state(), loss):
+            self._saved = self.done
+        return self._saved == self.done
+
+    def _stop_if_asked(self, request: StopRequest, done: int) -> None:
         """Raises: Stopped, on every process at the same step."""
         if not self.agreement.stop(done, self.mixer.policy.mixture, request.wanted):
             return
-        if saved != done and not self.checkpoints.save(done, self._state()):
+        if self._saved != done and not self._save():
             raise RunFailed("asked to stop, but the checkpoint could not be written (see above)")
         if self.layout.is_main:
             request.obeyed()
@@ -307,7 +315,7 @@ class Trainer:
         for callback in self.callbacks:
             reason = callback.failure()
             if reason is not None:
-                self.checkpoints.save(done, self._state())
+                self._save()
                 raise RunFailed(f"stopped after step {done}: {reason}")
 
     def _log_early_end(self, log: RunLog) -> None:
@@ -333,7 +341,7 @@ class Trainer:
             "meter": None if meter is None else meter.state(),
             "loss_meter": None if loss_meter is None else loss_meter.state(),
             "mixer": self.mixer.state(),
-            "callbacks": {type(each).__name__: each.state() for each in self.callbacks},
+            "callbacks": {each.name: each.state() for each in self.callbacks},
             "held_out": self.checkpoints.held_out(),
         }
 
@@ -358,21 +366,42 @@ class Trainer:
         self.mixer.load(state["mixer"])
         for callback in self.callbacks:
             # One without a state may be younger than the checkpoint.
-            callback.load(state["callbacks"].get(type(callback).__name__, {}))
+            callback.load(state["callbacks"].get(callback.name, {}))
         return step
 
     def finish(self) -> None:
-        """Write the mixture and the report, and say where they are; on rank 0."""
-        if self.log is None:
-            return
+        """Write the mixture and the report, and say where they are. Collective.
+
+        Raises:
+            RunFailed: if the disk does not take them, or has not taken the last checkpoint; it says
+                what is kept.
+        """
+        refused: OSError | None = None
+        if self.log is not None:
+            try:
+                self._write_results(self.log)
+            except OSError as error:
+                if error.errno not in REFUSED:
+                    raise
+                refused = error
+        lacking = []
+        if self.config.checkpoint.final and self._saved != self.done:
+            lacking.append("the last checkpoint (see above)")
+        failed = torch.tensor([int(refused is not None)], device=self.layout.device)
+        if self.layout.broadcast_from_main(failed).item():
+            lacking.append(f"the results ({'' if refused is None else refused.strerror})")
+        if lacking:
+            raise RunFailed(unwritten(lacking, self.done, self._saved, self.config.run_dir))
+
+    def _write_results(self, log: RunLog) -> None:
         from fastmix_mega.report.build import build_report
 
         directory = Path(self.config.run_dir)
         mixture, lines = self.method.conclude(self.run, self.mixer, self.done)
         mixture.write(directory / "mixture.json")
         for line in lines:
-            self.log.say(line)
-        self.log.say(f"report:  {build_report(directory)}")
+            log.say(line)
+        log.say(f"report:  {build_report(directory)}")
 
     def close(self) -> None:
         """Let go of the log's files."""

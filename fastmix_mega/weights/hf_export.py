@@ -20,7 +20,7 @@ from torch import Tensor
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import fsync_directory, write_atomic, write_json
 from fastmix_mega.model.presets import ModelShape, resolve_shape
-from fastmix_mega.output_file import require_output_file
+from fastmix_mega.output_file import ResultFile, require_output_file
 from fastmix_mega.weights.architecture import write_architecture
 from fastmix_mega.weights.hf_tokenizer import is_translation, write_tokenizer
 from fastmix_mega.weights.huggingface import (
@@ -91,7 +91,7 @@ def export_huggingface(
     ]
 
 
-def import_huggingface(folder: str | Path, output: str | Path) -> list[str]:
+def import_huggingface(folder: str | Path, output: str | Path | ResultFile) -> list[str]:
     """Write the keys of a configuration that starts from a Hugging Face folder.
 
     Returns:
@@ -100,7 +100,7 @@ def import_huggingface(folder: str | Path, output: str | Path) -> list[str]:
     Raises:
         UserError: if the model is not supported, or the folder is damaged.
     """
-    require_output_file(output)
+    output = require_output_file(output)
     weights = HuggingFaceWeights(folder)
     shape, family = weights.shape, weights.architecture.family
     lines = [f"{shape.parameters / 1e6:.1f}M parameters, {family}; {len(weights.names())} tensors"]
@@ -120,9 +120,8 @@ def import_huggingface(folder: str | Path, output: str | Path) -> list[str]:
         )
     content["model"] = weights.model.model_dump(mode="json", exclude_defaults=True)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_atomic(
-        output, f"# The keys of a configuration that starts from this {family} model.\n{text}"
-    )
+    title = f"# Keys by fastmix-mega, for a configuration that starts from this {family} model."
+    write_atomic(output, f"{title}\n{text}")
     return [*lines, f"put these keys into your configuration: {output}"]
 
 

@@ -30,8 +30,16 @@ from fastmix_mega.mixture.bigram import (
 )
 from fastmix_mega.mixture.counting import read_sequences
 from fastmix_mega.mixture.file import read_mixture
+from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
+from fastmix_mega.mixture.simplex import floored
+from fastmix_mega.mixture.surface import LossSurface
+from fastmix_mega.mixture.surface import SurfaceConstants as SurfaceConstants
+from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
+from fastmix_mega.mixture.surface_fit import Evidence, fit
+from fastmix_mega.mixture.surface_values import OWN, Values
 from fastmix_mega.training.engine.learning_rate import learning_rate
 from research.forked import run_forked, shortened
+from research.judge.records import Record
 from research.ngram_law import NgramCounts, count_ngrams, ngram_loss
 from research.quality.runs import Family as QualityFamily
 
@@ -244,6 +252,102 @@ def swarm_fit(mixtures: FloatArray, losses: FloatArray, seed: int) -> FloatArray
     """[S] RegMix's answer, its regression chosen by cross-validation."""
     predict = regmix.fit(mixtures, losses, seed=seed)
     return regmix.best_mixture(predict, np.ones(mixtures.shape[1]), seed=seed)
+
+
+# --- the loss surface -------------------------------------------------------------------------
+
+CONTEXT = 2
+"""Tokens, of the product's n-gram loss model."""
+
+
+@dataclass(frozen=True)
+class Remembered(NgramLossModel):
+    """The same model: what it said of a mixture does not depend on any constant."""
+
+    known: dict[bytes, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
+
+    def losses(self, mixture: FloatArray) -> tuple[FloatArray, FloatArray]:
+        key = mixture.tobytes()
+        if key not in self.known:
+            self.known[key] = super().losses(mixture)
+        return self.known[key]
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """A trunk's evidence as the product's search has it, each target searched for by itself."""
+
+    family: Family
+    trunk: Record
+
+    @property
+    def reference(self) -> FloatArray:
+        """[S] what the trunk trained on."""
+        return np.full(len(self.family.sources), 1 / len(self.family.sources))
+
+    @cached_property
+    def ngrams(self) -> Remembered:
+        inputs = self.family.inputs
+        size = inputs.tokenizer.vocab_size
+        counts = read_counts(inputs.sources, inputs.targets, size, CONTEXT)
+        model = Remembered(counts, self.family.budget, REPETITIONS)
+        found = model.fitted(self.reference, np.ones(len(inputs.targets)))
+        return Remembered(counts, self.family.budget, REPETITIONS, found.smoothing)
+
+    @cached_property
+    def evidence(self) -> list[Evidence]:
+        return [self._replayed(number) for number in range(len(self.family.targets))]
+
+    def _replayed(self, target: int) -> Evidence:
+        """The windows of the run's last half, in their order."""
+        steps, every = self.family.config.train.steps, self.family.config.search.every
+        rows = [row for row in self.trunk.history if row["step"] >= steps // 2 + every]
+        name, level = self.family.targets[target], np.zeros(1)
+        settings = SurfaceSettings(
+            np.ones(1),
+            None,
+            lambda number: rate_of_window(self.family, rows[number]["step"]),
+            levels=lambda: level,
+            windows=len(rows),
+        )
+        controller = SurfaceController(self.reference, settings)
+        for row in rows:
+            counts = np.array(row["counts"], np.float64)
+            scores = np.where(counts > 0, np.array(row["target_scores"][target], float), 0.0)
+            level[0] = row["target_loss"][name]
+            controller.update(np.stack((scores * counts, scores**2 * counts, counts, counts)))
+        return controller.evidence()[0]
+
+    def fitted(
+        self,
+        constants: SurfaceConstants,
+        runs: tuple[FloatArray, FloatArray] | None = None,
+        trunk: bool = True,
+    ) -> LossSurface:
+        """The posterior.
+
+        Args:
+            constants: of prior and errors.
+            runs: mixtures [N, S] and losses [N, K] of finished runs.
+            trunk: whether its level and its scores count, or n-grams and runs alone.
+        """
+        evidence, values = self.evidence, None
+        if runs is not None:
+            mixtures, losses = runs
+            values = Values(mixtures, losses, np.full(len(mixtures), OWN))
+            if not trunk:
+                evidence = [Evidence(level) for level in losses.mean(axis=0).tolist()]
+        return fit(self.reference, self.ngrams, evidence, values, constants)
+
+    def answer(self, target: int, runs: tuple[FloatArray, FloatArray] | None) -> FloatArray:
+        """[S] for one target, with runs as in `fitted`."""
+        weights = np.eye(len(self.family.targets))[target]
+        return floored(self.fitted(SurfaceConstants(), runs).best(weights))
+
+
+def regmix_predictions(mixtures: FloatArray, losses: FloatArray, new: FloatArray) -> FloatArray:
+    """[M] what RegMix foretells of new mixtures [M, S] from those of [N, S] with losses [N]."""
+    return np.asarray(regmix.fit(mixtures, losses[:, None], seed=0)(new)[:, 0])
 
 
 def _losses(run_dir: Path) -> dict[str, float]:

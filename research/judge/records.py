@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,12 @@ class Records:
 
     Args:
         path: FILE.jsonl, made when the first record is added.
+        others: files of former studies, of nearly the same corpora: never added to.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, others: Sequence[Path] = ()) -> None:
         self._file = StudyFile(path)
+        self.others = [Records(other) for other in others]
         self._identities: dict[str, dict[str, Any]] = {}
         self._found: dict[tuple[str, str, str, int], Record] = {}
         for row in self._file.rows():

@@ -1,172 +1,223 @@
-"""How well the posterior of one trunk foretells what retraining says; no training.
+"""How well the product's loss surface foretells what retraining says; no training.
 
-    python -m research.judge.surfaces data/judge/python/plain.yaml ... [--trunk body]
+    python -m research.judge.surfaces data/judge/python/plain.yaml ... [--others FILE ...]
 
-For every family and target, and for several kinds of evidence: the rank correlation and the root
-mean square of the errors over all recorded mixtures but uniform, whose loss (the trunk's own, less
-its difference from a plain training) is the level, and the share within the 90% intervals. With
-several families the constants are chosen on the others (leave one family out).
+A trunk's record is replayed through the product's controller, as a search for each target alone
+would have seen it. Two tables: what that one run foretells of every mixture that was retrained,
+and what it foretells once some of them are evidence, beside RegMix fitted to the same ones. With
+several families the surface's own error is chosen on the others, by the likelihood of their losses
+(leave one family out).
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import norm, spearmanr
 
-from research.judge import rules
+from research.judge import product
 from research.judge.product import Family, FloatArray
 from research.judge.records import Records
 from research.judge.truth import RESULTS, SWARM_SEED
-from research.surface_lab import Constants, Law, Surface, Values, fit
 
-INTERVAL = 0.9
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Which evidence a posterior takes."""
-
-    longest: int
-    """Contexts of the law, in tokens."""
-    late: float | None = None
-    """Scores count from this share of the run on; None for no scores."""
-    even: bool = False
-    """Whether all windows count alike, rather than by their learning rates."""
-
-
-KINDS = {
-    "pairs": Kind(1),
-    "contexts of 2": Kind(2),
-    "contexts of 3": Kind(3),
-    "pairs, scores": Kind(1, 0.5),
-    "contexts of 2, scores": Kind(2, 0.5),
-    "contexts of 3, scores": Kind(3, 0.5),
-    "pairs, even scores": Kind(1, 0.5, even=True),
-    "contexts of 3, even scores": Kind(3, 0.5, even=True),
-    "contexts of 3, even scores of the last third": Kind(3, 0.67, even=True),
-}
-GRID = {
-    "kappa": (1.0, 2.0),
-    "bend": (0.02, 0.05, 0.15),
-    "slope_bias": (0.1, 0.3, 1.0, 2.0),
-    "scale": (0.1, 0.3, 1.0),
-}
+WIDTH = float(norm.ppf(0.95))
+"""Half of a 90% interval, in standard deviations."""
+MISFITS = {"misfit": (0.06, 0.09, 0.12, 0.16, 0.2), "misfit_length": (0.3, 0.5, 0.8)}
+RUNS = (4, 8, 12, 16)
+"""Of a family, that are evidence."""
+LEAST_LEFT = 6
+"""Mixtures to foretell."""
+DRAWS = 6
+"""Of which runs are evidence."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """What is known of one target."""
+class Foretold:
+    """Losses of some mixtures, predicted and seen."""
+
+    predicted: FloatArray
+    """[N]"""
+    deviation: FloatArray
+    """[N]; NaN where a method tells none."""
+    seen: FloatArray
+    """[N]"""
+
+    @property
+    def error(self) -> FloatArray:
+        return self.predicted - self.seen
+
+    @property
+    def size(self) -> float:
+        """Root mean square of the errors."""
+        return float(np.sqrt(np.mean(self.error**2)))
+
+    @property
+    def rank(self) -> float:
+        return float(spearmanr(self.predicted, self.seen).statistic)
+
+    @property
+    def held(self) -> float:
+        """Share in the 90% intervals."""
+        return float(np.mean(np.abs(self.error) < WIDTH * self.deviation))
+
+    @property
+    def surprise(self) -> float:
+        """Minus the mean log density of what was seen."""
+        ratio = self.error / self.deviation
+        return float(np.mean(0.5 * ratio**2 + np.log(self.deviation)))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A family with what was retrained of it."""
 
     family: Family
-    target: str
-    found: rules.Evidence
-    level: float
-    """Loss of plain trainings at uniform."""
+    surfaces: product.Surfaces
     mixtures: FloatArray
+    """[N, S] uniform first."""
     losses: FloatArray
-    laws: dict[int, Law]
-    """By the length of contexts."""
+    """[N, K]"""
 
+    @property
+    def targets(self) -> list[str]:
+        return self.family.targets
 
-def cases_of(family: Family, records: Records, trunk: str, seed: int) -> list[Case]:
-    """One for every target of a family whose trunk is recorded."""
-    record = records.get("search", family.name, trunk, seed)
-    runs = [run for run in records.of("train", family.name) if run.seed == SWARM_SEED]
-    if record is None or not any(run.name == "uniform" for run in runs):
-        return []
-    others = [run for run in runs if run.name != "uniform"]
-    uniform = next(run for run in runs if run.name == "uniform")
-    mixtures = np.array([run.weights for run in others])
-    return [
-        Case(
-            family,
-            target,
-            rules.evidence(family, record, target),
-            uniform.losses[target],
-            mixtures,
-            np.array([run.losses[target] for run in others]),
-            {
-                1: remembered(rules.law_of(family, target)),
-                **{
-                    longest: remembered(rules.longer_law_of(family, target, longest))
-                    for longest in (2, 3)
-                },
-            },
+    def alone(self, target: int, constants: product.SurfaceConstants) -> Foretold:
+        """What the run itself foretells of all mixtures but uniform."""
+        found = self.surfaces.fitted(constants)
+        predicted = found.predict(self.mixtures[1:])
+        seen = self.losses[1:, target]
+        return Foretold(predicted.mean[:, target], predicted.deviation[:, target], seen)
+
+    def parts(self, runs: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Which rows are evidence, uniform among them, and which are not."""
+        count = len(self.mixtures)
+        for number in range(DRAWS):
+            order = 1 + np.random.default_rng([number, runs]).permutation(count - 1)
+            yield np.append(0, order[:runs]), order[runs:]
+
+    def with_runs(
+        self,
+        known: NDArray[np.int64],
+        left: NDArray[np.int64],
+        constants: product.SurfaceConstants,
+        trunk: bool = True,
+    ) -> list[Foretold]:
+        """By target, what the run foretells with some runs as evidence."""
+        values = (self.mixtures[known], self.losses[known])
+        found = self.surfaces.fitted(constants, values, trunk).predict(self.mixtures[left])
+        return [
+            Foretold(found.mean[:, k], found.deviation[:, k], self.losses[left, k])
+            for k in range(len(self.targets))
+        ]
+
+    def regmix(self, known: NDArray[np.int64], left: NDArray[np.int64], target: int) -> Foretold:
+        """What RegMix foretells from some runs, its regression chosen by cross-validation."""
+        predicted = product.regmix_predictions(
+            self.mixtures[known], self.losses[known, target], self.mixtures[left]
         )
-        for target in family.targets
+        nothing = np.full(len(left), np.nan)
+        return Foretold(predicted, nothing, self.losses[left, target])
+
+
+def judged(family: Family, records: Records, seed: int) -> Judged | None:
+    """None while its trunk or the training at uniform is missing.
+
+    Former studies' runs count as differences from their own training at uniform.
+    """
+    every = (records, *records.others)
+    trunks = (each.get("search", family.name, "trunk_body", seed) for each in every)
+    trunk = next((found for found in trunks if found is not None), None)
+    uniform = records.get("train", family.name, "uniform", SWARM_SEED)
+    if trunk is None or uniform is None:
+        return None
+    level = np.array([uniform.losses[target] for target in family.targets])
+    mixtures, losses = [np.array(uniform.weights)], [level]
+    for each in every:
+        own = each.get("train", family.name, "uniform", SWARM_SEED)
+        for run in each.of("train", family.name):
+            if own is not None and run.seed == SWARM_SEED and run.name != "uniform":
+                mixtures.append(np.array(run.weights))
+                less = [run.losses[target] - own.losses[target] for target in family.targets]
+                losses.append(level + np.array(less))
+    surfaces = product.Surfaces(family, trunk)
+    return Judged(family, surfaces, np.array(mixtures), np.array(losses))
+
+
+def chosen(others: Sequence[Judged]) -> product.SurfaceConstants:
+    """The error's size and length at which other families' losses surprise least, without runs
+    and with eight of them."""
+    best, least = product.SurfaceConstants(), np.inf
+    for values in itertools.product(*MISFITS.values()):
+        constants = replace(best, **dict(zip(MISFITS, values, strict=True)))
+        found = []
+        for each in others:
+            found += [each.alone(k, constants) for k in range(len(each.targets))]
+            for known, left in itertools.islice(each.parts(8), 2):
+                if len(left) >= LEAST_LEFT:
+                    found += each.with_runs(known, left, constants)
+        surprise = float(np.mean([each.surprise for each in found]))
+        if surprise < least:
+            best, least = constants, surprise
+    return best
+
+
+def alone_table(every: Sequence[Judged], constants: dict[str, product.SurfaceConstants]) -> str:
+    """What one run foretells; `less its level` are the errors of differences from uniform."""
+    lines = [
+        "| family: target | mixtures | SD seen | Spearman | RMSE | less its level | in 90% "
+        "| misfit |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-
-
-def remembered(law: Law) -> Law:
-    """The same law: what it said of a mixture does not depend on any constant."""
-    known: dict[bytes, tuple[float, FloatArray]] = {}
-
-    def recall(mixture: FloatArray) -> tuple[float, FloatArray]:
-        key = mixture.tobytes()
-        if key not in known:
-            known[key] = law(mixture)
-        return known[key]
-
-    return recall
-
-
-def surface_of(case: Case, kind: Kind, constants: Constants) -> Surface:
-    count = case.mixtures.shape[1]
-    law = case.laws[kind.longest]
-    values = Values(np.full((1, count), 1 / count), np.array([case.level]))
-    slopes = None if kind.late is None else case.found.late(kind.late).calibrated(kind.even)
-    return fit(law, slopes, values, constants)
-
-
-def errors(case: Case, kind: Kind, constants: Constants) -> tuple[FloatArray, FloatArray]:
-    """[N] predicted less seen, and predicted standard deviations."""
-    predicted, spread = surface_of(case, kind, constants).predict(case.mixtures)
-    return predicted - case.losses, spread
-
-
-def chosen(cases: Sequence[Case], kind: Kind) -> Constants:
-    """Those of the grid with the least squared error, and their misfit to match it."""
-    best, least = Constants(), np.inf
-    for values in itertools.product(*GRID.values()):
-        constants = replace(Constants(), **dict(zip(GRID, values, strict=True)))
-        every = np.concatenate([errors(case, kind, constants)[0] for case in cases])
-        size = float(np.mean(np.minimum(np.abs(every), 0.5) ** 2))
-        if size < least:
-            best, least = constants, size
-    moved = [0.5 * np.abs(case.mixtures - 1 / case.mixtures.shape[1]).sum(axis=1) for case in cases]
-    ratios = np.concatenate(
-        [errors(case, kind, best)[0] / part for case, part in zip(cases, moved, strict=True)]
-    )
-    return replace(best, misfit=float(np.sqrt(np.mean(ratios**2))))
-
-
-def report(families: Sequence[Family], records: Records, trunk: str, seed: int) -> str:
-    by_family = {family.name: cases_of(family, records, trunk, seed) for family in families}
-    by_family = {name: cases for name, cases in by_family.items() if cases}
-    lines = ["| family: target | evidence | mixtures | Spearman | RMSE | in 90% | constants |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    width = norm.ppf(0.5 + INTERVAL / 2)
-    for label, kind in KINDS.items():
-        for name, cases in by_family.items():
-            others = [case for other in by_family if other != name for case in by_family[other]]
-            constants = chosen(others or cases, kind)
-            told = ", ".join(f"{key} {getattr(constants, key):g}" for key in GRID)
-            told += f", misfit {constants.misfit:.2f}" + ("" if others else " (same family)")
-            for case in cases:
-                error, spread = errors(case, kind, constants)
-                rank = spearmanr(case.losses + error, case.losses).statistic
-                held = np.mean(np.abs(error) < width * spread)
-                lines.append(
-                    f"| {name}: {case.target} | {label} | {len(error)} | {rank:.2f} | "
-                    f"{np.sqrt(np.mean(error**2)):.3f} | {held:.2f} | {told} |"
-                )
+    for each in every:
+        own = constants[each.family.name]
+        for number, target in enumerate(each.targets):
+            found = each.alone(number, own)
+            at_uniform = each.surfaces.fitted(own).predict(each.mixtures[:1]).mean[0, number]
+            shifted = found.error - (at_uniform - each.losses[0, number])
+            lines.append(
+                f"| {each.family.name}: {target} | {len(found.seen)} | {np.std(found.seen):.3f} | "
+                f"{found.rank:.2f} | {found.size:.3f} | {np.sqrt(np.mean(shifted**2)):.3f} | "
+                f"{found.held:.2f} | {own.misfit:g}, {own.misfit_length:g} |"
+            )
     return "\n".join(lines)
+
+
+def runs_table(every: Sequence[Judged], constants: dict[str, product.SurfaceConstants]) -> str:
+    """What runs add: RMSE and Spearman on the mixtures that no evidence held, means over draws."""
+    lines = [
+        "| family: target | runs | left | surface: RMSE, Spearman, in 90% | without the trunk | "
+        "RegMix |",
+        "|---|---|---|---|---|---|",
+    ]
+    for each, runs in itertools.product(every, RUNS):
+        if len(each.mixtures) - 1 - runs < LEAST_LEFT:
+            continue
+        own = constants[each.family.name]
+        parts = list(each.parts(runs))
+        surface = [each.with_runs(*part, own) for part in parts]
+        untrained = [each.with_runs(*part, own, trunk=False) for part in parts]
+        for number, target in enumerate(each.targets):
+            regmix = [each.regmix(*part, number) for part in parts]
+            mine = [found[number] for found in surface]
+            plain = [found[number] for found in untrained]
+            held = np.mean([found.held for found in mine])
+            lines.append(
+                f"| {each.family.name}: {target} | {runs} | {len(parts[0][1])} | {_told(mine)}, "
+                f"{held:.2f} | {_told(plain)} | {_told(regmix)} |"
+            )
+    return "\n".join(lines)
+
+
+def _told(found: Sequence[Foretold]) -> str:
+    size = np.sqrt(np.mean([each.size**2 for each in found]))
+    return f"{size:.3f}, {np.mean([each.rank for each in found]):.2f}"
 
 
 def main() -> None:
@@ -174,12 +225,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("families", type=Path, nargs="+")
-    parser.add_argument("--trunk", default="trunk_body")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="of the trunk")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--others", type=Path, nargs="*", default=[])
     options = parser.parse_args()
-    families = [Family(path) for path in options.families]
-    print(report(families, Records(options.results), options.trunk, options.seed))
+    records = Records(options.results, options.others)
+    given = [judged(Family(path), records, options.seed) for path in options.families]
+    every = [each for each in given if each is not None]
+    constants = {}
+    for each in every:
+        others = [other for other in every if other is not each]
+        constants[each.family.name] = chosen(others or every)
+    print(alone_table(every, constants), "", runs_table(every, constants), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """What mixtures are worth: fresh models trained by sampling, and the searches that found them.
 
-    python -m research.judge.truth data/judge/python/plain.yaml --jobs FILE --minutes 30
+    python -m research.judge.truth data/judge/python/plain.yaml ... --jobs FILE --minutes 30
     python -m research.judge.truth data/judge/python/plain.yaml
 
-The first does the jobs of FILE in order until the time is over, and leaves out what is recorded; a
-job is a line `NAME SEED`. The second prints the table. Names of trainings:
+The first does the jobs of FILE in order until the time is over, each for all families in turn, and
+leaves out what is recorded; a job is a line `NAME SEED`. The second prints the table. Names of
+trainings:
 
     uniform                     the same share of every source
     bigram.TARGET               what a default search begins with
@@ -13,7 +14,8 @@ job is a line `NAME SEED`. The second prints the table. Names of trainings:
     near.K                      a known good mixture, its log-weights disturbed
     METHOD.TARGET.sSEED         what the search METHOD.TARGET with that seed found
     rule.RULE.TARGET.sSEED      what a rule of `rules.py` makes of the trunk with that seed
-    regmix.TARGET               RegMix fitted to the swarm
+    surfaceN.TARGET             the surface's, from the trunk of seed 1 and the swarm's first N runs
+    regmixN.TARGET              RegMix's, fitted to the swarm's first N runs and uniform
     without.SOURCE.NAME         the mixture NAME, the rest in proportion
 
 and of searches: METHOD.TARGET, of `SEARCHES`; a trunk (`trunk_body`) is for all targets at once.
@@ -22,6 +24,7 @@ and of searches: METHOD.TARGET, of `SEARCHES`; a trunk (`trunk_body`) is for all
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 import zlib
@@ -38,8 +41,6 @@ from research.judge.records import Record, Records
 RESULTS = Path("research/results/judge.jsonl")
 SWARM_SEED = 101
 """Of every run of the swarm: common noise cancels."""
-LEAST_SWARM = 24
-"""Runs that RegMix is fitted to."""
 DICE = 20261126
 HEADING = "| mixture | loss (SD, seeds) | minus uniform | regret | below bigrams | weights, % |"
 HALF = "HALF"
@@ -107,13 +108,8 @@ def weights_for(family: Family, records: Records, name: str) -> FloatArray | Non
     if kind.startswith("ngrams"):
         law = rules.longer_law_of(family, rest[0], int(kind.removeprefix("ngrams")))
         return rules.least_loss(law, count)
-    if kind == "regmix":
-        runs = swarm(family, records)
-        if len(runs) < LEAST_SWARM:
-            return None
-        mixtures = np.array([run.weights for run in runs])
-        losses = np.array([run.losses[rest[0]] for run in runs])
-        return product.swarm_fit(mixtures, losses, zlib.crc32(name.encode()))
+    if kind.startswith(("regmix", "surface")):
+        return from_swarm(family, records, kind, rest[0])
     if kind == "without":
         whole = weights_for(family, records, ".".join(rest[1:]))
         if whole is None:
@@ -137,7 +133,8 @@ def swarm_mixture(number: int, count: int) -> FloatArray:
 def near_mixture(family: Family, records: Records, number: int) -> FloatArray | None:
     """[S] one of the three best mixtures so far of a target, the targets in turn, disturbed."""
     target = family.targets[number % len(family.targets)]
-    runs = [run for run in records.of("train", family.name) if run.seed == SWARM_SEED]
+    every = [run for each in (records, *records.others) for run in each.of("train", family.name)]
+    runs = [run for run in every if run.seed == SWARM_SEED]
     if len(runs) < 4:
         return None
     dice = np.random.default_rng([DICE, 7, number])
@@ -148,10 +145,22 @@ def near_mixture(family: Family, records: Records, number: int) -> FloatArray | 
     return weights
 
 
-def swarm(family: Family, records: Records) -> list[Record]:
-    """The runs that were drawn at random, near good mixtures or not."""
-    every = records.of("train", family.name)
-    return [run for run in every if run.name.startswith(("swarm.", "near."))]
+def from_swarm(family: Family, records: Records, kind: str, target: str) -> FloatArray | None:
+    """[S] what a method makes of the swarm's first runs and uniform; None while one is missing."""
+    count = int(kind.removeprefix("regmix").removeprefix("surface"))
+    names = ["uniform", *(f"{part}.{each}" for each in range(count) for part in ("swarm", "near"))]
+    names = names[: count + 1]
+    found = [records.get("train", family.name, name, SWARM_SEED) for name in names]
+    runs = [run for run in found if run is not None]
+    trunk = records.get("search", family.name, "trunk_body", 1)
+    if len(runs) < len(names) or trunk is None:
+        return None
+    mixtures = np.array([run.weights for run in runs])
+    losses = np.array([[run.losses[each] for each in family.targets] for run in runs])
+    place = family.targets.index(target)
+    if kind.startswith("regmix"):
+        return product.swarm_fit(mixtures, losses[:, place], zlib.crc32(kind.encode()))
+    return product.Surfaces(family, trunk).answer(place, (mixtures, losses) if count else None)
 
 
 def table(family: Family, records: Records) -> str:
@@ -202,26 +211,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("family", type=Path)
+    parser.add_argument("families", type=Path, nargs="+")
     parser.add_argument("--jobs", type=Path)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--others", type=Path, nargs="*", default=[], help="former studies' results, for near.K"
+    )
     options = parser.parse_args()
-    family, records = Family(options.family), Records(options.results)
+    families = [Family(path) for path in options.families]
+    records = Records(options.results, options.others)
     if options.jobs is None:
-        print(table(family, records))
+        print("\n".join(table(family, records) for family in families))
         return
-    records.belong_to(family.name, family.identity())
+    for family in families:
+        records.belong_to(family.name, family.identity())
     warm_up()
-    work(family, records, options.jobs, options.minutes)
+    work(families, records, options.jobs, options.minutes)
 
 
-def work(family: Family, records: Records, jobs: Path, minutes: float) -> None:
+def work(families: Sequence[Family], records: Records, jobs: Path, minutes: float) -> None:
     """Do the first job that is not recorded and can be done, again and again; the file is read
-    anew each time."""
+    anew each time. A job is done for all families before the next one begins, so that a cut leaves
+    them with equally many."""
     end = time.monotonic() + 60 * minutes
     while time.monotonic() < end:
-        for name, seed in _read_jobs(jobs):
+        for (name, seed), family in itertools.product(_read_jobs(jobs), families):
             if any(records.get(kind, family.name, name, seed) for kind in ("search", "train")):
                 continue
             found = do(family, records, name, seed)

@@ -104,7 +104,7 @@ def search(family: Family, target: str, seed: int, overrides: Overrides) -> Sear
     given = [*overrides, f"targets={json.dumps([chosen])}", "evaluation.sets=[]"]
     run_dir, seconds = run_forked(family, "search", seed, given)
     path = run_dir / "history.jsonl"
-    history = [
+    history: list[dict[str, Any]] = [
         {key: shortened(row[key]) for key in ("mixture", "scores", "counts") if key in row}
         for row in (read_jsonl(path) if path.is_file() else [])
     ]

@@ -104,6 +104,12 @@ def test_a_byte_order_mark_is_no_text(tokenize: Tokenize, texts: Texts, unit: st
         ("a.json", b'[{"text": "a"},, {"text": "b"}]', "a.json:2: not JSON"),
         ("a.jsonl", LINES.decode().encode("utf-16"), "is UTF-16"),
         ("a.txt", "text".encode("utf-16"), "is UTF-16"),
+        ("a.json", b'{\n  "text": "a"\n}\n{\n  "text": "b"\n}\n', "jq -c . "),
+        (
+            "a.json",
+            b'\xef\xbb\xbf{\r\n  "my data" : [\r\n    {"text": "a"}]}',
+            "jq -c '.[\"my data\"][]' ",
+        ),
         ("a.csv", b'id,text\n1,"never\nclosed\n', "is never closed"),
         ("a.csv", b"id,text\n1,a,b\n", "a.csv:1: 3 fields, but the first row names 2"),
         ("a.csv", b"id,body\n1,a\n", "has no column 'text'; it has id, body"),

@@ -194,10 +194,10 @@ def test_killed_and_resumed_is_byte_identical(
     assert (tmp_path / "a.manifest.json").read_text() == (
         tmp_path / "once.manifest.json"
     ).read_text()
-    merged, once = (IndexedTokens(tmp_path / name).manifest for name in ("merged", "once"))
+    merged, at_once = (IndexedTokens(tmp_path / name).manifest for name in ("merged", "once"))
     assert merged is not None
-    assert once is not None
-    assert merged.mask == once.mask
+    assert at_once is not None
+    assert merged.mask == at_once.mask
     assert not list(tmp_path.glob("*.parts"))
 
 

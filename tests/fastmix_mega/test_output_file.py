@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.output_file import require_output_file
+from fastmix_mega.output_file import ResultFile, require_output_file
 
 
 def test_a_new_file_in_a_new_folder_and_an_older_result(tmp_path: Path) -> None:
     new = tmp_path / "a" / "b.json"
     assert require_output_file(str(new)) == new
     old = tmp_path / "old.json"
-    old.write_text("old")
+    old.write_text("# Data mixture by fastmix-mega 0.1.0")
     assert require_output_file(old, [tmp_path / "missing", tmp_path]) == old
-    assert old.read_text() == "old"
+    assert old.read_text().startswith("# Data")
     assert not new.parent.exists()
 
 
@@ -72,11 +72,26 @@ def test_files_that_no_result_replaces(
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("mixture.json", "{}"),  # In a folder that is no run's.
-        ("blend.yaml", "sources:\n- source_name: web\n"),  # An export, of OLMo-core.
-        ("blend.txt", "1.0 web\n"),
+        ("mixture.json", '{"schema": "fastmix-mixture/1"}'),  # In a folder that is no run's.
+        ("blend.yaml", "# Data mixture by fastmix-mega 0.1.0\nsources:\n- source_name: web\n"),
+        ("long.json", "1" * 200_000 + "by fastmix-mega"),
+        ("empty.txt", ""),
     ],
 )
 def test_an_older_result_is_replaced(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     assert require_output_file(tmp_path / name) == tmp_path / name
+
+
+@pytest.mark.parametrize("name", ["notes.md", "sources.csv", "train.json", "mixture.json"])
+def test_other_peoples_files_stay_unless_the_user_says_so(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("web,0.5\n")
+    with pytest.raises(UserError, match=r"no earlier result.*--overwrite"):
+        require_output_file(path)
+    assert require_output_file(ResultFile(path, overwrite=True)) == path
+    with pytest.raises(UserError, match="is the input"):
+        require_output_file(ResultFile(path, overwrite=True), [path])
+    # Where the result itself cannot say whose it is, the notes beside it do.
+    (tmp_path / f"{name}.notes.txt").write_text("Data mixture by fastmix-mega 0.1.0, from x\n")
+    assert require_output_file(path) == path

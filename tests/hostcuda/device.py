@@ -194,7 +194,7 @@ def _replace_torch_cuda() -> None:
     inner._cuda_getDeviceCount = lambda: device_count()
     inner._cuda_getDevice = lambda: current_device()
     inner._cuda_setDevice = lambda device: set_device(device)
-    inner._cuda_isInBadFork = lambda: False
+    inner.__dict__["_cuda_isInBadFork"] = lambda: False
     inner._cuda_getCurrentStream = lambda device: (0, device, 1)
     inner._cuda_getCurrentRawStream = _always(0)
     torch.Tensor.record_stream = _always(None)

@@ -15,11 +15,11 @@ from torch import Tensor
 from benchmarks.plain_model import PlainModel, PlainTraining
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.errors import UserError
+from fastmix_mega.model.initialize import HEAD_NAME as HEAD
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.training.engine.head_scores import VocabularyShard, preconditioner
 from research.fork_records import ForkRun, fork_records
 from research.fork_scores import (
-    HEAD,
     SCORES,
     HeadCurvature,
     Named,

@@ -1,21 +1,31 @@
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from fastmix_mega.arrays import FloatArray
 from research.ngram_law import count_ngrams, ngram_loss
 
 VOCABULARY = 7
 
 
-def sequences(seed, rows=6, size=9):
+def sequences(seed: int, rows: int = 6, size: int = 9) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, VOCABULARY, (rows, size))
 
 
-def direct_loss(sources, target, used, concentrations):
+def direct_loss(
+    sources: Sequence[NDArray[np.int64]],
+    target: NDArray[np.int64],
+    used: FloatArray,
+    concentrations: Sequence[float],
+) -> float:
     """The law as its docstring has it, one token after another."""
 
-    def frequency(source, context, token):
+    def frequency(source: NDArray[np.int64], context: list[int | None], token: int | None) -> float:
         hits = total = 0
         for row in source.tolist():
             for place in range(1, len(row)):
@@ -25,7 +35,7 @@ def direct_loss(sources, target, used, concentrations):
                     hits += 1
         return hits / total
 
-    def count(context, token):
+    def count(context: list[int | None], token: int | None) -> float:
         pairs = zip(sources, used, strict=True)
         return sum(tokens * frequency(source, context, token) for source, tokens in pairs)
 
@@ -43,7 +53,7 @@ def direct_loss(sources, target, used, concentrations):
 
 
 @pytest.mark.parametrize("concentrations", [[5.0], [5.0, 2.0], [5.0, 2.0, 1.0]])
-def test_loss_is_that_of_the_law_token_by_token(concentrations):
+def test_loss_is_that_of_the_law_token_by_token(concentrations: list[float]) -> None:
     sources, target = [sequences(1), sequences(2, 4)], sequences(3, 3)
     used = np.array([40.0, 25.0])
     counts = count_ngrams(sources, target, 3, VOCABULARY)
@@ -51,7 +61,7 @@ def test_loss_is_that_of_the_law_token_by_token(concentrations):
     assert found == pytest.approx(direct_loss(sources, target, used, concentrations), abs=1e-12)
 
 
-def test_gradient_is_that_of_the_loss():
+def test_gradient_is_that_of_the_loss() -> None:
     sources, target = [sequences(4), sequences(5), sequences(6)], sequences(7)
     counts = count_ngrams(sources, target, 3, VOCABULARY)
     used, weights = np.array([30.0, 10.0, 50.0]), [4.0, 2.0, 1.0]

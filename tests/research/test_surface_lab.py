@@ -1,38 +1,39 @@
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from fastmix_mega.arrays import FloatArray
 from research.surface_lab import Constants, Slopes, Values, design, fit
 
 COUNT = 6
 HARMFUL = 2
 
 
-def law(mixture):
+def law(mixture: FloatArray) -> tuple[float, FloatArray]:
     """Convex, least inside the simplex, fond of source 2."""
     worth = np.array([1.0, 0.5, 3.0, 0.2, 0.1, 0.8])
     known = worth * mixture + 0.05
     return -float((worth * np.log(known)).sum()) / 5, -(worth**2 / known) / 5
 
 
-def truth(mixture, discrepancy, constants):
+def truth(mixture: FloatArray, discrepancy: FloatArray, constants: Constants) -> float:
     return float(design(mixture, law, constants) @ np.concatenate(([3.0, 1.0], discrepancy)))
 
 
-def evidence(discrepancy, constants, noise=1e-3):
+def evidence(
+    discrepancy: FloatArray, constants: Constants, noise: float = 1e-3
+) -> tuple[Slopes, Values]:
     """Of a world in which the surface is exactly of its own form."""
     even = np.full(COUNT, 1 / COUNT)
     slopes = -law(even)[1] + discrepancy
-    slopes = Slopes(slopes - slopes.mean(), np.full(COUNT, noise))
-    return slopes, Values(even[None], np.array([truth(even, discrepancy, constants)]))
+    found = Slopes(slopes - slopes.mean(), np.full(COUNT, noise))
+    return found, Values(even[None], np.array([truth(even, discrepancy, constants)]))
 
 
-def centred(values):
-    return values - values.mean()
-
-
-def test_small_evidence_against_one_source_frees_it_alone():
+def test_small_evidence_against_one_source_frees_it_alone() -> None:
     constants = replace(Constants(), slope_bias=0.3, scale=0.05)
     discrepancy = np.zeros(COUNT)
     discrepancy[HARMFUL] = -4.0
@@ -46,7 +47,7 @@ def test_small_evidence_against_one_source_frees_it_alone():
     assert surface.best()[HARMFUL] < 0.06
 
 
-def test_posterior_without_heavy_tails_is_that_of_ridge_regression():
+def test_posterior_without_heavy_tails_is_that_of_ridge_regression() -> None:
     # With very many degrees of freedom the prior of every discrepancy is a Gaussian of one scale.
     constants = replace(Constants(), freedom=1e9, misfit=0.0)
     dice = np.random.default_rng(1)
@@ -62,7 +63,7 @@ def test_posterior_without_heavy_tails_is_that_of_ridge_regression():
     np.testing.assert_allclose(surface.covariance, np.linalg.inv(precision), rtol=1e-5, atol=1e-9)
 
 
-def test_gradient_is_that_of_the_prediction_and_best_is_a_minimum():
+def test_gradient_is_that_of_the_prediction_and_best_is_a_minimum() -> None:
     constants = Constants()
     discrepancy = np.array([0.5, -0.2, -1.0, 0.1, 0.0, 0.3])
     surface = fit(law, *evidence(discrepancy, constants), constants)
@@ -77,7 +78,7 @@ def test_gradient_is_that_of_the_prediction_and_best_is_a_minimum():
     assert least <= surface.predict(others)[0].min() + 1e-6
 
 
-def test_predictions_hold_what_was_seen_and_are_less_sure_far_from_it():
+def test_predictions_hold_what_was_seen_and_are_less_sure_far_from_it() -> None:
     constants = Constants()
     surface = fit(law, *evidence(np.zeros(COUNT), constants), constants)
     even = np.full(COUNT, 1 / COUNT)

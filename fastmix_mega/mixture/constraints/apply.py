@@ -76,7 +76,10 @@ class ConstraintSet:
     def __init__(self, constraints: Constraints, sources: Sources, where: str) -> None:
         self.constraints, self.sources, self.where = constraints, sources, where
         unknown = sorted(
-            {*constraints.sources, *(n for g in constraints.groups.values() for n in g.sources)}
+            {
+                *(*constraints.sources, *constraints.read_tokens),
+                *(n for g in constraints.groups.values() for n in g.sources),
+            }
             - set(sources.names)
         )
         if unknown:
@@ -141,10 +144,12 @@ class ConstraintSet:
                     f"{self.where}: max_epochs needs the number of tokens of {name}, which the "
                     "mixture does not tell"
                 )
-            share = most * tokens / budget
+            read = self.constraints.read_tokens.get(name, 0)
+            share = max(0.0, (most * tokens - read) / budget)
+            before = f", {read:,} of which were read before" if read else ""
             why = (
                 f"{name} at most {share:.4g} ({most:g} epochs of its {tokens:,} tokens within "
-                f"{budget:,})"
+                f"{budget:,}{before})"
             )
             if share < upper.value:
                 upper = Bound(share, why)

@@ -54,7 +54,7 @@ def blend(corpora: Path, tmp_path: Path) -> Path:
 
 def rules(blend: Path, **run: object) -> dict[str, str]:
     options = {"budget": 10_000, "seq_length": 16} | run
-    _, findings = audit(blend, Run(**options))  # type: ignore[arg-type]
+    _, findings = audit(blend, Run(**options))
     return {each.rule: each.harm for each in findings}
 
 

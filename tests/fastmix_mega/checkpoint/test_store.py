@@ -105,6 +105,41 @@ def test_a_full_disk_ends_neither_run_nor_checkpoints(
         subprocess.run(["umount", target], check=True)
 
 
+def test_a_disk_that_is_full_at_the_end(
+    settings: dict[str, Any], tmp_path: Path, whole: Path
+) -> None:
+    """What is kept is told, nothing is written in part, and the same command goes on."""
+    run_dir = tmp_path / "run"
+    settings = saving(settings, run_dir)
+    settings["checkpoint"]["final"] = True
+    config = write(settings, tmp_path)
+
+    def left() -> list[str]:
+        return sorted(path.name for path in run_dir.rglob("*") if ".partial" in path.name) + [
+            path.name for path in run_dir.glob(".*")
+        ]
+
+    _, shown = forked("search", config, processes=2, expect=1, fault="full-save:all:5")
+    told = (
+        "all 24 steps are made, but the last checkpoint (see above) and the results (File too "
+        f"large) could not be written. Kept: {run_dir}/checkpoints/step_20; make room on the disk "
+        "and start the same command again: it makes the last 4 steps anew"
+    )
+    assert told in shown
+    assert "Traceback" not in shown
+    assert not (run_dir / "report.html").exists()
+    assert left() == []
+    _, shown = forked("search", config, processes=2, expect=1, fault="full-results:all:1")
+    assert "all 24 steps are made, but the results (File too large) could not" in shown
+    assert f"Kept: {run_dir}/checkpoints/step_24; make room" in shown
+    assert "it makes no step anew" in shown
+    assert left() == []
+    _, shown = forked("search", config, processes=2)
+    assert "continuing after step 24" in shown
+    assert (run_dir / "report.html").is_file()
+    same(run_dir, whole)
+
+
 def test_training_resumes_under_zero_2_and_3(settings: dict[str, Any], tmp_path: Path) -> None:
     for zero in (2, 3):
         settings["parallel"] = {"zero": zero}

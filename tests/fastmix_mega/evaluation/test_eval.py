@@ -30,7 +30,7 @@ from fastmix_mega.weights.init_from import open_start
 from tests.launch import forked
 from tests.tiny import tiny_settings
 
-QUESTIONS = [
+QUESTIONS: list[dict[str, Any]] = [
     {"text": "from numpy import", "choices": ["array", "the", "version"], "answer": 0},
     {"text": "def", "choices": ["return", "import numpy"], "answer": 1},
     {"text": "array of", "choices": ["the", "a", "numpy", "type"], "answer": 2},

@@ -288,3 +288,22 @@ def test_an_output_that_cannot_be_written(
     assert "cannot write" in capsys.readouterr().err
     assert cli.main(["export", str(mixture), "--to", "fastmix", "-o", str(mixture)]) == 2
     assert "would be overwritten" in capsys.readouterr().err
+
+
+def test_only_our_own_exports_are_replaced(
+    mixture: Path, row_mixture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name, form in FORMATS.items() if form.write is not None]:
+        whose = mixture if FORMATS[name].notes is None and name != "energon" else row_mixture
+        output = mixture.with_name(f"{name}.out")
+        words = ["export", str(whose), "--to", name, "-o", str(output), "--budget-tokens", "20k"]
+        words += [] if name in OURS else ["--paths", "data/{name}"]
+        for _ in range(2):
+            assert cli.main(words) == 0, name
+        capsys.readouterr()
+        output.write_text("another one's work\n")
+        output.with_name(f"{output.name}.notes.txt").unlink(missing_ok=True)
+        assert cli.main(words) == 2
+        assert "is there already, and is no earlier result" in capsys.readouterr().err
+        assert output.read_text() == "another one's work\n"
+        assert cli.main([*words, "--overwrite"]) == 0

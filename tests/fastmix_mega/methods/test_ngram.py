@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from fastmix_mega.cli import main as cli
-from fastmix_mega.methods.ngram import bigram_keys, fit_mixture, source_likelihoods
+from fastmix_mega.methods.ngram import fit_mixture, source_likelihoods
+from fastmix_mega.mixture.bigram import bigram_keys
 from fastmix_mega.mixture.file import read_mixture
 
 

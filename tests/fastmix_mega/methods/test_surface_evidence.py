@@ -13,6 +13,7 @@ import pytest
 from fastmix_mega.cli import main as cli
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.run_inputs import open_inputs
+from fastmix_mega.evaluation.retrain import Candidate, predictions_of
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.base import OpenedData, Preview
 from fastmix_mega.methods.fastmix import FastMix
@@ -20,6 +21,7 @@ from fastmix_mega.methods.surface_evidence import disagreements
 from fastmix_mega.mixture.file import read_mixture
 from tests.launch import column, forked, run_config
 
+ENDS = ("mixture.json", "surface.json", "predictions.json")
 KEYS = (("metrics.jsonl", "loss"), ("history.jsonl", "scores"), ("history.jsonl", "mixture"))
 
 
@@ -69,7 +71,7 @@ def test_the_answer_is_the_same_on_one_and_two_processes(
     assert weights["beta"] > 0.3
     search = found.search
     assert search["answer_from"] == "surface"
-    assert set(search["evidence"]) == {"ngrams", "scores"}
+    assert set(search["evidence"]) == {"ngrams", "bigrams", "scores"}
     predicted = search["predictions"]
     assert predicted["answer"]["near"]["loss"] < predicted["uniform"]["near"]["loss"]
     assert 0.5 < search["probability_better"] <= 1
@@ -84,7 +86,7 @@ def test_resumed_it_answers_the_same(surface: dict[str, Any], tmp_path: Path) ->
     surface["checkpoint"] = {"every": 5, "keep": 9}
     run_dir = run_config("search", surface, tmp_path, processes=2)
     whole = [column(run_dir, *key) for key in KEYS]
-    before = {name: (run_dir / name).read_text() for name in ("mixture.json", "surface.json")}
+    before = {name: (run_dir / name).read_text() for name in ENDS}
     for step in (15, 20, 24):
         shutil.rmtree(run_dir / "checkpoints" / f"step_{step}")
     (run_dir / "mixture.json").unlink()
@@ -116,9 +118,42 @@ def test_fastmix_surface_predicts_any_mixture(
     assert rows[2]["loss"] == pytest.approx(recorded["answer"]["near"]["loss"], abs=1e-4)
     assert rows[2]["low"] < rows[2]["loss"] < rows[2]["high"]
     assert cli.main(["surface", str(run_dir), "--output", str(tmp_path / "x.txt")]) == 2
+
+    # What `fastmix retrain` shows beside the losses: by a set's name, or by its files.
+    near, far = surface["targets"]
+    prefixes = {"near": near["prefix"], "renamed": far["prefix"]}
+    prefixes["other"] = surface["sources"][0]["prefix"]
+    sets = [{"name": name, "prefix": prefix} for name, prefix in prefixes.items()]
+    judged = parse_config(surface | {"evaluation": {"sets": sets}})
+    answer = read_mixture(run_dir / "mixture.json")
+    candidate = Candidate("found", {each.name: each.weight for each in answer.sources})
+    found, missing = predictions_of(run_dir, [candidate], [str(run_dir)], judged)
+    assert [found["found"][name][0] for name in ("near", "renamed")] == [
+        rows[2]["loss"],
+        rows[3]["loss"],
+    ]
+    assert missing.startswith("no predictions for other: the search predicts losses on its targets")
+    _no_surface(run_dir, capsys)
+
+
+def _no_surface(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `fastmix surface` says where there is none, and why."""
+
+    def told(folder: Path = run_dir) -> str:
+        assert cli.main(["surface", str(folder)]) == 2
+        return capsys.readouterr().err
+
     (run_dir / "surface.json").unlink()
-    assert cli.main(["surface", str(run_dir)]) == 2
-    assert "search.answer: surface" in capsys.readouterr().err
+    assert "a search with search.answer: surface writes one" in told()
+    (run_dir / "mixture.json").unlink()
+    assert "has not finished (it has made 24 of 24 steps)" in told()
+    (run_dir / "metrics.jsonl").unlink()
+    assert "it has made no step yet" in told()
+    several = run_dir.parent / "several"
+    several.mkdir()
+    assert "is not a run folder" in told(several)
+    run_dir.rename(several / "seed_3")
+    assert "holds the runs of several seeds; name one, for example" in told(several)
 
 
 @pytest.mark.distributed

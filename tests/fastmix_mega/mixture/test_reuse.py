@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmix_mega.config.sections import ReuseSection
+from fastmix_mega.config.reuse import ReuseSection
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.indexed_writer import IndexedWriter

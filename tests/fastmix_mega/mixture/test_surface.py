@@ -7,15 +7,8 @@ import pytest
 from scipy.optimize import minimize
 
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, count_ngrams
-from fastmix_mega.mixture.surface import (
-    LossSurface,
-    Slopes,
-    SurfaceConstants,
-    TargetPosterior,
-    Values,
-    design,
-    fit,
-)
+from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants, TargetPosterior, design
+from fastmix_mega.mixture.surface_fit import Evidence, Slopes, fit
 
 SOURCES = 5
 EVEN = np.full(SOURCES, 1 / SOURCES)
@@ -40,30 +33,18 @@ def test_the_posterior_is_that_of_a_linear_model() -> None:
     """With a Gaussian prior: the textbook formula on the same rows, solved another way."""
     model, random = ngrams(), np.random.default_rng(1)
     slopes = slopes_of(random.normal(size=SOURCES))
-    mixtures = random.dirichlet(np.ones(SOURCES), size=4)
-    values = Values(mixtures, random.normal(3.0, 0.1, 4))
-    found = fit(EVEN, model, [(3.0, slopes, values), (2.0, None, None)], GAUSSIAN)
+    found = fit(EVEN, model, [Evidence(3.0, slopes), Evidence(2.0)], None, GAUSSIAN)
 
     # In covariance form: y ~ N(X m, X C X' + R).
     constants = GAUSSIAN
     centred = np.eye(SOURCES) - 1 / SOURCES
     of_ngrams = -model.losses(EVEN)[1][0]
     size = np.sqrt(np.mean((centred @ slopes.mean) ** 2))
-    x = np.vstack(
-        [
-            np.eye(1, 2 + SOURCES),
-            [design(each, EVEN, model, 2, constants.bend)[0] for each in mixtures],
-            np.column_stack((np.zeros(SOURCES), centred @ of_ngrams, centred)),
-        ]
-    )
-    y = np.concatenate(([3.0], values.losses, centred @ slopes.mean))
-    moved = 0.5 * np.abs(mixtures - EVEN).sum(axis=1)
-    noise = np.concatenate(
-        (
-            [constants.level_error],
-            np.hypot(constants.level_noise, constants.misfit * moved),
-            np.hypot(slopes.standard_error, constants.slope_bias * size),
-        )
+    told = np.column_stack((np.zeros(SOURCES), centred @ of_ngrams, centred))
+    x = np.vstack([np.eye(1, 2 + SOURCES), told])
+    y = np.concatenate(([3.0], centred @ slopes.mean))
+    noise = np.append(
+        constants.level_error, np.hypot(slopes.standard_error, constants.slope_bias * size)
     )
     prior = np.diag([100.0, constants.beta_spread**2, *[constants.scale**2] * SOURCES])
     mean = np.array([3.0, constants.beta, *[0.0] * SOURCES])
@@ -77,7 +58,7 @@ def test_the_posterior_is_that_of_a_linear_model() -> None:
 def test_without_scores_the_best_mixture_is_that_of_the_ngrams() -> None:
     model = ngrams()
     weights = np.array([1.0, 3.0])
-    found = fit(EVEN, model, [(3.0, None, None), (2.0, None, None)]).best(weights)
+    found = fit(EVEN, model, [Evidence(3.0), Evidence(2.0)]).best(weights)
     best = minimize(
         lambda x: float(weights @ model.losses(np.abs(x) / np.abs(x).sum())[0]),
         EVEN,
@@ -88,7 +69,7 @@ def test_without_scores_the_best_mixture_is_that_of_the_ngrams() -> None:
 
 
 def test_the_gradient_is_the_derivative() -> None:
-    found = fit(EVEN, ngrams(), [(3.0, slopes_of(np.arange(5.0)), None), (2.0, None, None)])
+    found = fit(EVEN, ngrams(), [Evidence(3.0, slopes_of(np.arange(5.0))), Evidence(2.0)])
     weights, mixture = np.array([1.0, 2.0]), np.array([0.3, 0.1, 0.2, 0.15, 0.25])
     _, gradient = found.objective(mixture, weights)
     for source in range(SOURCES):
@@ -106,8 +87,8 @@ def test_one_source_that_fools_the_ngrams_is_outvoted() -> None:
     measured = of_ngrams - of_ngrams.mean()
     measured[liar] = -3.0
     constants = SurfaceConstants(scale=0.1, slope_bias=0.1)
-    honest = fit(EVEN, model, [(3.0, slopes_of(of_ngrams), None), (3.0, None, None)], constants)
-    fooled = fit(EVEN, model, [(3.0, slopes_of(measured), None), (3.0, None, None)], constants)
+    honest = fit(EVEN, model, [Evidence(3.0, slopes_of(of_ngrams)), Evidence(3.0)], None, constants)
+    fooled = fit(EVEN, model, [Evidence(3.0, slopes_of(measured)), Evidence(3.0)], None, constants)
     weights = np.array([1.0, 0.0])
     assert honest.best(weights)[liar] > 0.3
     assert fooled.best(weights)[liar] < 0.02
@@ -116,7 +97,7 @@ def test_one_source_that_fools_the_ngrams_is_outvoted() -> None:
 
 
 def test_limits_hold() -> None:
-    found = fit(EVEN, ngrams(), [(3.0, None, None), (2.0, None, None)])
+    found = fit(EVEN, ngrams(), [Evidence(3.0), Evidence(2.0)])
 
     def project(mixture: np.ndarray) -> np.ndarray:
         capped = np.minimum(mixture, 0.25)
@@ -140,7 +121,7 @@ def test_intervals_hold_what_they_say() -> None:
         bend=0.05,
     )
     mixtures = random.dirichlet(np.ones(SOURCES), size=20)
-    rows = np.stack([design(each, EVEN, model, 2, constants.bend)[0] for each in mixtures])
+    rows = design(mixtures, EVEN, model, 2, constants.bend)[:, 0]
     moved = 0.5 * np.abs(mixtures - EVEN).sum(axis=1)
     centred = np.eye(SOURCES) - 1 / SOURCES
     of_ngrams = -model.losses(EVEN)[1][0]
@@ -160,8 +141,8 @@ def test_intervals_hold_what_they_say() -> None:
         losses = rows @ truth + random.normal(
             0, np.hypot(constants.level_noise, constants.misfit * moved)
         )
-        evidence = [(level, slopes, None), (3.0, None, None)]
-        predicted = fit(EVEN, model, evidence, constants).predict(mixtures)
+        evidence = [Evidence(level, slopes), Evidence(3.0)]
+        predicted = fit(EVEN, model, evidence, None, constants).predict(mixtures)
         distance = np.abs(losses - predicted.mean[:, 0]) / predicted.deviation[:, 0]
         hits.append(distance < 1.645)
     # The slopes' lasting error is in the intervals and not in the simulation.

@@ -16,6 +16,7 @@ import yaml
 from fastmix_mega.cli.seeds import pool_runs
 from fastmix_mega.files import write_json
 from fastmix_mega.mixture.simplex import effective_sources, entropy, geometric_mean, softmax
+from tests.fastmix_mega.report.surface_samples import add_surface
 
 NAMES = ("docs", "headers", "code", "web", "markdown", "stubs", "licences", "junk")
 HOSTILE = (
@@ -50,6 +51,7 @@ def write_run(
     targets: tuple[str, ...] = ("unseen", "average"),
     minimax: bool = False,
     constraints: dict[str, Any] | None = None,
+    surface: bool = False,
     seed: int = 0,
     seeds: int = 0,
 ) -> Path:
@@ -66,6 +68,7 @@ def write_run(
         targets: their names.
         minimax: whether the targets' weights move.
         constraints: recorded as the search's; the weights are not changed.
+        surface: whether the answer comes from a loss surface.
         seeds: more than 0 write as many searches into the folder, and pool them.
     """
     if seeds:
@@ -197,6 +200,8 @@ def write_run(
             "versions": {"fastmix-mega": "0.1.0", "torch": "2.13.0", "python": "3.11.2"},
         },
     )
+    if surface:
+        add_surface(directory)
     return directory
 
 
@@ -298,6 +303,12 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "pooled": {"seeds": 3},
     "limited": {"constraints": LIMITS},
+    "surface": {"surface": True},
+    "surface_many": {
+        "surface": True,
+        "names": tuple(f"source_{n:03d}" for n in range(24)),
+        "targets": ("code", "answers", *(f"a_target_with_a_long_name_{n}" for n in range(3))),
+    },
 }
 
 

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from fastmix_mega.config.constraints import Constraints
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
 from fastmix_mega.mixture.constraints.solve import Node, project
 from fastmix_mega.mixture.file import read_mixture
+from fastmix_mega.mixture.simplex import floored
+from fastmix_mega.mixture.surface_file import read_surface_file
 from fastmix_mega.report.build import build_report
 from tests.fastmix_mega.mixture.constraints.test_solve import random_problem
 from tests.fastmix_mega.report.browser import Browser, find_browser
@@ -52,7 +55,7 @@ def test_hostile_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     browser.open(build_report(write_run(tmp_path / "run", HOSTILE)))
     assert browser.evaluate("document.title") != "owned"
     rows = browser.evaluate(
-        "[...document.querySelectorAll('.sortable tbody th')].map(e => e.textContent)"
+        "[...document.querySelectorAll('#sources-table tbody th')].map(e => e.textContent)"
     )
     assert sorted(rows) == sorted(HOSTILE)
 
@@ -88,15 +91,21 @@ def test_the_table_sorts_by_a_column(browser: Browser, tmp_path: Path) -> None:
     browser.open(build_report(write_run(tmp_path / "run")))
     values = browser.evaluate(
         """(() => {
-          const headers = [...document.querySelectorAll('.sortable thead th')];
+          const headers = [...document.querySelectorAll('#sources-table thead th')];
           const at = headers.findIndex(e => e.textContent === 'Tokens');
           headers[at].querySelector('button').click();
-          const rows = [...document.querySelectorAll('.sortable tbody tr')];
+          const rows = [...document.querySelectorAll('#sources-table tbody tr')];
           return rows.map(e => +e.cells[at].dataset.value);
         })()"""
     )
     assert len(values) == 8
     assert values == sorted(values, reverse=True)
+
+
+def _tree(node: Node) -> dict[str, Any]:
+    groups = [_tree(group) for group in node.groups]
+    own = {"low": node.lower, "high": node.upper, "sources": list(node.sources)}
+    return own | {"groups": groups}
 
 
 def test_the_page_solves_limits_as_the_export_does(browser: Browser, tmp_path: Path) -> None:
@@ -105,20 +114,15 @@ def test_the_page_solves_limits_as_the_export_does(browser: Browser, tmp_path: P
     random = np.random.default_rng(5)
     problems = [random_problem(random) for _ in range(200)]
 
-    def tree(node: Node) -> dict[str, Any]:
-        groups = [tree(group) for group in node.groups]
-        own = {"low": node.lower, "high": node.upper, "sources": list(node.sources)}
-        return own | {"groups": groups}
-
     given = [
-        [tree(root), p.tolist(), lower.tolist(), upper.tolist()]
+        [_tree(root), p.tolist(), lower.tolist(), upper.tolist()]
         for root, p, lower, upper in problems
     ]
-    found = browser.evaluate(f"({json.dumps(given)}).map(each => whatIf.project(...each))")
-    wanted = [project(*problem) for problem in problems]
+    found = browser.evaluate(f"({json.dumps(given)}).map(each => projection.project(...each))")
+    wanted = [project(root, p, lower, upper) for root, p, lower, upper in problems]
     assert np.abs(np.array(found) - np.array(wanted)).max() < 1e-9
-    impossible = [tree(Node(1.0, 1.0, [0, 1])), [0.5, 0.5], [0.0, 0.0], [0.4, 0.4]]
-    call = f"whatIf.project(...{json.dumps(impossible)})"
+    impossible = [_tree(Node(1.0, 1.0, [0, 1])), [0.5, 0.5], [0.0, 0.0], [0.4, 0.4]]
+    call = f"projection.project(...{json.dumps(impossible)})"
     assert (
         browser.evaluate(f"(() => {{ try {{ {call} }} catch (e) {{ return e.largest }} }})()")
         == 0.8
@@ -160,6 +164,68 @@ def test_moving_a_slider_moves_the_mixture(browser: Browser, tmp_path: Path) -> 
     assert browser.complaints == []
 
 
+def test_the_page_solves_the_surface_as_python_does(browser: Browser, tmp_path: Path) -> None:
+    """Weights of the targets, groups, caps and repetition; every number to 1e-9."""
+    browser.open(build_report(write_run(tmp_path / "run", **CASES["surface"])))
+    file = read_surface_file(tmp_path / "run" / "surface.json")
+    random = np.random.default_rng(3)
+    even = np.full(len(file.sources), 1 / len(file.sources))
+    given, wanted = [], []
+    for weights in ([1.0, 1.0], [1.0, 0.0], [0.2, 0.8]):
+        lower, upper = np.zeros(len(even)), np.full(len(even), random.uniform(0.15, 0.5))
+        root = Node(1.0, 1.0, [0, 1, 2, 3], [Node(0.1, 0.3, [4, 5]), Node(0.0, 1.0, [6, 7])])
+
+        def allowed(mixture: np.ndarray, root: Node = root, upper: np.ndarray = upper) -> Any:
+            assert file.most_share is not None
+            every = Node(1.0, 1.0, range(len(mixture)))
+            near = project(every, np.maximum(mixture, 1e-300), 0 * mixture, file.most_share)
+            return project(root, near, 0 * mixture, upper)
+
+        best = file.surface.best(np.array(weights), allowed)
+        answer = allowed(floored(best))
+        means, deviations = file.surface.differences(answer, even)
+        wanted.append([*answer, *means, *deviations])
+        given.append([weights, _tree(root), lower.tolist(), upper.tolist()])
+    found = browser.evaluate(
+        f"""(({json.dumps(given)}).map(([weights, root, low, high]) => {{
+          const data = JSON.parse(document.getElementById('report-data').textContent).what_if;
+          const surface = lossSurface.of(data.surface);
+          const x = surface.answer(weights,
+            mixture => projection.project(root, mixture, low, high));
+          const gap = surface.differences(x, {even.tolist()});
+          return [...x, ...gap.means, ...gap.deviations];
+        }}))"""
+    )
+    assert np.abs(np.array(found) - np.array(wanted)).max() < 1e-9
+    assert np.abs(np.array(wanted)[0] - np.array(wanted)[1])[: len(even)].max() > 0.02
+    assert browser.complaints == []
+
+
+def test_the_weights_of_the_targets_move_the_mixture(browser: Browser, tmp_path: Path) -> None:
+    browser.open(build_report(write_run(tmp_path / "run", **CASES["surface"])))
+    shares = "[...document.querySelectorAll('#what-if .share')].map(e => parseFloat(e.textContent))"
+    before = browser.evaluate(shares)
+    browser.evaluate(
+        """(() => { const slider = document.querySelector('#what-if [name=weight]');
+          slider.value = 0; slider.dispatchEvent(new Event('input')); })()"""
+    )
+    after = browser.evaluate(shares)
+    assert max(abs(a - b) for a, b in zip(after, before, strict=True)) > 1
+    verdict = browser.evaluate("document.querySelector('#what-if .verdict').textContent")
+    assert "90% intervals: unseen " in verdict
+    assert "for their mean as weighted here" in verdict
+    assert " ± " in verdict
+    taken = browser.evaluate("document.querySelector('#what-if .taken').textContent")
+    assert sum(yaml.safe_load(taken)["mixture"].values()) == pytest.approx(1, abs=1e-4)
+    # The front follows at leisure.
+    wait = "new Promise(done => setTimeout(done, 400))"
+    browser.call("Runtime.evaluate", expression=wait, awaitPromise=True)
+    assert browser.evaluate("document.querySelectorAll('.front-rows li').length") == 11
+    assert browser.evaluate("document.querySelectorAll('.front circle').length") == 11
+    browser.evaluate("document.querySelector('#what-if [type=reset]').click()")
+    assert browser.complaints == []
+
+
 def test_limits_that_contradict_each_other_are_told(browser: Browser, tmp_path: Path) -> None:
     browser.open(build_report(write_run(tmp_path / "run")))
     browser.evaluate(
@@ -176,7 +242,7 @@ def test_it_prints(browser: Browser, tmp_path: Path) -> None:
     assert browser.pdf().startswith(b"%PDF-")
     # Chromium repeats a table's head on every page only if no box in it resists being cut.
     browser.call("Emulation.setEmulatedMedia", media="print")
-    display = "getComputedStyle(document.querySelector('.sortable thead button')).display"
+    display = "getComputedStyle(document.querySelector('#sources-table thead button')).display"
     assert browser.evaluate(display) == "contents"
     shown = "[...document.querySelectorAll('#what-if input')].filter(e => e.offsetParent).length"
     assert browser.evaluate(shown) == 0

@@ -183,3 +183,19 @@ def test_a_training_run_with_stages_says_so(tmp_path: Path) -> None:
     shown = lead(read_run(directory), view(directory))
     assert "2 mixtures one after the other (after the first: anneal from 20k tokens)" in shown
     assert "fixed" not in shown
+
+
+def test_targets_that_are_looked_at_in_turn_are_compared_with_themselves(four: Path) -> None:
+    rows = [json.loads(line) for line in (four / "history.jsonl").read_text().splitlines()]
+    rows[0]["target_loss"], rows[1]["target_loss"] = (
+        {"unseen": 7.0},
+        {"unseen": 6.5, "average": 5.0},
+    )
+    rows[-1]["target_loss"] = {"unseen": 5.0, "average": 4.0}
+    for row in rows:
+        row |= dict.fromkeys(("target_scores", "target_score_stderr", "target_weights"))
+    (four / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = read_run(four)
+    (figure,) = (each for each in key_figures(run, view(four)) if each.label == "Target loss")
+    assert figure.value == "4.500"
+    assert figure.detail == "nats per token, from 6.000 at first"

@@ -130,6 +130,7 @@ def test_a_collapsed_mixture_is_logged_when_it_begins(log: RunLog) -> None:
 class Recorder(Callback):
     """Writes down every call, and may ask for the run's end after some step."""
 
+    name = "Recorder"
     resumes = ("steps",)
 
     def __init__(self, fails_after: int | None = None) -> None:

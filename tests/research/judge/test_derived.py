@@ -1,19 +1,23 @@
+from __future__ import annotations
+
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from research.judge import derived
 
 
-def documents(seed=1, count=5):
+def documents(seed: int = 1, count: int = 5) -> list[NDArray[np.int64]]:
     dice = np.random.default_rng(seed)
     return [dice.integers(0, 20, int(dice.integers(30, 60))) for _ in range(count)]
 
 
-def ngrams(texts, order):
+def ngrams(texts: Sequence[NDArray[np.int64]], order: int) -> list[tuple[int, ...]]:
     return [
         tuple(text[place : place + order])
         for text in texts
@@ -22,7 +26,7 @@ def ngrams(texts, order):
 
 
 @pytest.mark.parametrize("order", [2, 3])
-def test_drawn_documents_hold_no_ngram_that_the_real_ones_do_not(order):
+def test_drawn_documents_hold_no_ngram_that_the_real_ones_do_not(order: int) -> None:
     real = documents()
     made = derived.ngram_documents(real, order, 2000, np.random.default_rng(2))
     known = set(ngrams(real, order))
@@ -34,7 +38,7 @@ def test_drawn_documents_hold_no_ngram_that_the_real_ones_do_not(order):
     assert {len(text) for text in made} <= {len(text) for text in real}
 
 
-def test_drawn_documents_break_longer_contexts():
+def test_drawn_documents_break_longer_contexts() -> None:
     real = [np.tile(np.array([1, 2, 3, 1, 2, 4]), 20)]
     made = derived.ngram_documents(real, 2, 3000, np.random.default_rng(3))
     triples = Counter(tuple(text[place : place + 4]) for text in made for place in range(100))
@@ -43,7 +47,7 @@ def test_drawn_documents_break_longer_contexts():
     assert min(after_three) > 0.3 * max(after_three)
 
 
-def test_permuted_words_keep_the_words():
+def test_permuted_words_keep_the_words() -> None:
     text = "one two three\nfour five  six seven eight nine ten " * 20
     made = derived.permuted_words(text, 0.5, random.Random(1))
     assert Counter(made.split()) == Counter(text.split())
@@ -51,7 +55,7 @@ def test_permuted_words_keep_the_words():
     assert derived.permuted_words(text, 0.0, random.Random(1)).split() == text.split()
 
 
-def test_swapped_answers_are_answers_to_other_questions():
+def test_swapped_answers_are_answers_to_other_questions() -> None:
     texts = [
         "\n".join(f"Question: q{number}\nAnswer: a{number}\n" for number in range(first, first + 5))
         for first in (0, 5, 10, 15)
@@ -66,7 +70,7 @@ def test_swapped_answers_are_answers_to_other_questions():
 
 
 @pytest.mark.parametrize("permuted", [False, True])
-def test_lookups_are_answered_rightly_or_never(permuted):
+def test_lookups_are_answered_rightly_or_never(permuted: bool) -> None:
     words = [" ".join(f"word{letter}{other}" for letter in "abcdef" for other in "ghijkl")]
     for text in derived.lookup_documents(words, permuted, 10, random.Random(1)):
         told = dict(re.findall(r"^(\w+) = (\w+)$", text, re.MULTILINE))

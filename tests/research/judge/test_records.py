@@ -1,10 +1,14 @@
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
 
 from fastmix_mega.errors import UserError
 from research.judge.records import Record, Records
 
 
-def test_records_are_there_after_the_next_opening_and_appended_one_by_one(tmp_path):
+def test_records_are_there_after_the_next_opening_and_appended_one_by_one(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "study.jsonl"
     first = Record("train", "plain", "uniform", 101, [0.5, 0.5], {"unseen": 2.5}, {"unseen": 3.0})
     second = Record("search", "plain", "trunk_body", 1, [0.5, 0.5], {}, history=[{"step": 16}])
@@ -19,7 +23,7 @@ def test_records_are_there_after_the_next_opening_and_appended_one_by_one(tmp_pa
     assert again.get("train", "plain", "uniform", 102) is None
 
 
-def test_runs_of_other_corpora_are_refused(tmp_path):
+def test_runs_of_other_corpora_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "study.jsonl"
     identity = {"sources": {"python": 1000}, "tokenizer": "abc"}
     Records(path).belong_to("plain", identity)

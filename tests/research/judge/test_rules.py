@@ -1,13 +1,18 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from research.judge.rules import Evidence, normalised, softmax
 
 COUNT, WINDOWS = 4, 20
 
 
-def evidence(scores, rates=None, losses=None):
-    scores = np.asarray(scores, float)
+def evidence(
+    given: ArrayLike, rates: ArrayLike | None = None, losses: ArrayLike | None = None
+) -> Evidence:
+    scores = np.asarray(given, float)
     windows = len(scores)
     return Evidence(
         np.arange(1, windows + 1) * 16.0,
@@ -19,7 +24,7 @@ def evidence(scores, rates=None, losses=None):
     )
 
 
-def test_constant_scores_add_their_normalised_distance_from_the_mean_every_window():
+def test_constant_scores_add_their_normalised_distance_from_the_mean_every_window() -> None:
     scores = np.array([5.0, 1.0, -1.0, 3.0])
     found = normalised(evidence(np.tile(scores, (WINDOWS, 1))))
     away = scores - scores.mean()
@@ -27,14 +32,14 @@ def test_constant_scores_add_their_normalised_distance_from_the_mean_every_windo
     assert softmax(0.1 * found).sum() == pytest.approx(1.0)
 
 
-def test_late_evidence_leaves_the_early_windows_out():
+def test_late_evidence_leaves_the_early_windows_out() -> None:
     early, late = np.tile([9.0, 0, 0, 0], (10, 1)), np.tile([0, 0, 0, 1.0], (10, 1))
     found = evidence(np.concatenate((early, late))).late(0.5)
     assert len(found.scores) == 10
     np.testing.assert_allclose(found.slopes().mean, [0, 0, 0, 10.0])
 
 
-def test_slopes_sum_rate_times_score_and_their_errors_follow_the_scatter():
+def test_slopes_sum_rate_times_score_and_their_errors_follow_the_scatter() -> None:
     dice = np.random.default_rng(1)
     truth, rates = np.array([2.0, 0.0, -1.0, 0.5]), np.linspace(2, 1, 400)
     found = evidence(truth + dice.normal(0, 3, (400, COUNT)), rates).slopes()
@@ -43,13 +48,13 @@ def test_slopes_sum_rate_times_score_and_their_errors_follow_the_scatter():
     np.testing.assert_allclose(found.standard_error, 3 * np.sqrt((rates**2).sum()), rtol=0.15)
 
 
-def test_sources_that_a_window_did_not_draw_say_nothing_in_it():
+def test_sources_that_a_window_did_not_draw_say_nothing_in_it() -> None:
     scores = np.tile([1.0, 2.0, 3.0, 4.0], (WINDOWS, 1))
     scores[::2, 1] = np.nan
     np.testing.assert_allclose(evidence(scores).slopes().mean, WINDOWS * np.array([1.0, 2, 3, 4]))
 
 
-def test_calibrated_slopes_promise_what_was_seen():
+def test_calibrated_slopes_promise_what_was_seen() -> None:
     scores = np.tile([4.0, 4.0, 4.0, 4.0], (WINDOWS, 1))
     losses = np.linspace(3.0, 2.0, WINDOWS)
     found = evidence(scores, losses=losses)

@@ -69,8 +69,9 @@ def test_equals_a_convex_solver_on_random_problems() -> None:
     touched, worst = 0, 0.0
     for _ in range(PROBLEMS):
         problem = random_problem(random)
-        found, wanted = project(*problem), reference.solve(*problem)
-        touched += divergence(found, problem[1]) > 1e-3
+        root, p, lower, upper = problem
+        found, wanted = project(root, p, lower, upper), reference.solve(root, p, lower, upper)
+        touched += divergence(found, p) > 1e-3
         worst = max(worst, float(np.abs(found - wanted).max()))
         assert abs(found.sum() - 1) < 1e-12
     assert worst < 1e-6

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.training.guards.watchdog import _waits
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.distributed
 
 
 def test_a_stopped_process_is_named_by_the_others(tmp_path: Path) -> None:
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     command = [sys.executable, "-m", "tests.watched"]
     watched = [
         subprocess.Popen(
@@ -38,7 +38,7 @@ def test_a_stopped_process_is_named_by_the_others(tmp_path: Path) -> None:
         for process in watched:
             assert process.stdout is not None
             assert process.stdout.readline() == "beats no more\n"
-        published = dist.PrefixStore("fastmix-watchdog", store)
+        published = PrefixStore("fastmix-watchdog-0", store)
         while json.loads(published.get("1"))["step"] < 7:
             time.sleep(0.1)
         os.kill(watched[1].pid, signal.SIGSTOP)

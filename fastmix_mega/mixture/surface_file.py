@@ -1,0 +1,277 @@
+"""surface.json: a search's loss surface, by name, complete enough to be used without its data.
+
+The n-grams themselves stay with the data. In their place stands a model of a few of them
+(`fewer_ngrams`), which foretells the same losses within an error that is written beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csc_array, csr_array
+
+from fastmix_mega.arrays import FloatArray
+from fastmix_mega.errors import UserError
+from fastmix_mega.files import write_atomic
+from fastmix_mega.mixture.bigram import most_shares
+from fastmix_mega.mixture.fewer_ngrams import fewer_ngrams
+from fastmix_mega.mixture.ngram_loss import Level, NgramCounts, NgramLossModel
+from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants, TargetPosterior
+from fastmix_mega.mixture.surface_fit import Evidence, Recorded, Slopes
+from fastmix_mega.mixture.surface_values import KnownRuns, Values
+
+SURFACE_FILE = "surface.json"
+"""In the run folder."""
+SCHEMA = "fastmix-surface/2"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a surface is of."""
+
+    sources: Sequence[str]
+    targets: Sequence[str]
+    target_weights: FloatArray
+    """[K] of the objective."""
+    tokens: FloatArray
+    """[S] of the sources."""
+    budget: float
+    """Tokens of the run that the surface is for."""
+
+
+@dataclass(frozen=True)
+class SurfaceFile:
+    """What the file holds."""
+
+    content: dict[str, Any]
+    """As it was read."""
+    sources: list[str]
+    targets: list[str]
+    target_weights: FloatArray
+    """[K] of the objective."""
+    most_share: FloatArray
+    """[S] above which a source is read beyond reason."""
+    ngrams: dict[str, Any] | None
+    """Settings of the n-gram loss model; None where it says nothing."""
+    recorded: Recorded
+    """The evidence, with the few n-grams."""
+    surface: LossSurface
+    """The posterior, with the few n-grams."""
+
+
+def write_surface(
+    path: Path, terms: Terms, recorded: Recorded, anchors: FloatArray, seed: int = 0
+) -> None:
+    """Write a surface.
+
+    Args:
+        path: of surface.json.
+        terms: what it is of.
+        recorded: the evidence.
+        anchors: [N, S] mixtures at which the few n-grams must be right.
+        seed: of their choice.
+    """
+    ngrams, found = recorded.ngrams, recorded.with_runs(None)
+    read = None if ngrams is None else ngrams.read
+    content = {
+        "schema": SCHEMA,
+        "sources": list(terms.sources),
+        "targets": list(terms.targets),
+        "target_weights": terms.target_weights.tolist(),
+        "most_share": most_shares(terms.tokens, terms.budget, read).tolist(),
+        "reference": recorded.reference.tolist(),
+        "constants": vars(recorded.constants),
+        "ngrams": None
+        if ngrams is None
+        else {
+            "longest_context": len(ngrams.counts.levels),
+            "budget_tokens": ngrams.budget,
+            "repetitions": ngrams.repetitions,
+            "smoothing": list(ngrams.smoothing),
+            "read_tokens": None if read is None else read.tolist(),
+        },
+        "few_ngrams": None if ngrams is None else _few(ngrams, anchors, seed),
+        "evidence": [
+            {
+                "level": each.level,
+                "slopes": None if each.slopes is None else _lists(vars(each.slopes)),
+            }
+            for each in recorded.evidence
+        ],
+        "runs": None if recorded.values is None else _written_runs(recorded.values),
+        "posterior": [
+            {
+                "mean": each.mean.tolist(),
+                "covariance": each.covariance.tolist(),
+                "known": None if each.known is None else _lists(vars(each.known)),
+            }
+            for each in found.targets
+        ],
+    }
+    write_atomic(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _lists(arrays: dict[str, FloatArray]) -> dict[str, Any]:
+    return {name: array.tolist() for name, array in arrays.items()}
+
+
+def _written_runs(values: Values) -> dict[str, Any]:
+    return {
+        "mixtures": values.mixtures.tolist(),
+        "losses": [
+            [loss if isfinite(loss) else None for loss in row] for row in values.losses.tolist()
+        ],
+        "groups": values.groups.tolist(),
+    }
+
+
+def read_surface_file(path: Path) -> SurfaceFile:
+    """Read and check a surface.
+
+    Raises:
+        UserError: if there is none, or it is not what a search writes.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        if content["schema"] != SCHEMA:
+            raise UserError(f"{path} is of another version; search again in another folder")
+        given, few = content["ngrams"], content["few_ngrams"]
+        recorded = Recorded(
+            np.array(content["reference"], np.float64),
+            None if given is None else _model(given, few),
+            [_evidence(each) for each in content["evidence"]],
+            None if content["runs"] is None else _runs(content["runs"]),
+            SurfaceConstants(**content["constants"]),
+        )
+        targets = [_posterior(each) for each in content["posterior"]]
+        found = LossSurface(recorded.reference, recorded.ngrams, targets, recorded.constants)
+        file = SurfaceFile(
+            content,
+            list(content["sources"]),
+            list(content["targets"]),
+            np.array(content["target_weights"], np.float64),
+            np.array(content["most_share"], np.float64),
+            given,
+            recorded,
+            found,
+        )
+        # Whatever is of a wrong shape shows here.
+        shares = np.full(len(file.sources), 1 / len(file.sources))
+        found.objective(shares, file.target_weights)
+        found.differences(shares, recorded.reference)
+        return file
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror}; it is written by a search with search.answer: surface"
+        ) from None
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise UserError(
+            f"{path} is damaged, or is not what a search writes; take it from a copy of the run "
+            "folder, or search again in another folder"
+        ) from None
+
+
+def _evidence(given: dict[str, Any]) -> Evidence:
+    slopes = given["slopes"]
+    return Evidence(given["level"], None if slopes is None else Slopes(**_arrays(slopes)))
+
+
+def _runs(given: dict[str, Any]) -> Values:
+    losses = np.array(given["losses"], np.float64)  # None becomes NaN.
+    return Values(np.array(given["mixtures"]), losses, np.array(given["groups"], np.int64))
+
+
+def _posterior(given: dict[str, Any]) -> TargetPosterior:
+    known = given["known"]
+    return TargetPosterior(
+        np.array(given["mean"], np.float64),
+        np.array(given["covariance"], np.float64),
+        None if known is None else KnownRuns(**_arrays(known)),
+    )
+
+
+def _arrays(lists: dict[str, Any]) -> dict[str, FloatArray]:
+    return {name: np.array(each, np.float64) for name, each in lists.items()}
+
+
+def _few(model: NgramLossModel, anchors: FloatArray, seed: int) -> dict[str, Any]:
+    small, errors = fewer_ngrams(model, anchors, seed)
+    counts = small.counts
+    return {
+        "error": errors.tolist(),
+        "of": model.counts.weights.shape[1],
+        "tokens": counts.tokens.tolist(),
+        "counted": counts.counted,
+        "vocab_size": counts.vocab_size,
+        "singles": _table(csr_array(counts.singles)),
+        "single_at": counts.single_at.tolist(),
+        "levels": [
+            {
+                "followed": _table(level.followed),
+                "contexts": _table(level.contexts),
+                "followed_at": level.followed_at.tolist(),
+                "context_at": level.context_at.tolist(),
+            }
+            for level in counts.levels
+        ],
+        "weights": counts.weights.tolist(),
+    }
+
+
+def _table(frequencies: csr_array) -> dict[str, Any]:
+    """[S, D] by column: where each begins, its sources and its frequencies."""
+    columns = frequencies.tocsc()
+    return {
+        "start": columns.indptr.tolist(),
+        "source": columns.indices.tolist(),
+        "frequency": columns.data.tolist(),
+    }
+
+
+def _model(given: dict[str, Any], few: dict[str, Any]) -> NgramLossModel:
+    tokens = np.array(few["tokens"], np.float64)
+
+    def table(content: dict[str, Any]) -> csr_array:
+        parts = (content["frequency"], content["source"], content["start"])
+        shape = (len(tokens), len(content["start"]) - 1)
+        return csr_array(csc_array(tuple(np.array(part) for part in parts), shape=shape))
+
+    levels = tuple(
+        Level(
+            table(level["followed"]),
+            table(level["contexts"]),
+            np.array(level["followed_at"], np.intp),
+            np.array(level["context_at"], np.intp),
+        )
+        for level in few["levels"]
+    )
+    counts = NgramCounts(
+        table(few["singles"]).toarray(),
+        np.array(few["single_at"], np.intp),
+        levels,
+        np.array(few["weights"], np.float64),
+        tokens,
+        int(few["counted"]),
+        int(few["vocab_size"]),
+    )
+    return ngram_model(counts, given)
+
+
+def ngram_model(counts: NgramCounts, given: dict[str, Any]) -> NgramLossModel:
+    """The n-gram loss model of counts and of the settings in the file."""
+    read = given.get("read_tokens")
+    return NgramLossModel(
+        counts,
+        given["budget_tokens"],
+        given["repetitions"],
+        tuple(given["smoothing"]),
+        None if read is None else np.array(read, np.float64),
+    )

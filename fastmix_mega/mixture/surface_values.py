@@ -1,0 +1,163 @@
+"""Losses of finished runs, as evidence of a loss surface.
+
+The loss of a run on mixture x is the surface's linear part there, plus the surface's own error
+(`misfit.py`), which neighbouring mixtures share, plus the noise of a training seed. So a prediction
+is that of universal kriging (Cressie, 1993): near the runs it follows them, and far from them the
+rest of the evidence.
+
+Runs of another model, budget or text form a group of their own, with a free offset: they tell
+differences between mixtures and no level. How large their differences are in this search's nats,
+and how noisy they are, is chosen by the marginal likelihood, since units may differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastmix_mega.arrays import FloatArray
+from fastmix_mega.mixture.misfit import Misfit
+
+OWN = 0
+"""The group of runs that differ from the search in their mixture and seed alone."""
+FREE = 10.0
+"""SD of the offset of any other group, in nats."""
+SCALES = np.geomspace(1 / 16, 16, 33)
+SCALE_SPREAD = 1.0
+"""SD of the prior of a scale's logarithm."""
+NOISES = (1.0, 2.0, 4.0, 8.0)
+"""How much noisier other groups may be."""
+
+
+@dataclass(frozen=True)
+class TargetValues:
+    """Of one target, the runs that know it."""
+
+    mixtures: FloatArray
+    """[N, S]"""
+    losses: FloatArray
+    """[N]"""
+    groups: NDArray[np.int64]
+    """[N]"""
+    rows: FloatArray
+    """[N, P] what the losses weigh the surface's parameters with."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """Losses in finished runs."""
+
+    mixtures: FloatArray
+    """[N, S]"""
+    losses: FloatArray
+    """[N, K], NaN where a run does not know a target."""
+    groups: NDArray[np.int64]
+    """[N] `OWN`, or the number of another group."""
+    rows: FloatArray | None = None
+    """[N, K, P] what the losses weigh the surface's parameters with."""
+
+    def and_also(self, more: Values) -> Values:
+        """These and others, whose groups stay apart."""
+        last = int(self.groups.max(initial=OWN))
+        groups = np.where(more.groups == OWN, OWN, more.groups + last)
+        return Values(
+            np.concatenate((self.mixtures, more.mixtures)),
+            np.concatenate((self.losses, more.losses)),
+            np.concatenate((self.groups, groups)),
+        )
+
+    def of(self, target: int) -> TargetValues:
+        """Those of one target; the rows must be known."""
+        assert self.rows is not None
+        kept = np.isfinite(self.losses[:, target])
+        return TargetValues(
+            self.mixtures[kept],
+            self.losses[kept, target],
+            self.groups[kept],
+            self.rows[kept, target],
+        )
+
+
+@dataclass(frozen=True)
+class KnownRuns:
+    """Values with the covariance of their errors."""
+
+    mixtures: FloatArray
+    """[N, S]"""
+    rows: FloatArray
+    """[N, P] what they weigh the surface's parameters with."""
+    losses: FloatArray
+    """[N] in the search's own nats, but for the offsets of groups."""
+    precision: FloatArray
+    """[N, N] the inverse of the covariance of misfit, offsets and noise."""
+
+    def weights(self, parameters: FloatArray) -> FloatArray:
+        """[N] that the misfit's covariance with these runs is multiplied by in a prediction.
+
+        Args:
+            parameters: [P] of the surface.
+        """
+        return np.asarray(self.precision @ (self.losses - self.rows @ parameters))
+
+    @property
+    def whitened(self) -> tuple[FloatArray, FloatArray]:
+        """[N, P] rows and [N] losses whose errors are independent, with an SD of 1."""
+        root = np.linalg.cholesky(self.precision).T
+        return np.asarray(root @ self.rows), np.asarray(root @ self.losses)
+
+
+def known_runs(
+    values: TargetValues,
+    misfit: Misfit,
+    noise: float,
+    before: tuple[FloatArray, FloatArray],
+) -> KnownRuns:
+    """Values as evidence, other groups' scales and noises chosen.
+
+    Args:
+        values: of one target.
+        misfit: of the surface.
+        noise: SD of a training's loss over seeds, in nats.
+        before: mean [P] and covariance [P, P] of the parameters without the values.
+    """
+    rows, groups = values.rows, values.groups
+    covariance = misfit.covariance(values.mixtures, values.mixtures)
+    losses = values.losses.copy()
+    noises = np.full(len(losses), noise)
+    mean, spread = before
+    for group in set(groups.tolist()) - {OWN}:
+        own = np.flatnonzero(groups == group)
+        shared = rows[own] @ spread @ rows[own].T + covariance[np.ix_(own, own)] + FREE**2
+        scale, factor = _scale(values.losses[own], rows[own] @ mean, shared, noise)
+        losses[own] /= scale
+        noises[own] *= factor
+    offsets = np.where((groups[:, None] == groups) & (groups != OWN), FREE**2, 0.0)
+    whole = covariance + offsets + np.diag(noises**2)
+    return KnownRuns(values.mixtures, rows, losses, np.asarray(np.linalg.inv(whole)))
+
+
+def _scale(
+    losses: FloatArray, expected: FloatArray, covariance: FloatArray, noise: float
+) -> tuple[float, float]:
+    """The likeliest scale and noise of a group: losses = scale * (expected + error).
+
+    Args:
+        losses: [N] as they were given.
+        expected: [N] in nats.
+        covariance: [N, N] of the error, without noise.
+        noise: SD of one run, before it is multiplied.
+    """
+    best, most = (1.0, 1.0), -np.inf
+    for factor in NOISES:
+        whole = covariance + (noise * factor) ** 2 * np.eye(len(losses))
+        root = np.linalg.cholesky(whole)
+        for scale in SCALES:
+            error = np.linalg.solve(root, losses / scale - expected)
+            likelihood = -0.5 * float(error @ error) - float(np.log(np.diag(root)).sum())
+            likelihood -= len(losses) * np.log(scale)
+            likelihood -= 0.5 * (np.log(scale) / SCALE_SPREAD) ** 2
+            if likelihood > most:
+                best, most = (float(scale), factor), likelihood
+    return best

@@ -1,0 +1,83 @@
+"""Finished runs as evidence: against conditioning by hand, and against runs made by the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastmix_mega.mixture.misfit import Misfit
+from fastmix_mega.mixture.surface import SurfaceConstants, design
+from fastmix_mega.mixture.surface_fit import Evidence, Slopes, fit
+from fastmix_mega.mixture.surface_values import OWN, Values
+
+SOURCES = 4
+EVEN = np.full(SOURCES, 1 / SOURCES)
+GAUSSIAN = SurfaceConstants(freedom=1e9)
+NOTHING = [Evidence(3.0)]
+
+
+def values_of(mixtures: np.ndarray, losses: np.ndarray, group: int = OWN) -> Values:
+    return Values(mixtures, np.reshape(losses, (len(mixtures), 1)), np.full(len(mixtures), group))
+
+
+def test_a_prediction_is_a_gaussian_conditioned_on_the_runs() -> None:
+    """Everything at once: losses at known and new mixtures are jointly Gaussian."""
+    random = np.random.default_rng(0)
+    mixtures = random.dirichlet(np.ones(SOURCES), size=9)
+    known, new = mixtures[:6], mixtures[6:]
+    losses = 3 + random.normal(0, 0.1, 6)
+    slopes = Slopes(random.normal(size=SOURCES), np.full(SOURCES, 0.1), np.ones(SOURCES))
+    found = fit(EVEN, None, [Evidence(3.0, slopes)], values_of(known, losses), GAUSSIAN)
+
+    before = fit(EVEN, None, [Evidence(3.0, slopes)], None, GAUSSIAN).targets[0]
+    rows = design(mixtures, EVEN, None, 1, GAUSSIAN.bend)[:, 0]
+    misfit = Misfit(EVEN, GAUSSIAN.misfit, GAUSSIAN.misfit_length)
+    whole = rows @ before.covariance @ rows.T + misfit.covariance(mixtures, mixtures)
+    seen = whole[:6, :6] + GAUSSIAN.level_noise**2 * np.eye(6)
+    gain = whole[6:, :6] @ np.linalg.inv(seen)
+    mean = rows[6:] @ before.mean + gain @ (losses - rows[:6] @ before.mean)
+    spread = whole[6:, 6:] - gain @ whole[:6, 6:]
+    predicted = found.predict(new)
+    np.testing.assert_allclose(predicted.mean[:, 0], mean, atol=1e-8)
+    deviation = np.sqrt(np.diag(spread) + GAUSSIAN.level_noise**2)
+    np.testing.assert_allclose(predicted.deviation[:, 0], deviation, atol=1e-8)
+    means, deviations = found.differences(new[0], new[1])
+    assert means[0] == pytest.approx(mean[0] - mean[1], abs=1e-8)
+    apart = spread[0, 0] + spread[1, 1] - 2 * spread[0, 1]
+    assert deviations[0] == pytest.approx(np.sqrt(apart), abs=1e-8)
+
+    # The descent sees the same surface, and its derivatives.
+    loss, gradient = found.objective(new[0], np.ones(1))
+    assert loss == pytest.approx(mean[0], abs=1e-8)
+    for source in range(SOURCES):
+        step = 1e-6 * np.eye(SOURCES)[source]
+        above, below = (found.objective(new[0] + sign * step, np.ones(1))[0] for sign in (1, -1))
+        assert gradient[source] == pytest.approx((above - below) / 2e-6, rel=1e-4)
+
+
+def test_runs_of_another_kind_tell_differences_and_no_level() -> None:
+    """In other units, from another level: the same predictions as from the search's own."""
+    random = np.random.default_rng(1)
+    mixtures = random.dirichlet(np.ones(SOURCES), size=40)
+    truth = np.array([3.0, 0.0, 0.5, -0.3, 0.2, -0.4])
+    losses = design(mixtures, EVEN, None, 1, GAUSSIAN.bend)[:, 0] @ truth
+    foreign = 5 + losses / 2.5
+    own = fit(EVEN, None, NOTHING, values_of(mixtures[:30], losses[:30]), GAUSSIAN)
+    other = fit(EVEN, None, NOTHING, values_of(mixtures[:30], foreign[:30], 1), GAUSSIAN)
+    new, wanted = mixtures[30:], losses[30:]
+    np.testing.assert_allclose(own.predict(new).mean[:, 0], wanted, atol=0.03)
+    # How large a nat there is here is not told exactly.
+    centred = other.predict(new).mean[:, 0] - other.predict(EVEN[None]).mean[0, 0]
+    assert np.corrcoef(centred, wanted)[0, 1] > 0.98
+    # The level is the search's own.
+    assert other.predict(EVEN[None]).mean[0, 0] == pytest.approx(3.0, abs=0.01)
+    assert np.abs(other.best(np.ones(1)) - own.best(np.ones(1))).max() < 0.1
+
+
+def test_a_run_that_does_not_know_a_target_says_nothing_of_it() -> None:
+    mixtures = np.random.default_rng(2).dirichlet(np.ones(SOURCES), size=3)
+    losses = np.column_stack((np.full(3, 2.5), np.full(3, np.nan)))
+    values = Values(mixtures, losses, np.full(3, OWN))
+    found = fit(EVEN, None, [Evidence(3.0), Evidence(4.0)], values, GAUSSIAN)
+    assert found.predict(mixtures[:1]).mean[0, 0] < 2.8
+    assert found.predict(mixtures[:1]).mean[0, 1] == pytest.approx(4.0)
