@@ -291,16 +291,16 @@ def _search(options: argparse.Namespace) -> int:
                 "phases are searched one after the other on this machine, with one seed; for more, "
                 "search each phase by itself, with init_from"
             )
-        numbers = (processes, restarts(options))
-        return search_phases(main, options.config, options.overrides, *numbers, config)
+        most = restarts(options)
+        return search_phases(main, options.config, options.overrides, processes, most, config)
     if options.seeds > 1:
         if several:
             raise UserError(
                 "--seeds starts processes on this machine; for several machines start one job a "
                 "seed, then fastmix pool"
             )
-        numbers = (options.seeds, processes, restarts(options))
-        return search_seeds(main, options.config, options.overrides, *numbers)
+        words, most = (options.config, options.overrides), restarts(options)
+        return search_seeds(main, *words, options.seeds, processes, most)
     return run(main, options, "search", config)
 
 
