@@ -6,6 +6,7 @@
     fastmix search CONFIG [--nproc N] [--seeds N] [key.path=value ...]
     fastmix train  CONFIG [--nproc N] [key.path=value ...]
     fastmix report RUN_DIR
+    fastmix verify RUN_DIR [--sha256 HEX]
     fastmix export MIXTURE --to FORMAT --output FILE [--constraints FILE] [--budget-tokens N]
     fastmix export RUN_DIR --to huggingface --output FOLDER
     fastmix import FILE --from FORMAT --output MIXTURE
@@ -44,6 +45,7 @@ from fastmix_mega.cli import launch
 from fastmix_mega.cli import mixtures as cli_mixture
 from fastmix_mega.cli import retrain as cli_retrain
 from fastmix_mega.cli import surface as cli_surface
+from fastmix_mega.cli import verify_run as cli_verify
 from fastmix_mega.cli import watch as cli_watch
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Nodes
@@ -129,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_doctor.add_verb(verbs, _positive, _nodes, main)
     cli_retrain.add_verb(verbs, _positive, main)
     cli_surface.add_verb(verbs)
+    cli_verify.add_verb(verbs)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
     return parser
 

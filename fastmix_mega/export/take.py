@@ -16,6 +16,7 @@ from fastmix_mega.export.plan import Part
 from fastmix_mega.export.units import Size, to_token_shares
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, versions
 from fastmix_mega.output_file import require_output_file
+from fastmix_mega.reading import read_limited
 
 
 def import_mixture(
@@ -63,7 +64,7 @@ def read_blends(path: str | Path, source_format: str) -> list[Blend]:
     """The blends of a file, checked to be finite and not negative. Raises: UserError."""
     form = reader_of(source_format)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_limited(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UserError(f"cannot read {path}: {reason}") from None

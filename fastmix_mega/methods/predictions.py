@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from fastmix_mega.methods.surface_evidence import SURFACE_FILE
 from fastmix_mega.mixture.file import mixture_path, resolve_mixture
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
 from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants, TargetPosterior
+from fastmix_mega.reading import read_json
 
 SIGMAS = 1.645
 """Half of a 90% interval, in standard deviations."""
@@ -35,7 +35,7 @@ def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSur
     """
     path = Path(run_dir) / SURFACE_FILE
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content: dict[str, Any] = read_json(path)
         if content["schema"] != "fastmix-surface/1" or content["sources"] != config.source_names:
             raise UserError(f"{path} is of another version, or of other sources")
         targets = [
@@ -121,7 +121,7 @@ def _named(
             )
             for each in mixtures
         }
-    search = json.loads((run_dir / "mixture.json").read_bytes())["search"]
+    search = read_json(run_dir / "mixture.json")["search"]
     found = {"uniform": np.full(len(names), 1 / len(names))}
     answer = resolve_mixture(str(run_dir / "mixture.json"), names, tokens, "mixture.json")
     found["answer"] = answer

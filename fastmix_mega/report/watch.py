@@ -7,15 +7,16 @@ not guessed.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastmix_mega.config.parse import read_yaml_file
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
+from fastmix_mega.reading import read_json
 
 SHARE_SIGMAS = 5.0
 """Beyond it, observed shares are no chance: systematic sampling has less noise than this counts."""
@@ -130,9 +131,7 @@ def _own(folder: Path) -> Watched:
 
 
 def _names(folder: Path) -> list[str]:
-    import yaml
-
-    content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    content = read_yaml_file(folder / "config.yaml")
     return [str(source["name"]) for source in content["sources"]]
 
 
@@ -141,15 +140,13 @@ def asked_of_run(folder: Path) -> dict[str, float] | None:
 
     None for a search, which samples otherwise than it mixes, and for stages.
     """
-    import yaml
-
     from fastmix_mega.mixture.file import read_mixture
 
     try:
-        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        content = read_yaml_file(folder / "config.yaml")
         names, given = [s["name"] for s in content["sources"]], content.get("mixture")
-        verb = json.loads((folder / "run.json").read_bytes())["verb"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        verb = read_json(folder / "run.json")["verb"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     if verb != "train" or content.get("stages"):
         return None
@@ -237,8 +234,8 @@ def _present(losses: Sequence[float]) -> tuple[float, float]:
 def read_predictions(path: Path) -> dict[str, float]:
     """`name: loss` as JSON. Raises: UserError."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         return {str(name): float(loss) for name, loss in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path} must be a JSON object of losses by name: {reason}") from None
