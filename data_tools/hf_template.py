@@ -279,7 +279,8 @@ def _read_template(path: Path) -> list[str]:
     found: Any = _read_config(path).get("chat_template")
     named: dict[Any, Any] = {"default": found}
     if isinstance(found, list):
-        named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
+        entries = [each for each in found if isinstance(each, dict)]
+        named = {str(each.get("name")): each.get("template") for each in entries}
     texts = [named[name] for name in ("default", "tool_use") if isinstance(named.get(name), str)]
     if not isinstance(named.get("default"), str):
         raise UserError(f"--template: {path} has no chat_template; name another file, or plain")

@@ -9,6 +9,10 @@ class UserError(ValueError):
     """
 
 
+MISSHAPEN = (AttributeError, TypeError, LookupError, ArithmeticError, ValueError, RecursionError)
+"""What Python raises where somebody else's plain data has another form than its reader expects."""
+
+
 class RunFailed(RuntimeError):
     """A run that a guard ended for a reason that the message tells; exit code 1, no stack trace."""
 

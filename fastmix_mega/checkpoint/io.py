@@ -105,8 +105,8 @@ def load_tensors(path: Path, map_location: Any = None, mmap: bool = False) -> An
     """
     _require_plain_archive(path)
     try:
-        with torch.serialization.safe_globals(safe_types()):
-            return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+        allow_safe_types()
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         found = re.search(
             r"(GLOBAL|Unsupported (?:class|operand)|Can only) [^\n]{0,100}", str(error)
@@ -140,7 +140,15 @@ def _require_plain_archive(path: Path) -> None:
         raise UnreadableTensors(f"{path} unpacks to more than it is; torch.save writes no such")
 
 
-def safe_types() -> list[Any]:
+def allow_safe_types() -> None:
+    """Tell torch's restricted unpickler what else checkpoints hold. A second call does nothing.
+
+    Not by its `safe_globals`: the end of one such block would end those around it too.
+    """
+    torch.serialization.add_safe_globals(_safe_types())
+
+
+def _safe_types() -> list[Any]:
     """What a checkpoint may hold besides tensors and Python's own plain types."""
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum

@@ -12,9 +12,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-import torch
-
-from fastmix_mega.checkpoint.io import safe_types
+from fastmix_mega.checkpoint.io import allow_safe_types
 
 SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 """torch's environment variable: `torch.load(weights_only=False)` is as `True`."""
@@ -29,8 +27,8 @@ def only_data() -> Iterator[None]:
     before = os.environ.get(SWITCH)
     os.environ[SWITCH] = "1"
     try:
-        with torch.serialization.safe_globals(safe_types()):
-            yield
+        allow_safe_types()
+        yield
     finally:
         if before is None:
             del os.environ[SWITCH]

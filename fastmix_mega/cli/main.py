@@ -62,8 +62,10 @@ if TYPE_CHECKING:
 EXIT_USER_MISTAKE = 2
 REFUSED = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.ELOOP),
 )
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
+"""Of these, what is wrong with the name itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,9 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What a disk or its owner refuses is no fault of the program's.
         if error.errno not in REFUSED:
             raise
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{str(error.filename)[:500]}: " if error.filename else ""
         print(f"fastmix {given[0]}: {where}{error.strerror}", file=sys.stderr)
-        return 1
+        return EXIT_USER_MISTAKE if error.errno in NO_NAME else 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from fastmix_mega.errors import UserError
+from fastmix_mega.reading import LARGEST, read_limited
 
 CACHE_VARIABLE = "FASTMIX_CACHE"
 STORES = (
@@ -83,9 +84,12 @@ def open_remote(url: str) -> BinaryIO:
 def read_bytes(path: str) -> bytes:
     """A small file's content, wherever it is; OSError or UserError if it cannot be read."""
     if not is_remote(path):
-        return Path(path).read_bytes()
+        return read_limited(path)
     with _clear_errors(path):
         system, inner = _system(path)
+        size = int(system.size(inner) or 0)
+        if size > LARGEST:
+            raise UserError(f"{path} has {size:,} bytes, which no such file needs")
         return bytes(system.cat_file(inner))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config
 from fastmix_mega.data.run_inputs import Inputs, open_inputs
-from fastmix_mega.errors import UserError
+from fastmix_mega.errors import MISSHAPEN, UserError
 from fastmix_mega.methods.surface_evidence import SURFACE_FILE
 from fastmix_mega.mixture.file import mixture_path, resolve_mixture
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
@@ -38,19 +38,25 @@ def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSur
         content: dict[str, Any] = read_json(path)
         if content["schema"] != "fastmix-surface/1" or content["sources"] != config.source_names:
             raise UserError(f"{path} is of another version, or of other sources")
+        length = 2 + len(config.sources)
         targets = [
-            TargetPosterior(np.array(each["mean"]), np.array(each["covariance"]))
+            TargetPosterior(
+                _numbers(each["mean"], (length,)), _numbers(each["covariance"], (length, length))
+            )
             for each in content["posterior"]
         ]
+        if len(targets) != len(config.targets):
+            raise ValueError
         constants = SurfaceConstants(**content["constants"])
-        given, reference = content["ngrams"], np.array(content["reference"])
+        given = content["ngrams"]
+        reference = _numbers(content["reference"], (length - 2,))
     except OSError as error:
         raise UserError(
             f"{path}: {error.strerror}; it is written by a search with search.answer: surface"
         ) from None
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError):
+    except MISSHAPEN:
         raise UserError(
             f"{path} is damaged, or is not what a search writes; take it from a copy of the run "
             "folder, or search again in another folder"
@@ -67,6 +73,14 @@ def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSur
             counts, given["budget_tokens"], given["repetitions"], tuple(given["smoothing"])
         )
     return LossSurface(reference, ngrams, targets, constants)
+
+
+def _numbers(given: Any, shape: tuple[int, ...]) -> FloatArray:
+    """Raises: ValueError, TypeError: unless it holds finite numbers of that shape."""
+    found = np.array(given, np.float64)
+    if found.shape != shape or not np.isfinite(found).all():
+        raise ValueError
+    return found
 
 
 def predict_mixtures(

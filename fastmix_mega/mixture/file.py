@@ -57,6 +57,10 @@ class MixtureFile(_Part):
 
     @model_validator(mode="after")
     def _weights_are_a_mixture(self) -> MixtureFile:
+        for source in self.sources:
+            prefixes = source.prefix or []
+            if any("\0" in text for text in (source.name, *prefixes)):
+                raise ValueError("a name or a prefix holds a zero byte")
         names = [source.name for source in self.sources]
         if len(set(names)) < len(names):
             raise ValueError("a source's name is used twice")

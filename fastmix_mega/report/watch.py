@@ -12,9 +12,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fastmix_mega.config.parse import read_yaml_file
-from fastmix_mega.errors import UserError
+from fastmix_mega.errors import MISSHAPEN, UserError
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.reading import read_json
 
@@ -111,10 +112,20 @@ def _own(folder: Path) -> Watched:
     try:
         rows = read_jsonl(folder / "metrics.jsonl")
         names = _names(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *MISSHAPEN) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{folder} is no run folder with metrics: {reason}") from None
     run = Watched("fastmix")
+    try:
+        _add_rows(run, rows, names)
+    except MISSHAPEN as error:
+        raise UserError(f"{folder}/metrics.jsonl is damaged ({error!r:.200})") from None
+    if not rows:
+        raise UserError(f"{folder}/metrics.jsonl is empty so far")
+    return run
+
+
+def _add_rows(run: Watched, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
     for row in rows:
         if "eval" in row:
             run.evaluations |= row["eval"]
@@ -125,9 +136,6 @@ def _own(folder: Path) -> Watched:
         for name, loss in zip(names, row["source_loss"], strict=True):
             if loss is not None:
                 run.source_losses.setdefault(name, []).append(float(loss))
-    if not rows:
-        raise UserError(f"{folder}/metrics.jsonl is empty so far")
-    return run
 
 
 def _names(folder: Path) -> list[str]:
@@ -146,7 +154,7 @@ def asked_of_run(folder: Path) -> dict[str, float] | None:
         content = read_yaml_file(folder / "config.yaml")
         names, given = [s["name"] for s in content["sources"]], content.get("mixture")
         verb = read_json(folder / "run.json")["verb"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, *MISSHAPEN):
         return None
     if verb != "train" or content.get("stages"):
         return None
@@ -236,6 +244,6 @@ def read_predictions(path: Path) -> dict[str, float]:
     try:
         content = read_json(path)
         return {str(name): float(loss) for name, loss in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, *MISSHAPEN) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path} must be a JSON object of losses by name: {reason}") from None
