@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from fastmix_mega.mixture.ngram_loss import read_counts
 from fastmix_mega.mixture.surface import LossSurface
 from fastmix_mega.mixture.surface_file import SURFACE_FILE, ngram_model, read_surface_file
 from fastmix_mega.mixture.surface_fit import Recorded
+from fastmix_mega.reading import read_json
 from fastmix_mega.training.seed_folders import seed_folders
 
 BEST = "best with evidence"
@@ -144,7 +144,7 @@ def _named(
             )
             for each in mixtures
         }
-    search = json.loads((run_dir / "mixture.json").read_bytes())["search"]
+    search = read_json(run_dir / "mixture.json")["search"]
     found = {"uniform": np.full(len(names), 1 / len(names))}
     answer = resolve_mixture(str(run_dir / "mixture.json"), names, tokens, "mixture.json")
     found["answer"] = answer
