@@ -48,6 +48,7 @@ bench: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m tests.stress.fault_campaign --kills 50
+	$(BIN)/python -m tests.stress.healing_campaign --faults 40
 	$(BIN)/python -m tests.stress.fuzz --count 10000 --runs 20
 	$(BIN)/python -m tests.stress.fuzz_data --count 6000
 	$(BIN)/python -m tests.stress.clashing_names --runs 5000

@@ -38,6 +38,8 @@ ON_PURPOSE = (EXIT_USER_MISTAKE, EXIT_DECIDED, EXIT_STOPPED)
 """Exit codes of a process that has said all there is to say."""
 BY_SIGNAL = {*(-number for number in SIGNALS), *(128 + number for number in SIGNALS)}
 """Exit codes of a process that was asked to end before it could listen."""
+HEARD_SECONDS = 10.0
+"""For the launchers of other machines to hear of a verdict."""
 SHUTDOWN_SECONDS = 30
 """For processes that end by themselves, to write what they have."""
 
@@ -56,9 +58,10 @@ class Failure:
     place: RunPlace
 
     def __str__(self) -> str:
+        where = f" {self.place}" if self.place.run_dir else ""
         if self.code < 0:
-            return f"rank {self.rank} was killed by {self.cause} {self.place}"
-        return f"rank {self.rank} failed {self.place}: {self.cause}"
+            return f"rank {self.rank} was killed by {self.cause}{where}"
+        return f"rank {self.rank} failed{where}: {self.cause}"
 
 
 @dataclass(frozen=True)
@@ -149,15 +152,21 @@ def first_failure(
     )
 
 
+def _lost_launcher(error: RuntimeError) -> Failure:
+    """What an agent knows when the store of all agents is gone."""
+    cause = f"the launcher of the first machine does not answer ({str(error).splitlines()[0]})"
+    return Failure(0, socket.gethostname(), 1, cause, "", RunPlace("", 0, ""))
+
+
 def exit_code_of(pid: int) -> int | None:
     """Of a child that nobody has waited for yet, which stays so; None while it lives.
 
-    Minus the signal's number if one killed it.
+    Minus the signal's number if one killed it; 0 where torch has waited for it already.
     """
     try:
         found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return None
+        return 0
     if found is None:
         return None
     return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
@@ -207,6 +216,7 @@ class HealingAgent(LocalElasticAgent):
         self.verdict = verdict
         if verdict.refused:
             self._remaining_restarts = 0
+            self._wait_until_heard(worker_group)
         else:
             self._restarts.count(verdict.failure, time.time())
         self._tell(verdict)
@@ -261,15 +271,29 @@ class HealingAgent(LocalElasticAgent):
             return decided
         key, store = f"fastmix-verdict-{self._starts}", worker_group.store
         assert store is not None
-        if decided is not None:
-            text = store.compare_set(key, "", json.dumps(asdict(decided)))
-        elif store.check([key]):
-            text = store.get(key)
-        else:
-            return None
+        try:
+            if decided is not None:
+                text = store.compare_set(key, "", json.dumps(asdict(decided)))
+            elif store.check([key]):
+                text = store.get(key)
+            else:
+                return None
+            store.add(f"fastmix-heard-{self._starts}", 1)
+        except RuntimeError as error:
+            return decided or Verdict(_lost_launcher(error), "nothing goes on without it")
         told = json.loads(text)
         place = RunPlace(**told["failure"].pop("place"))
         return Verdict(Failure(place=place, **told["failure"]), told["refused"])
+
+    def _wait_until_heard(self, worker_group: WorkerGroup) -> None:
+        """The store of all agents lives in the first: it stays until they know the verdict."""
+        store, size = worker_group.store, int(worker_group.group_world_size or 1)
+        end = time.monotonic() + HEARD_SECONDS
+        while self._is_one_of_several and worker_group.group_rank == 0 and time.monotonic() < end:
+            assert store is not None
+            if store.add(f"fastmix-heard-{self._starts}", 0) >= size:
+                break
+            time.sleep(0.05)
 
     def _wait_for_others(self, worker_group: WorkerGroup, result: RunResult) -> RunResult:
         """Several agents are done when all are: what fails elsewhere starts all again."""
@@ -291,7 +315,10 @@ class HealingAgent(LocalElasticAgent):
         elif failure.code not in ON_PURPOSE:
             if failure.trace:
                 lines.append(f"rank {failure.rank} on {failure.host}:\n{failure.trace}")
-            lines.append(f"{failure}; not started again: {verdict.refused}")
-            lines.append("start again to go on from the last checkpoint")
+            if self._run_dir:
+                lines.append(f"{failure}; not started again: {verdict.refused}")
+                lines.append("start again to go on from the last checkpoint")
+            else:
+                lines.append(str(failure))
         if lines:
             print("\n".join(lines), file=sys.stderr, flush=True)

@@ -32,7 +32,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +46,9 @@ from fastmix_mega.cli import surface as cli_surface
 from fastmix_mega.cli import verify_run as cli_verify
 from fastmix_mega.cli import watch as cli_watch
 from fastmix_mega.cli.argument_types import count, positive
-from fastmix_mega.cli.imports import import_libraries
-from fastmix_mega.cli.launch import Healing, Nodes
+from fastmix_mega.cli.launch import Healing
 from fastmix_mega.cli.phases import search_phases, show_phases
+from fastmix_mega.cli.runs import nodes_of, restarts, run
 from fastmix_mega.cli.seeds import report_on, search_seeds
 from fastmix_mega.errors import (
     EXIT_DECIDED,
@@ -62,12 +61,10 @@ from fastmix_mega.errors import (
 )
 from fastmix_mega.parallel import attempts
 from fastmix_mega.training.place import PLACES_VARIABLE
-from fastmix_mega.training.run_lock import HELD_VARIABLE, run_lock
-from fastmix_mega.training.stop import EXIT_STOPPED, die_with_parent
+from fastmix_mega.training.stop import EXIT_STOPPED
 
 if TYPE_CHECKING:
     from fastmix_mega.config.schema import Config
-    from fastmix_mega.training.run import Verb
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,7 +107,8 @@ def _end(code: int, verb: str, message: str) -> int:
     if os.environ.get("RANK", "0") == "0":
         print(f"fastmix {verb}: {message}", file=sys.stderr)
     attempts.mark_end(code)
-    return 1 if code == EXIT_DECIDED and PLACES_VARIABLE not in os.environ else code
+    told = launch.under_launcher() and PLACES_VARIABLE in os.environ
+    return 1 if code == EXIT_DECIDED and not told else code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_audit.add_verb(verbs)
     cli_watch.add_verb(verbs)
     cli_evaluate.add_verb(verbs, positive, main)
-    cli_doctor.add_verb(verbs, positive, _nodes, main)
+    cli_doctor.add_verb(verbs, positive, nodes_of, main)
     cli_retrain.add_verb(verbs, positive, main)
     cli_surface.add_verb(verbs)
     cli_verify.add_verb(verbs)
@@ -298,111 +296,21 @@ def _search(options: argparse.Namespace) -> int:
                 "phases are searched one after the other on this machine, with one seed; for more, "
                 "search each phase by itself, with init_from"
             )
-        return search_phases(main, options.config, options.overrides, processes, config)
+        most = restarts(options)
+        return search_phases(main, options.config, options.overrides, processes, most, config)
     if options.seeds > 1:
         if several:
             raise UserError(
                 "--seeds starts processes on this machine; for several machines start one job a "
                 "seed, then fastmix pool"
             )
-        return search_seeds(main, options.config, options.overrides, options.seeds, processes)
-    return _run(options, "search", config)
+        words, most = (options.config, options.overrides), restarts(options)
+        return search_seeds(main, *words, options.seeds, processes, most)
+    return run(main, options, "search", config)
 
 
 def _train(options: argparse.Namespace) -> int:
-    return _run(options, "train", _load(options))
-
-
-def _run(options: argparse.Namespace, mode: Verb, config: Config) -> int:
-    # Whatever the user's mask: nobody else changes a run's files.
-    os.umask(os.umask(0o077) | 0o002)
-    allowed = options.allow_changed
-    if launch.under_launcher():
-        die_with_parent()
-        from fastmix_mega.parallel.layout import world_size_from_environment
-
-        if options.nproc is not None or options.nnodes > 1 or options.max_restarts is not None:
-            raise UserError(
-                "--nproc, --nnodes and --max-restarts are for starting processes; under torchrun "
-                "leave them out"
-            )
-        ended = attempts.end_before()
-        if ended is not None:
-            return ended
-        first = os.environ["RANK"] == "0"
-        if first and attempts.attempt() == 0:
-            world = world_size_from_environment()
-            here = min(world, int(os.environ.get("LOCAL_WORLD_SIZE", world)))
-            _require_no_mistakes(config, (here, world // here), mode, allowed)
-        with _lock(config, mode, first), attempts.failures_recorded(UserError, RunFailed, Stopped):
-            return _run_here(config, mode)
-    processes = options.nproc or launch.default_processes()
-    nodes = _nodes(options)
-    first = options.node_rank == 0
-    if first:
-        _require_no_mistakes(config, (processes, options.nnodes), mode, allowed)
-    with _lock(config, mode, first):
-        # By itself, one process of one machine is no launcher's.
-        if processes == 1 and nodes is None and not options.max_restarts:
-            return _run_here(config, mode)
-        words = [mode, options.config, *options.overrides]
-        words += [f"--allow-changed={name}" for name in allowed]
-        if options.sweep_seed is not None:
-            words.append(f"--sweep-seed={options.sweep_seed}")
-        limit = Healing.limit if options.max_restarts is None else options.max_restarts
-        healing = Healing(config.run_dir, limit)
-        return launch.run_processes(main, words, processes, nodes, healing)
-
-
-def _require_no_mistakes(
-    config: Config, processes: tuple[int, int], mode: Verb, allowed: Sequence[str]
-) -> None:
-    """Find every mistake before the run, and say what is doubtful.
-
-    Args:
-        config: of the run.
-        processes: on this machine, and machines.
-        mode: `search` or `train`.
-        allowed: see `check`.
-
-    Raises:
-        UserError: naming all mistakes.
-    """
-    from fastmix_mega.planning.check import require_no_mistakes
-    from fastmix_mega.planning.fits_here import check_here
-
-    findings = check_here(config, *processes, mode, allowed)
-    require_no_mistakes(findings)
-    if HELD_VARIABLE in os.environ:
-        return  # The launcher of this process has said so.
-    for warning in findings.warnings:
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
-
-
-def _lock(config: Config, mode: str, first: bool) -> AbstractContextManager[None]:
-    """One process of a run holds the run folder's lock for all of them."""
-    return run_lock(config.run_dir, f"fastmix {mode}") if first else nullcontext()
-
-
-def _run_here(config: Config, mode: Verb) -> int:
-    """This process's part of the run."""
-    from fastmix_mega.methods.registry import method_of
-
-    method = method_of(config, mode)
-    if method.trains:
-        import_libraries()
-    method.search()
-    return 0
-
-
-def _nodes(options: argparse.Namespace) -> Nodes | None:
-    if options.nnodes == 1:
-        return None
-    if options.rendezvous is None or ":" not in options.rendezvous:
-        raise UserError("--nnodes needs --rendezvous HOST:PORT of the first machine")
-    if not 0 <= options.node_rank < options.nnodes:
-        raise UserError(f"--node-rank must be from 0 to {options.nnodes - 1}")
-    return Nodes(options.nnodes, options.node_rank, options.rendezvous)
+    return run(main, options, "train", _load(options))
 
 
 def _report(options: argparse.Namespace) -> int:

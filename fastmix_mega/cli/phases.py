@@ -27,7 +27,12 @@ Main = Callable[[Sequence[str]], int]
 
 
 def search_phases(
-    main: Main, config_path: str, overrides: Sequence[str], processes: int, config: Config
+    main: Main,
+    config_path: str,
+    overrides: Sequence[str],
+    processes: int,
+    restarts: int,
+    config: Config,
 ) -> int:
     """Search every phase from the trunk of the one before, then write the plan.
 
@@ -44,6 +49,7 @@ def search_phases(
         config_path: of the configuration.
         overrides: of it.
         processes: of every run.
+        restarts: of every run within an hour, after failures.
         config: the same, with the overrides.
     """
     from fastmix_mega.mixture.file import read_mixture
@@ -62,7 +68,8 @@ def search_phases(
             print(f"phase {phase.name}: from {start or 'new weights'}", flush=True)
             own = [*overrides, *phase_words(config, phase, start, read)]
             run = folder / f"phase_{phase.name}"
-            code = search_one(main, config_path, [*own, _word("run_dir", str(run))], processes)
+            words = [*own, _word("run_dir", str(run))]
+            code = search_one(main, config_path, words, processes, restarts)
             if code != 0:
                 return code
             mixture = read_mixture(run / "mixture.json")
@@ -76,7 +83,7 @@ def search_phases(
                 weights = {source.name: source.weight for source in mixture.sources}
                 trunk = folder / f"trunk_{phase.name}"
                 words = [*own, *_trunk_words(weights, trunk)]
-                code = _train_trunk(main, config_path, words, processes)
+                code = _train_trunk(main, config_path, words, processes, restarts)
                 if code != 0:
                     return code
                 start, cost = str(trunk), cost + 1.0
@@ -160,7 +167,9 @@ def _trunk_words(weights: dict[str, float], folder: Path) -> list[str]:
     return [_word(key, value) for key, value in own.items()]
 
 
-def _train_trunk(main: Main, config_path: str, words: Sequence[str], processes: int) -> int:
+def _train_trunk(
+    main: Main, config_path: str, words: Sequence[str], processes: int, restarts: int
+) -> int:
     """Returns the exit code; 0 if it was trained before."""
     from fastmix_mega.configuration import load_config
     from fastmix_mega.methods.fixed import finished_before
@@ -171,7 +180,8 @@ def _train_trunk(main: Main, config_path: str, words: Sequence[str], processes: 
         return 0
     require_no_mistakes(check(config, processes, "train"))
     print(f"trunk: the proxy on this mixture, in {config.run_dir}", flush=True)
-    return launch.run_processes(main, ["train", config_path, *words], processes)
+    healing = launch.Healing(config.run_dir, restarts)
+    return launch.run_processes(main, ["train", config_path, *words], processes, healing=healing)
 
 
 def _word(key: str, value: object) -> str:

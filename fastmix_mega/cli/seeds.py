@@ -24,11 +24,13 @@ def search_seeds(
     overrides: Sequence[str],
     seeds: int,
     processes: int,
+    restarts: int,
 ) -> int:
     """Search with `seeds` seeds, one after the other, and pool them in the run folder.
 
     Every seed has a run folder inside it, so that finished seeds are kept and an interrupted one
-    goes on. On Slurm, an array of jobs and `fastmix pool` do the same side by side.
+    goes on. On Slurm, an array of jobs and `fastmix pool` do the same side by side. Each may be
+    started again so many times within an hour, after a failure.
 
     Returns:
         The exit code.
@@ -48,7 +50,7 @@ def search_seeds(
             run = seed_folder(folder, seed)
             runs.append(run)
             words = [*overrides, f"seed={seed}", f"run_dir={run}"]
-            code = search_one(main, config_path, words, processes)
+            code = search_one(main, config_path, words, processes, restarts)
             if code != 0:
                 return code
         print("\n".join(pool_runs(runs, folder / "mixture.json")))
@@ -57,7 +59,11 @@ def search_seeds(
 
 
 def search_one(
-    main: Callable[[Sequence[str]], int], config_path: str, words: Sequence[str], processes: int
+    main: Callable[[Sequence[str]], int],
+    config_path: str,
+    words: Sequence[str],
+    processes: int,
+    restarts: int,
 ) -> int:
     """Returns the exit code of one seed's search; 0 if it was done before."""
     from fastmix_mega.cli import launch
@@ -78,7 +84,8 @@ def search_one(
     for warning in findings.warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     words = ["search", config_path, *words]
-    return launch.run_processes(main, words, processes, healing=launch.Healing(config.run_dir))
+    healing = launch.Healing(config.run_dir, restarts)
+    return launch.run_processes(main, words, processes, healing=healing)
 
 
 def pool_runs(mixtures: Sequence[str | Path], output: Path | ResultFile) -> list[str]:

@@ -38,7 +38,7 @@ def test_a_stopped_process_is_named_by_the_others(tmp_path: Path) -> None:
         for process in watched:
             assert process.stdout is not None
             assert process.stdout.readline() == "beats no more\n"
-        published = PrefixStore("fastmix-watchdog", store)
+        published = PrefixStore("fastmix-watchdog-0", store)
         while json.loads(published.get("1"))["step"] < 7:
             time.sleep(0.1)
         os.kill(watched[1].pid, signal.SIGSTOP)
