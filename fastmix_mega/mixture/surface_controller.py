@@ -155,7 +155,9 @@ class SurfaceController(Resumable):
         value = min(1.0, max(LEAST_SCALE, fall / promised))
         if freedom == 0:
             return value, value
-        return value, min(1.0, math.sqrt(squares / freedom * spread) / promised)
+        # A fall that no scale explains is off by more than its noise.
+        error = math.hypot(math.sqrt(squares / freedom * spread), value * promised - fall)
+        return value, min(1.0, error / promised)
 
     def _rates(self) -> FloatArray:
         """[windows] sums of learning rates."""
@@ -186,7 +188,10 @@ class SurfaceController(Resumable):
         found, (scale, error) = self._raw_slopes(target), self.scale()
         seen = found.seen > 0
         apart = np.abs(found.mean - found.mean[seen].mean()) if seen.any() else 0 * found.mean
-        noise = np.hypot(scale * found.standard_error, error * apart)
+        # Of a product of two numbers, of which neither is certain.
+        noise = np.hypot(
+            scale * found.standard_error, error * np.hypot(apart, found.standard_error)
+        )
         return Slopes(scale * found.mean, noise, found.seen)
 
     def _raw_slopes(self, target: int) -> Slopes:
