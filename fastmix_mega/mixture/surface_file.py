@@ -31,6 +31,10 @@ SURFACE_FILE = "surface.json"
 SCHEMA = "fastmix-surface/2"
 
 
+class AnotherVersion(UserError):
+    """A surface.json that this version does not read."""
+
+
 @dataclass(frozen=True)
 class Terms:
     """What a surface is of."""
@@ -140,7 +144,7 @@ def read_surface_file(path: Path) -> SurfaceFile:
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         if content["schema"] != SCHEMA:
-            raise UserError(f"{path} is of another version; search again in another folder")
+            raise AnotherVersion(f"{path} is of another version; search again in another folder")
         given, few = content["ngrams"], content["few_ngrams"]
         recorded = Recorded(
             np.array(content["reference"], np.float64),
