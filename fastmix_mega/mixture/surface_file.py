@@ -34,6 +34,10 @@ LARGEST = 256 << 20
 """Bytes of the file: n-grams and finished runs take their place."""
 
 
+class AnotherVersion(UserError):
+    """A surface.json that this version does not read."""
+
+
 @dataclass(frozen=True)
 class Terms:
     """What a surface is of."""
@@ -143,7 +147,7 @@ def read_surface_file(path: Path) -> SurfaceFile:
     try:
         content: dict[str, Any] = read_json(path, LARGEST)
         if content["schema"] != SCHEMA:
-            raise UserError(f"{path} is of another version; search again in another folder")
+            raise AnotherVersion(f"{path} is of another version; search again in another folder")
         given, few = content["ngrams"], content["few_ngrams"]
         recorded = Recorded(
             np.array(content["reference"], np.float64),

@@ -14,7 +14,12 @@ from fastmix_mega.config.parse import LARGEST, read_yaml
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture.file import MixtureFile, read_mixture
-from fastmix_mega.mixture.surface_file import SURFACE_FILE, SurfaceFile, read_surface_file
+from fastmix_mega.mixture.surface_file import (
+    SURFACE_FILE,
+    AnotherVersion,
+    SurfaceFile,
+    read_surface_file,
+)
 from fastmix_mega.reading import read_limited
 
 
@@ -215,7 +220,10 @@ def read_run(directory: Path) -> Run:
 def _read_surface(path: Path, names: list[str]) -> SurfaceFile | None:
     if not path.is_file():
         return None
-    found = read_surface_file(path)
+    try:
+        found = read_surface_file(path)
+    except AnotherVersion:
+        return None  # The page of an earlier version's run does without.
     if found.sources != names:
         raise UserError(f"{path} is of other sources than the run")
     return found
