@@ -53,6 +53,7 @@ def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel
         UserError: if one holds no sequence at all.
     """
     started = time.perf_counter()
+    print(f"n-gram statistics of {len(inputs.sources)} sources ...", file=sys.stderr, flush=True)
     counts = read_counts(
         inputs.sources, inputs.targets, inputs.tokenizer.vocab_size, LONGEST_CONTEXT
     )
@@ -60,7 +61,7 @@ def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel
     count = len(inputs.sources)
     found = model.fitted(np.full(count, 1 / count), target_weights(config))
     seconds = time.perf_counter() - started
-    print(f"n-gram statistics of {count} sources: {seconds:.1f} s", file=sys.stderr)
+    print(f"n-gram statistics: {seconds:.1f} s", file=sys.stderr, flush=True)
     return found
 
 
