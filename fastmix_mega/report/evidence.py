@@ -8,7 +8,7 @@ from fastmix_mega.report.read import Run
 from fastmix_mega.report.sources import Mixture, SourceView
 from fastmix_mega.report.words import exact_percent
 
-KINDS = {"ngrams": "n-grams alone", "scores": "scores alone"}
+KINDS = {"ngrams": "n-grams alone", "scores": "scores alone", "runs": "finished runs alone"}
 """Of evidence, as they stand in mixture.json, and in words."""
 MIXTURES = {"uniform": "even split", "answer": "this mixture", **KINDS}
 SIGMAS = 1.645
