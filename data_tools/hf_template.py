@@ -11,7 +11,6 @@ hold stands inside such a name, so that it is known afterwards who wrote it.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -21,13 +20,23 @@ from typing import Any
 import jinja2
 
 from data_tools.generated_text import marked_pieces, name_of
-from data_tools.jinja_sandbox import STANDS_FOR, TooLongError, limits, make_environment
+from data_tools.jinja_sandbox import (
+    GROWTH,
+    OWN_LENGTH,
+    SECONDS,
+    STANDS_FOR,
+    TooLongError,
+    TooSlowError,
+    limits,
+    make_environment,
+)
 from data_tools.messages import REASONING, Conversation, strings_in
 from data_tools.pieces import Piece
 from data_tools.readers import Problem
 from data_tools.written_text import left_out
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
+from fastmix_mega.reading import read_json, read_limited
 
 INSIDE = "\ufdd2"
 """Within the name of a special token that a message spells."""
@@ -57,6 +66,7 @@ class HuggingFaceTemplate:
                 f"sentencepiece model {tokenizer.path} never reads as such; give a tokenizer.json"
             )
         self.notes: Counter[str] = Counter()
+        self._slow = 0
         texts = _read_template(path)
         self.name = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         self._special = tuple(tokenizer.special_tokens)
@@ -67,8 +77,11 @@ class HuggingFaceTemplate:
         self._unknown = sorted(name for name in spelled if tokenizer.token_id(name) is None)
         environment = make_environment()
         try:
-            self._templates = [environment.from_string(text) for text in texts]
-        except (jinja2.TemplateError, RecursionError, MemoryError, OverflowError) as error:
+            # Compiling computes what is constant.
+            with limits():
+                self._templates = [environment.from_string(text) for text in texts]
+        # It is Python's compiler in the end, which knows many errors.
+        except Exception as error:
             raise UserError(f"--template {path}: {_one_line(error)}") from None
         self._marks = "endgeneration" in texts[0]
 
@@ -95,6 +108,12 @@ class HuggingFaceTemplate:
                 else:
                     found = self._by_difference(messages, offered, counts)
         except (jinja2.TemplateError, TooLongError, MemoryError) as error:
+            self._slow += isinstance(error, TooSlowError)
+            if self._slow > 1:
+                raise UserError(
+                    f"the chat template takes more than {SECONDS:.0f} s for a second conversation; "
+                    "does it loop for ever? Give another one"
+                ) from None
             return Problem(f"the chat template refuses it: {_one_line(error)}")
         except Exception as error:
             # A template is a program: it may fail in every way that Python knows.
@@ -162,13 +181,18 @@ class HuggingFaceTemplate:
     ) -> str:
         template = self._templates[-1 if tools else 0]
         # Templates tell by None, as transformers gives it, that there are no tools or documents.
-        return template.render(
+        text = template.render(
             messages=messages,
             tools=list(tools) or None,
             documents=None,
             add_generation_prompt=prompt,
             **self._names,
         )
+        if len(text) > OWN_LENGTH:
+            given = sum(map(len, strings_in([list(messages), list(tools)])))
+            if len(text) > OWN_LENGTH + GROWTH * given:
+                raise TooLongError(f"it writes {len(text):,} characters for {given:,}")
+        return text
 
     def _by_difference(
         self, messages: Sequence[Any], tools: Sequence[Any], counts: list[bool]
@@ -247,7 +271,7 @@ def _read_template(path: Path) -> list[str]:
     """The template, and the one for conversations with tools where that is another."""
     if path.suffix != ".json":
         try:
-            return [path.read_text(encoding="utf-8")]
+            return [read_limited(path).decode("utf-8")]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"--template: cannot read {path}: {error}; it is plain, raw, hf, or a file"
@@ -255,7 +279,8 @@ def _read_template(path: Path) -> list[str]:
     found: Any = _read_config(path).get("chat_template")
     named: dict[Any, Any] = {"default": found}
     if isinstance(found, list):
-        named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
+        entries = [each for each in found if isinstance(each, dict)]
+        named = {str(each.get("name")): each.get("template") for each in entries}
     texts = [named[name] for name in ("default", "tool_use") if isinstance(named.get(name), str)]
     if not isinstance(named.get("default"), str):
         raise UserError(f"--template: {path} has no chat_template; name another file, or plain")
@@ -276,7 +301,7 @@ def _special_names(path: Path) -> dict[str, str]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--template: cannot read {path}: {error}") from None
     if not isinstance(content, dict):
@@ -286,7 +311,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, TooLongError):
-        return "it takes longer than it may; does it loop for ever?"
+        return str(error) or "it takes longer than it may; does it loop for ever?"
     if isinstance(error, MemoryError):
         return "it needs more memory than it may"
     reason = " ".join(str(error).split())[:300]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import filecmp
 import glob
 import hashlib
-import json
 import re
 import stat
 import sys
@@ -23,6 +22,7 @@ from data_tools.outputs import identify
 from data_tools.pipes import STANDARD_INPUT, Spooled, is_pipe
 from fastmix_mega.data import remote
 from fastmix_mega.errors import UserError
+from fastmix_mega.reading import read_json
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 LINES = ("jsonl", "text")
@@ -302,7 +302,7 @@ def _saved_dataset(folder: Path) -> Iterator[InputFile]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     if not isinstance(content, dict):

@@ -18,6 +18,7 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import do_round
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -28,10 +29,14 @@ STANDS_FOR = "\ufdd5"
 TODAY = datetime.datetime(2024, 7, 26)
 """What templates are told that it is, so that a run that goes on tomorrow is the same. Llama 3's
 templates have this date where they are told none."""
-SECONDS = 10.0
+SECONDS = 4.0
 """Of processor time for one text."""
-MEMORY = 2 << 30
+MEMORY = 384 << 20
 """Bytes more than what the process has."""
+LONGEST_NUMBER = 10_000
+"""Bits."""
+OWN_LENGTH, GROWTH = 1 << 20, 16
+"""Characters that a template may write of its own, and how often what it is given."""
 
 
 class _Generation(Extension):
@@ -49,24 +54,50 @@ class _Generation(Extension):
         return f"{START}{caller()}{END}"
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """Numbers stay small: no signal ends the multiplication of two that have millions of digits.
+
+    What is intercepted is not computed when a template is compiled either.
+    """
+
+    intercepted_binops = frozenset(("*", "**"))
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if isinstance(left, int) and isinstance(right, int):
+            longer = left.bit_length() * abs(right) if operator == "**" else left.bit_length()
+            if longer + right.bit_length() > LONGEST_NUMBER:
+                raise TooLongError(f"it computes a number of more than {LONGEST_NUMBER:,} bits")
+        return super().call_binop(context, operator, left, right)
+
+
+def _round(value: Any, precision: int = 0, method: str = "common") -> Any:
+    # Jinja's own computes 10 ** precision.
+    return do_round(value, max(-400, min(400, precision)), method)  # type: ignore[arg-type]
+
+
 def make_environment() -> ImmutableSandboxedEnvironment:
     """The environment of a template."""
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
     environment.filters["tojson"] = _to_json
+    environment.filters["round"] = _round
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = TODAY.strftime
     return environment
 
 
 class TooLongError(Exception):
+    """A template wrote or computed more than it may."""
+
+
+class TooSlowError(TooLongError):
     """A template took longer than it may."""
 
 
 @contextlib.contextmanager
 def limits(seconds: float = SECONDS, memory: int = MEMORY) -> Iterator[None]:
-    """Inside, code that takes longer is ended by TooLongError, and what needs more memory fails.
+    """Inside, code that takes longer is ended by TooSlowError, and what needs more memory fails.
 
     Both hold for the whole process, so that there is no limit of time beside its main thread.
     """
@@ -88,7 +119,7 @@ def limits(seconds: float = SECONDS, memory: int = MEMORY) -> Iterator[None]:
 
 
 def _too_long(*_: Any) -> None:
-    raise TooLongError
+    raise TooSlowError
 
 
 def _address_space() -> int:

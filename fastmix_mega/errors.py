@@ -4,9 +4,11 @@ import errno
 
 REFUSED = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.ELOOP),
 )
 """Codes of an OSError by which a disk or its owner refuses something."""
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
+"""Of these, what is wrong with the name itself."""
 EXIT_USER_MISTAKE = 2
 EXIT_DECIDED = 3
 """Of a process of several, to its launcher: a guard or the disk ended the run, and it was told. The
@@ -19,6 +21,10 @@ class UserError(ValueError):
     The message says what is wrong, where, and what to do. Command lines print it without a stack
     trace and exit with code 2.
     """
+
+
+MISSHAPEN = (AttributeError, TypeError, LookupError, ArithmeticError, ValueError, RecursionError)
+"""What Python raises where somebody else's plain data has another form than its reader expects."""
 
 
 class RunFailed(RuntimeError):

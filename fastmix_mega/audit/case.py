@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from fastmix_mega.config.parse import read_yaml
 from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.errors import UserError
 from fastmix_mega.export.blend import Blend
@@ -19,6 +17,7 @@ from fastmix_mega.export.plan import Part, Plan
 from fastmix_mega.export.take import names_of, read_blends
 from fastmix_mega.export.units import Size, to_token_shares
 from fastmix_mega.mixture.file import MixtureFile, read_mixture
+from fastmix_mega.reading import parse_json, read_limited
 
 Harm = Literal["fails", "wrong", "warning", "note"]
 HARMS: tuple[Harm, ...] = ("fails", "wrong", "warning", "note")
@@ -103,7 +102,7 @@ def read_case(
         UserError: if the file cannot be read, or is nothing that we know.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_limited(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UserError(f"cannot read {path}: {reason}") from None
@@ -187,12 +186,12 @@ _KEYS: tuple[tuple[str, Any], ...] = (
 
 def _content(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except (ValueError, RecursionError):
         pass
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return read_yaml(text, "it")
+    except UserError:
         return None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastmix_mega.audit import amount_rules, file_rules
 from fastmix_mega.audit.case import HARMS, Case, Finding, Run, read_case
+from fastmix_mega.errors import MISSHAPEN, UserError
 from fastmix_mega.export.units import Size
 
 WORDS = {
@@ -34,7 +35,14 @@ def audit(
     found: list[Finding] = []
     for case in cases:
         for rule in (*amount_rules.RULES, *file_rules.RULES):
-            found += [finding for finding in rule(case) if finding not in found]
+            try:
+                found += [finding for finding in rule(case) if finding not in found]
+            except UserError:
+                raise
+            except MISSHAPEN as error:
+                raise UserError(
+                    f"{path} is no {case.format} file: it is misshapen ({error!r:.200})"
+                ) from None
     return cases, sorted(found, key=lambda finding: HARMS.index(finding.harm))
 
 

@@ -9,12 +9,17 @@ short list of the types that DeepSpeed and numpy put into a checkpoint.
 from __future__ import annotations
 
 import os
+import pickle
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from deepspeed.runtime.checkpoint_engine import CheckpointCommitInfo, TorchCheckpointEngine
+
+from fastmix_mega.errors import UserError
 
 
 class CollectingEngine(TorchCheckpointEngine):
@@ -82,6 +87,10 @@ def _why(error: BaseException) -> str:
     return "the disk took only a part of it" if "inline_container" in text else text
 
 
+class UnreadableTensors(UserError):
+    """A file that torch cannot read, or that holds more than data."""
+
+
 def load_tensors(path: Path, map_location: Any = None, mmap: bool = False) -> Any:
     """torch.load that builds nothing but tensors, arrays and the few types listed here.
 
@@ -89,12 +98,58 @@ def load_tensors(path: Path, map_location: Any = None, mmap: bool = False) -> An
         path: of the file.
         map_location: the device.
         mmap: leave tensors in the file until they are read.
+
+    Raises:
+        OSError: if there is no such file.
+        UnreadableTensors: if it is damaged, is no file of ours, or would run a program.
     """
-    with torch.serialization.safe_globals(_safe_types()):
+    _require_plain_archive(path)
+    try:
+        allow_safe_types()
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        found = re.search(
+            r"(GLOBAL|Unsupported (?:class|operand)|Can only) [^\n]{0,100}", str(error)
+        )
+        what = f" ({found[0]})" if found else ""
+        raise UnreadableTensors(
+            f"{path} holds something other than tensors and numbers{what}, which could run a "
+            "program; it was not opened"
+        ) from None
+    # A broken archive makes torch and its unpickler fail in every way that they know.
+    except (RuntimeError, LookupError, AttributeError, TypeError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UnreadableTensors(f"{path} cannot be read: {reason}") from None
+    except RecursionError:
+        raise UnreadableTensors(f"{path} cannot be read: it is nested too deeply") from None
+
+
+def _require_plain_archive(path: Path) -> None:
+    """Raises: UnreadableTensors for what torch.save does not write, such as packed gigabytes."""
+    if not path.is_file():
+        path.stat()  # FileNotFoundError where there is none
+        raise UnreadableTensors(f"{path} is no ordinary file")
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        raise UnreadableTensors(f"{path} is no file that torch.save has written") from None
+    packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if packed or sum(entry.file_size for entry in entries) > size:
+        raise UnreadableTensors(f"{path} unpacks to more than it is; torch.save writes no such")
+
+
+def allow_safe_types() -> None:
+    """Tell torch's restricted unpickler what else checkpoints hold. A second call does nothing.
+
+    Not by its `safe_globals`: the end of one such block would end those around it too.
+    """
+    torch.serialization.add_safe_globals(_safe_types())
 
 
 def _safe_types() -> list[Any]:
+    """What a checkpoint may hold besides tensors and Python's own plain types."""
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fastmix_mega.files import write_json
+from fastmix_mega.reading import read_json
 
 NAME = "manifest.json"
+PROCESSES = ("data", "tensor", "pipeline", "context")
+"""Of a layout: the sizes whose product is the number of processes."""
 
 
 class FileRecord(BaseModel):
@@ -42,6 +46,16 @@ class CheckpointManifest(BaseModel):
     files: dict[str, FileRecord]
     """By path relative to the checkpoint's folder."""
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> CheckpointManifest:
+        """Nobody may be made to look for millions of files."""
+        sizes = [self.layout.get(name, 1) for name in PROCESSES]
+        if min(self.layout.values(), default=0) < 0 or math.prod(sizes) != self.world_size:
+            raise ValueError("a layout of another number of processes")
+        if self.world_size > len(self.files) and self.layout:
+            raise ValueError("fewer files than processes")
+        return self
+
     def write(self, directory: Path) -> None:
         content = self.model_dump(mode="json", by_alias=True)
         write_json(directory / NAME, content | {"sha256": _checksum(content)})
@@ -58,7 +72,7 @@ def read_manifest(directory: Path) -> CheckpointManifest:
         DamagedCheckpoint: if it is missing, torn, or names a file outside of the checkpoint.
     """
     try:
-        content = json.loads((directory / NAME).read_bytes())
+        content = read_json(directory / NAME)
         if content.pop("sha256") != _checksum(content):
             raise ValueError("another checksum")
         manifest = CheckpointManifest.model_validate(content)

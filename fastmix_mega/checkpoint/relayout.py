@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastmix_mega.checkpoint.universal import only_data
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.initialize import EMBEDDING_NAME, HEAD_NAME, shard, unshard
 from fastmix_mega.parallel.layout import Layout
@@ -59,7 +60,7 @@ def convert(directory: Path, tied: bool) -> None:
     partial = directory / f"{UNIVERSAL}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     command = [
-        *(sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--no_strict"),
+        *(sys.executable, "-m", "fastmix_mega.checkpoint.universal", "--no_strict"),
         *("--input_folder", str(directory), "--output_folder", str(partial)),
         *("--num_extract_workers", "1", "--num_merge_workers", "1"),
     ]
@@ -78,7 +79,8 @@ def load_universal(deepspeed_engine: Any, directory: Path) -> None:
     settings = deepspeed_engine._config
     settings.load_universal_checkpoint = True
     try:
-        deepspeed_engine.load_checkpoint(str(directory), tag=UNIVERSAL)
+        with only_data():
+            deepspeed_engine.load_checkpoint(str(directory), tag=UNIVERSAL)
     finally:
         settings.load_universal_checkpoint = False
     # DeepSpeed leaves Adam's step counters on the CPU; the fused kernel wants them as fp32 beside

@@ -6,6 +6,7 @@
     fastmix search CONFIG [--nproc N] [--seeds N] [key.path=value ...]
     fastmix train  CONFIG [--nproc N] [key.path=value ...]
     fastmix report RUN_DIR [--baseline MIXTURE]
+    fastmix verify RUN_DIR [--sha256 HEX]
     fastmix export MIXTURE --to FORMAT --output FILE [--constraints FILE] [--budget-tokens N]
     fastmix export RUN_DIR --to huggingface --output FOLDER
     fastmix import FILE --from FORMAT --output MIXTURE
@@ -42,6 +43,7 @@ from fastmix_mega.cli import launch
 from fastmix_mega.cli import mixtures as cli_mixture
 from fastmix_mega.cli import retrain as cli_retrain
 from fastmix_mega.cli import surface as cli_surface
+from fastmix_mega.cli import verify_run as cli_verify
 from fastmix_mega.cli import watch as cli_watch
 from fastmix_mega.cli.argument_types import count, positive
 from fastmix_mega.cli.launch import Healing
@@ -51,6 +53,7 @@ from fastmix_mega.cli.seeds import report_on, search_seeds
 from fastmix_mega.errors import (
     EXIT_DECIDED,
     EXIT_USER_MISTAKE,
+    NO_NAME,
     REFUSED,
     RunFailed,
     Stopped,
@@ -93,8 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What a disk or its owner refuses is no fault of the program's.
         if error.errno not in REFUSED:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        return _end(EXIT_DECIDED, given[0], f"{where}{error.strerror}")
+        where = f"{str(error.filename)[:500]}: " if error.filename else ""
+        code = EXIT_USER_MISTAKE if error.errno in NO_NAME else EXIT_DECIDED
+        return _end(code, given[0], f"{where}{error.strerror}")
 
 
 def _end(code: int, verb: str, message: str) -> int:
@@ -137,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_doctor.add_verb(verbs, positive, nodes_of, main)
     cli_retrain.add_verb(verbs, positive, main)
     cli_surface.add_verb(verbs)
+    cli_verify.add_verb(verbs)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)
     return parser
 

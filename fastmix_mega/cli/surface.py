@@ -40,19 +40,36 @@ def add_verb(verbs: Any) -> None:
         "retraining's folder, or a file of fastmix import --from olmix; repeatable. The best "
         "mixture with them is told too",
     )
+    surface.add_argument(
+        "--next",
+        type=Path,
+        metavar="FILE",
+        help="write the mixture on which one more `fastmix train` would tell most",
+    )
     add_output(surface, "a .csv or .json file to write (default: a table)")
     surface.set_defaults(verb=_surface)
 
 
 def _surface(options: argparse.Namespace) -> int:
-    from fastmix_mega.methods.predictions import BEST, predict_mixtures
+    from fastmix_mega.files import write_json
+    from fastmix_mega.methods.predictions import BEST, Foresight
 
     if options.output is not None:
         if options.output.suffix not in (".csv", ".json"):
             raise UserError(f"--output {options.output}: name a .csv or a .json file")
         asked = ResultFile(options.output, options.overwrite)
         require_output_file(asked, [options.run_dir, *options.mixture], MARKS)
-    rows = predict_mixtures(options.run_dir, options.mixture, evidence=options.evidence)
+    if options.next is not None:
+        asked = ResultFile(options.next, options.overwrite)
+        require_output_file(asked, [options.run_dir, *options.mixture])
+    found = Foresight(options.run_dir, evidence=options.evidence)
+    rows = found.rows(options.mixture)
+    if found.runs is not None:
+        print("\n".join([*found.runs.facts, *found.runs.warnings]), file=sys.stderr)
+    if options.next is not None:
+        sources = [{"name": name, "weight": each} for name, each in found.next_run().items()]
+        write_json(options.next, {"schema": "fastmix-mixture/1", "sources": sources})
+        print(f"a run on this mixture would tell most: {options.next}", file=sys.stderr)
     if options.output is None:
         print(_table(rows))
         best = next((row["weights"] for row in rows if row["mixture"] == BEST), None)

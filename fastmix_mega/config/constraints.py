@@ -16,7 +16,7 @@ from fastmix_mega.config.base import (
     TokenCount,
     WholeNumber,
 )
-from fastmix_mega.config.parse import read_yaml, validated
+from fastmix_mega.config.parse import read_yaml_file, validated
 from fastmix_mega.errors import UserError
 
 
@@ -116,7 +116,7 @@ def read_constraints(path: str | Path, budget_tokens: int | None = None) -> Cons
         UserError: naming the file and every mistake in it.
     """
     try:
-        content = read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+        content = read_yaml_file(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UserError(f"cannot read the constraints {path}: {reason}") from None

@@ -34,19 +34,29 @@ _MESSAGES = {
 """By pydantic's name of the error; others keep its own words."""
 _TAGS = re.compile(r"str|float|int|constrained-\w+|(dict|list|literal|function-\w+)\[.*")
 """What pydantic puts into a location for the members of a union: no keys of the user's."""
+SHOWN, LONGEST = 40, 200
+"""Mistakes that are told, and the characters of each that are the file's own."""
 
 
 def explain_mistakes(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
     """All of pydantic's errors about `schema`, one a line."""
     lines = list(dict.fromkeys(_explain(item, schema) for item in error.errors()))
-    return "\n".join([f"{where}: {len(lines)} mistake(s)", *lines])
+    told = lines[:SHOWN]
+    if len(lines) > SHOWN:
+        told.append(f"  and {len(lines) - SHOWN:,} more")
+    return "\n".join([f"{where}: {len(lines)} mistake(s)", *told])
+
+
+def shorten(text: str) -> str:
+    """What is shown of a text that may be of any length."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _explain(item: Any, schema: type[BaseModel]) -> str:
     """One line for one of pydantic's errors."""
     location: tuple[int | str, ...] = item["loc"]
     keys = [str(part) for part in location if not _TAGS.fullmatch(str(part))]
-    where = ".".join(keys) or "the whole"
+    where = shorten(".".join(keys)) or "the whole"
     kind = item["type"]
     if kind == "extra_forbidden":
         known = _known_keys(schema, location[:-1])
@@ -56,15 +66,16 @@ def _explain(item: Any, schema: type[BaseModel]) -> str:
     if kind == "missing":
         return f"  {where}: missing; it has no default"
     given = item.get("input")
+    told = shorten(repr(given))
     if kind in ("model_type", "model_attributes_type", "dataclass_type"):
         known = _known_keys(schema, location)
-        return f"  {where}: must hold `key: value` lines: {', '.join(known)} (given: {given!r})"
+        return f"  {where}: must hold `key: value` lines: {', '.join(known)} (given: {told})"
     message = item["msg"].removeprefix("Value error, ")
     if kind in _MESSAGES:
         message = _MESSAGES[kind].format(**item.get("ctx", {}))
     if kind == "literal_error":
         message += _nearest(str(given), item["ctx"]["expected"])
-    shown = "" if isinstance(given, dict | list | BaseModel) else f" (given: {given!r})"
+    shown = "" if isinstance(given, dict | list | BaseModel) else f" (given: {told})"
     return f"  {where}: {message}{shown}"
 
 

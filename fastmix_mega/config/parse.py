@@ -13,30 +13,102 @@ from fastmix_mega.config.mistakes import explain_mistakes
 from fastmix_mega.config.renames import Note, with_new_names
 from fastmix_mega.errors import UserError
 from fastmix_mega.paths import rule_for
+from fastmix_mega.reading import read_limited
 
 SomeSection = TypeVar("SomeSection", bound=BaseModel)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys in silence; a user meant one of them."""
+LARGEST = 4 << 20
+"""Bytes of a YAML file: PyYAML reads a few hundred kilobytes a second."""
+MOST_VALUES = 100_000
+"""In one document, where an alias counts as all that it stands for."""
+LONGEST_NUMBER = 4000
+"""Characters: Python writes no longer ones."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that anybody may have written: no objects, no anchors that stand for gigabytes.
+
+    PyYAML keeps the last of two equal keys in silence; a user meant one of them.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._values: dict[int, int] = {}
+        """By node, how many values it stands for."""
+        self._made = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        is_alias = self.check_event(yaml.AliasEvent)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if node is None:
+            return None
+        if is_alias and id(node) not in self._values:
+            raise UserError("an anchor stands within itself")
+        if not is_alias:
+            self._values[id(node)] = 1 + sum(self._values[id(part)] for part in _parts(node))
+            self._made += 1
+        if self._made > MOST_VALUES or self._values[id(node)] > MOST_VALUES:
+            raise UserError(f"it stands for more than {MOST_VALUES:,} values")
+        return node
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        if isinstance(value, str):
+            value.encode()  # Half a pair of surrogates can be neither written nor shown.
+            number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+            if number and len(value) > LONGEST_NUMBER:
+                raise UserError(f"a number of {len(value):,} characters")
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
-                line = node.value[position][0].start_mark.line + 1
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
                 raise UserError(f"the key {key!r} stands twice (line {line}); keep one of them")
+            seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
+def _parts(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
+
+
 def read_yaml(text: str, where: str) -> Any:
-    """Parse YAML that may be wrong; UserError names `where` and the line."""
+    """Parse YAML that may be wrong, or made to do harm.
+
+    Raises:
+        UserError: names `where` and the line.
+    """
+    if len(text) > LARGEST:
+        raise UserError(f"{where} has more than {LARGEST >> 20} MiB, which no such file needs")
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
+        return yaml.load(text, Loader=_Loader)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise UserError(f"{where} is not valid YAML: it is nested too deeply") from None
+    # PyYAML meets a wrong !!int, !!bool or !!timestamp with whatever Python says.
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
         raise UserError(f"{where} is not valid YAML: {_reason(error)}") from None
+    except ValueError as error:
+        raise UserError(f"{where} is not valid YAML: {_reason(error)}") from None
+
+
+def read_yaml_file(path: str | Path, where: str = "") -> Any:
+    """`read_yaml` of a file.
+
+    Raises:
+        OSError: if it cannot be read.
+        UnicodeDecodeError: if it is no text.
+        UserError: names `where`, by default the path.
+    """
+    text = read_limited(path, LARGEST).decode("utf-8")
+    return read_yaml(text, where or str(path))
 
 
 def _reason(error: Exception) -> str:
@@ -67,13 +139,12 @@ def read_settings(
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_yaml_file(path)
     except OSError as error:
         rule = rule_for(path)
         raise UserError(f"cannot read the configuration {path}: {error.strerror}{rule}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a text file; give a YAML configuration") from None
-    content = read_yaml(text, str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold `key: value` lines, for example those of configs/")
     for override in overrides:

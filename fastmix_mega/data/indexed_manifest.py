@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fastmix_mega.data import remote
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_json
+from fastmix_mega.reading import parse_json
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -87,7 +87,7 @@ def read_manifest(prefix: str) -> Manifest | None:
         return None
     path, content = stored
     try:
-        return Manifest.model_validate(json.loads(content))
+        return Manifest.model_validate(parse_json(content))
     except (ValidationError, ValueError, RecursionError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise UserError(f"{path} is not a manifest ({reason}); preprocess the data again") from None

@@ -1,4 +1,4 @@
-"""Files in object storage, named `s3://bucket/key`, `gs://...` or by any other scheme of fsspec.
+"""Files in object storage, named `s3://bucket/key`, `gs://...` or by another store of fsspec's.
 
 Corpora are read where they are. Token files are copied whole, once per machine, into the folder
 FASTMIX_CACHE (~/.cache/fastmix by default): training reads them at random places. A copy is named
@@ -19,8 +19,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from fastmix_mega.errors import UserError
+from fastmix_mega.reading import LARGEST, read_limited
 
 CACHE_VARIABLE = "FASTMIX_CACHE"
+STORES = (
+    *("abfs", "abfss", "adl", "az", "dbfs", "file", "ftp", "gcs", "gs", "hdfs", "hf", "http"),
+    *("https", "lakefs", "local", "memory", "oci", "ocilake", "oss", "s3", "s3a", "sftp", "smb"),
+    *("ssh", "tos", "tosfs", "webdav", "webhdfs"),
+)
+"""Schemes that are read. fsspec has others, which unpack, keep copies, or ask a local program; and
+joins several by `::`. A file that somebody else has written must not choose these."""
 BLOCK = 8 << 20
 """Bytes that are asked for at a time."""
 
@@ -49,6 +57,12 @@ def _clear_errors(url: str) -> Iterator[None]:
 
 
 def _system(url: str) -> tuple[Any, str]:
+    scheme = url.partition("://")[0]
+    if scheme not in STORES or "::" in url:
+        raise UserError(
+            f"cannot read {url[:200]}: no store that is read here; those that are: "
+            f"{', '.join(STORES)}"
+        )
     import fsspec
 
     system, path = fsspec.core.url_to_fs(url)
@@ -70,9 +84,12 @@ def open_remote(url: str) -> BinaryIO:
 def read_bytes(path: str) -> bytes:
     """A small file's content, wherever it is; OSError or UserError if it cannot be read."""
     if not is_remote(path):
-        return Path(path).read_bytes()
+        return read_limited(path)
     with _clear_errors(path):
         system, inner = _system(path)
+        size = int(system.size(inner) or 0)
+        if size > LARGEST:
+            raise UserError(f"{path} has {size:,} bytes, which no such file needs")
         return bytes(system.cat_file(inner))
 
 

@@ -13,9 +13,11 @@ import numpy as np
 
 from fastmix_mega.data.tokenizer_backend import After, Backend, Ids, Places, Spans, names_pattern
 from fastmix_mega.data.tokenizer_json import JsonBackend
+from fastmix_mega.data.tokenizer_limits import LARGEST
 from fastmix_mega.data.tokenizer_sentencepiece import SentencePieceBackend
 from fastmix_mega.errors import UserError
 from fastmix_mega.paths import rule_for
+from fastmix_mega.reading import read_limited
 
 _CONTINUATIONS = ("a word", "I am", "the two of us", "0 and 1", "z, y", "Wo")
 
@@ -44,7 +46,7 @@ class Tokenizer:
         path = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
         self.path = str(path)
         try:
-            content = path.read_bytes()
+            content = read_limited(path, LARGEST)
         except OSError as error:
             raise UserError(
                 f"tokenizer: cannot read {path}: {error.strerror}{rule_for(path)}"

@@ -11,8 +11,14 @@ from typing import Any
 import numpy as np
 
 from fastmix_mega.data.tokenizer_backend import MARKER, Ids, Places, Spans, names_pattern
+from fastmix_mega.data.tokenizer_limits import (
+    MOST_TOKENS,
+    failures_told,
+    require_bounded_growth,
+)
 from fastmix_mega.data.tokenizer_variants import alias_of, json_variant
 from fastmix_mega.errors import UserError
+from fastmix_mega.reading import parse_json, read_json
 
 _ALONE: dict[str, bool] = {"add_special_tokens": False}
 END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end|>", "<EOS>", "[EOS]")
@@ -27,8 +33,16 @@ class JsonBackend:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         import tokenizers
 
+        self._path = path
         try:
-            self._model = tokenizers.Tokenizer.from_buffer(content)
+            plain = parse_json(content)
+            if not isinstance(plain, dict) or not isinstance(plain.get("model"), dict):
+                raise ValueError("no model")
+            require_bounded_growth(plain, path)
+            with failures_told(path):
+                self._model = tokenizers.Tokenizer.from_buffer(content)
+        except UserError:
+            raise
         except Exception as error:
             # The library raises bare Exception for every malformed file.
             reason = " ".join(str(error).split())[:200]
@@ -44,6 +58,11 @@ class JsonBackend:
             raise UserError(f"tokenizer: {path} has no tokens")
         # Added tokens may leave holes: the highest id decides how many rows a model needs.
         self.vocab_size = max(self._vocabulary.values()) + 1
+        if self.vocab_size > MOST_TOKENS:
+            raise UserError(
+                f"tokenizer: {path} has a token with the id {self.vocab_size - 1:,}; a model would "
+                f"need as many rows. At most {MOST_TOKENS:,} are taken"
+            )
         named = _named_tokens(Path(path).parent / "tokenizer_config.json")
         ends = [named["eos_token"]] if "eos_token" in named else END_TOKENS
         self.eod = next((self._vocabulary[t] for t in ends if t in self._vocabulary), None)
@@ -66,7 +85,7 @@ class JsonBackend:
         self._has_prefix: bool | None = None
         self._switch_works: bool | None = None
         self._renamed = False
-        self.may_drop = _may_drop(json.loads(content), self._vocabulary)
+        self.may_drop = _may_drop(plain, self._vocabulary)
 
     def add_special(self, name: str) -> None:
         may = name in self._added or MARKER.fullmatch(name)
@@ -121,7 +140,7 @@ class JsonBackend:
         found: list[tuple[Ids, Places] | None] = [None] * len(texts)
         plain = [place for place, spans in enumerate(literal) if not spans]
         for place, each in zip(
-            plain, self._model.encode_batch([texts[n] for n in plain], **_ALONE), strict=True
+            plain, self._encoded(self._model, [texts[n] for n in plain]), strict=True
         ):
             found[place] = self._own_places(texts[place], each.ids, _places(each))
         for place, spans in enumerate(literal):
@@ -149,7 +168,7 @@ class JsonBackend:
             origin += [*range(done, match.start()), *[match.start()] * len(alias)]
             done = match.end()
         origin += range(done, len(text) + 1)
-        encoded = model.encode("".join([*parts, text[done:]]), **_ALONE)
+        (encoded,) = self._encoded(model, ["".join([*parts, text[done:]])])
         return self._own_places(text, encoded.ids, np.array(origin, np.int64)[_places(encoded)])
 
     def _own_places(self, text: str, ids: list[int], places: Places) -> tuple[Ids, Places]:
@@ -163,8 +182,15 @@ class JsonBackend:
         return found, places
 
     def _encode(self, model: Any, texts: Sequence[str]) -> list[Ids]:
-        encoded = model.encode_batch_fast(list(texts), **_ALONE)
+        with failures_told(self._path):
+            encoded = model.encode_batch_fast(list(texts), **_ALONE)
         return [np.array(each.ids, np.int32) for each in encoded]
+
+    def _encoded(self, model: Any, texts: Sequence[str]) -> list[Any]:
+        """With places."""
+        with failures_told(self._path):
+            found: list[Any] = model.encode_batch(list(texts), **_ALONE)
+        return found
 
     def _variant(self, spelled: bool, continuing: bool) -> Any:
         if (spelled, continuing) not in self._variants:
@@ -188,9 +214,10 @@ class JsonBackend:
             made.token_to_id(alias) == self._vocabulary[name] for name, alias in aliases.items()
         )
         if not same:
-            made = tokenizers.Tokenizer.from_str(
-                json_variant(self._model.to_str(), {}, continuing=continuing)[0]
-            )
+            with failures_told(self._path):
+                made = tokenizers.Tokenizer.from_str(
+                    json_variant(self._model.to_str(), {}, continuing=continuing)[0]
+                )
             made.encode_special_tokens = not spelled
         if not spelled and not continuing:
             self._renamed = same
@@ -198,7 +225,8 @@ class JsonBackend:
 
     def decode(self, tokens: Sequence[int]) -> str:
         ids = [int(token) for token in tokens]
-        return str(self._model.decode(ids, skip_special_tokens=False))
+        with failures_told(self._path):
+            return str(self._model.decode(ids, skip_special_tokens=False))
 
     def token_id(self, token: str) -> int | None:
         return self._vocabulary.get(token)
@@ -237,10 +265,10 @@ def _may_drop(content: Any, vocabulary: dict[str, int]) -> bool:
 def _named_tokens(path: Path) -> dict[str, str]:
     """What a tokenizer_config.json calls eos_token, bos_token and the like, where there is one."""
     try:
-        content: Any = json.loads(path.read_bytes())
+        content: Any = read_json(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"tokenizer: cannot read {path}: {error}") from None
     found: dict[str, str] = {}
     for name, token in content.items() if isinstance(content, dict) else ():

@@ -8,6 +8,7 @@ from typing import Any
 from fastmix_mega.errors import UserError
 from fastmix_mega.export.plan import Part, Plan
 from fastmix_mega.export.units import row_shares_of
+from fastmix_mega.reading import parse_json
 
 
 def write_interleave(plan: Plan) -> str:
@@ -40,7 +41,7 @@ def write_torchtitan(plan: Plan) -> str:
 
 
 def read_interleave(text: str) -> list[Part]:
-    content = json.loads(text)
+    content = parse_json(text)
     try:
         pairs = zip(content["datasets"], content["probabilities"], strict=True)
         return [Part("", str(path), float(share)) for path, share in pairs]

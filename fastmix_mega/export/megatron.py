@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from fastmix_mega.errors import UserError
 from fastmix_mega.export.blend import Blend, Given
 from fastmix_mega.export.plan import Part, Plan, number, refuse_spaces
+from fastmix_mega.reading import parse_json
 
 
 def _pairs(plan: Plan) -> list[str]:
@@ -47,7 +48,7 @@ def read_arguments(text: str) -> list[Part]:
 
 def read_splits(given: Given) -> list[Blend]:
     """The `train` list; what the other splits hold is named and not taken."""
-    content = json.loads(given.text)
+    content = parse_json(given.text)
     if not isinstance(content, dict) or not isinstance(content.get("train"), list):
         raise UserError("a per-split file holds an object with a list `train`")
     others = [f"{split} ({content[split]})" for split in ("valid", "test") if content.get(split)]
@@ -59,7 +60,7 @@ def read_splits(given: Given) -> list[Blend]:
 
 def read_bridge(text: str) -> list[Part]:
     try:
-        paths, weights = json.loads(text)["blend"]
+        paths, weights = parse_json(text)["blend"]
         pairs = [(str(path), float(weight)) for path, weight in zip(paths, weights, strict=True)]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"`blend` must be [[paths], [weights]]: {error}") from None

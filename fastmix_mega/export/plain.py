@@ -7,8 +7,7 @@ import io
 import json
 from typing import Any
 
-import yaml
-
+from fastmix_mega.config.parse import read_yaml
 from fastmix_mega.errors import UserError
 from fastmix_mega.export.blend import Blend, Given
 from fastmix_mega.export.plan import Part, Plan
@@ -53,10 +52,7 @@ def read_csv(text: str) -> list[Part]:
 
 def read_weights(text: str) -> list[Part]:
     """`name: weight` as YAML or JSON, where it stands alone or under one key (RegMix, DoReMi)."""
-    try:
-        content: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"it is neither YAML nor JSON: {' '.join(str(error).split())}") from None
+    content: Any = read_yaml(text, "it")
     for key in ("train", "train_domain_weights", "domain_weights", "weights"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -17,6 +17,7 @@ from typing import Any
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_json
 from fastmix_mega.output_file import ResultFile, require_output_file
+from fastmix_mega.reading import read_json
 
 SCHEMA = "fastmix-evidence/1"
 ABOUT_A_RUN = ("run", "run_id", "name", "index")
@@ -83,11 +84,9 @@ def import_olmix(ratios: Path, metrics: Path, output: Path | ResultFile) -> list
 
 def read_evidence(path: Path) -> Mapping[str, Any]:
     """The content of an evidence file. Raises: UserError."""
-    import json
-
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        content = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"cannot read the evidence {path}: {reason}") from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:

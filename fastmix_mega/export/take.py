@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from fastmix_mega.errors import UserError
+from fastmix_mega.errors import MISSHAPEN, UserError
 from fastmix_mega.export.blend import Blend, Given
 from fastmix_mega.export.formats import Format, reader_of
 from fastmix_mega.export.plan import Part
 from fastmix_mega.export.units import Size, to_token_shares
 from fastmix_mega.mixture.file import MixtureFile, MixtureSource, versions
 from fastmix_mega.output_file import ResultFile, require_output_file
+from fastmix_mega.reading import read_limited
 
 
 def import_mixture(
@@ -66,22 +67,25 @@ def read_blends(path: str | Path, source_format: str) -> list[Blend]:
     """The blends of a file, checked to be finite and not negative. Raises: UserError."""
     form = reader_of(source_format)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_limited(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UserError(f"cannot read {path}: {reason}") from None
     assert form.read is not None
     try:
         blends = form.read(Given(text, Path(path)))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no {source_format} file: {error}") from None
+    except MISSHAPEN as error:
+        reason = str(error) if isinstance(error, UserError) else f"it is misshapen ({error!r:.200})"
+        raise UserError(f"{path} is no {source_format} file: {reason}") from None
     for blend in blends:
         where = f"{path}{f', stage {blend.stage}' if blend.stage else ''}"
         weights = np.array([part.weight for part in blend.parts], np.float64)
         if not len(weights) or not np.isfinite(weights).all() or (weights < 0).any():
             raise UserError(f"{where}: weights must be finite and not negative")
-        if weights.sum() <= 0:
-            raise UserError(f"{where}: all weights are 0")
+        if not 0 < weights.sum() < np.inf:
+            raise UserError(f"{where}: all weights are 0, or their sum is no number")
+        if any("\0" in part.path for part in blend.parts):
+            raise UserError(f"{where}: a path holds a zero byte")
     return blends
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 
+from fastmix_mega.config.parse import read_yaml
 from fastmix_mega.errors import UserError
+from fastmix_mega.reading import parse_json
 
 
 def to_yaml(notes: Sequence[str], content: Mapping[str, Any]) -> str:
@@ -19,10 +21,7 @@ def to_yaml(notes: Sequence[str], content: Mapping[str, Any]) -> str:
 
 def from_yaml(text: str) -> dict[str, Any]:
     """A mapping. Raises: UserError."""
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"it is not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(text, "it")
     if not isinstance(content, dict):
         raise UserError("it holds no `key: value` lines")
     return content
@@ -31,7 +30,7 @@ def from_yaml(text: str) -> dict[str, Any]:
 def from_json(text: str) -> dict[str, Any]:
     """An object. Raises: UserError."""
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"it is not valid JSON: {error}") from None
     if not isinstance(content, dict):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,17 +14,22 @@ from fastmix_mega.config.schema import Config, load_common_config
 from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
+from fastmix_mega.methods.base import target_weights
 from fastmix_mega.methods.run_evidence import read_runs
 from fastmix_mega.methods.surface_evidence import SIGMAS, surface_answer
 from fastmix_mega.mixture.file import mixture_path, resolve_mixture
+from fastmix_mega.mixture.next_run import most_telling
 from fastmix_mega.mixture.ngram_loss import read_counts
 from fastmix_mega.mixture.surface import LossSurface
 from fastmix_mega.mixture.surface_file import SURFACE_FILE, ngram_model, read_surface_file
 from fastmix_mega.mixture.surface_fit import Recorded
+from fastmix_mega.reading import read_json
 from fastmix_mega.training.seed_folders import seed_folders
 
 BEST = "best with evidence"
 """Of the mixtures that are predicted: the least loss once more runs are known."""
+CANDIDATES = 24
+"""Draws of the posterior whose best mixtures a next run may be on."""
 
 
 def read_surface(run_dir: str | Path, config: Config, inputs: Inputs) -> LossSurface:
@@ -79,54 +82,90 @@ def why_no_surface(run_dir: Path) -> str:
     )
 
 
-def predict_mixtures(
-    run_dir: Path,
-    mixtures: Sequence[str],
-    config: Config | None = None,
-    evidence: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """One row per mixture and target: loss, standard deviation, and the 90% interval.
+class Foresight:
+    """A finished search's surface, with more runs if there are any, and what can be asked of it.
 
     Args:
-        run_dir: of a finished search.
-        mixtures: mixture files, run folders, `uniform` or `proportional`; empty for those that
-            the search itself predicted.
+        run_dir: of the search.
         config: of the search; read from the run folder by default.
         evidence: more finished runs, as in `search.evidence`.
 
     Raises:
         UserError: if the run has not finished or left no surface, or a file is wrong.
     """
-    if reason := why_no_surface(run_dir):
-        raise UserError(reason)
-    if config is None:
-        config = load_common_config(run_dir / "config.yaml")
-    inputs = open_inputs(config)
-    recorded = read_evidence(run_dir, config, inputs)
-    given = _named(run_dir, mixtures, config, [each.num_tokens for each in inputs.sources])
-    runs = read_runs(evidence, config, inputs.tokenizer.sha256) if evidence else None
-    found = recorded.with_runs(None if runs is None else runs.values)
-    if runs is not None:
-        print("\n".join([*runs.facts, *runs.warnings]), file=sys.stderr)
-        given[BEST] = surface_answer(config, inputs, found)
-    predicted = found.predict(np.stack(list(given.values())))
-    targets = [target.name for target in config.targets]
-    return [
-        {
-            "mixture": name,
-            "target": target,
-            "loss": round(float(mean), 5),
-            "deviation": round(float(deviation), 5),
-            "low": round(float(mean - SIGMAS * deviation), 5),
-            "high": round(float(mean + SIGMAS * deviation), 5),
-            "weights": {
-                source: round(float(share), 6)
-                for source, share in zip(config.source_names, given[name], strict=True)
-            },
-        }
-        for name, means, deviations in zip(given, predicted.mean, predicted.deviation, strict=True)
-        for target, mean, deviation in zip(targets, means, deviations, strict=True)
-    ]
+
+    def __init__(
+        self, run_dir: Path, config: Config | None = None, evidence: Sequence[str] = ()
+    ) -> None:
+        if reason := why_no_surface(run_dir):
+            raise UserError(reason)
+        if config is None:
+            config = load_common_config(run_dir / "config.yaml")
+        self._run_dir, self._config = run_dir, config
+        self._inputs = open_inputs(config)
+        recorded = read_evidence(run_dir, config, self._inputs)
+        sha256 = self._inputs.tokenizer.sha256
+        self.runs = read_runs(evidence, config, sha256) if evidence else None
+        """What was read of the evidence; None without any."""
+        self._surface = recorded.with_runs(None if self.runs is None else self.runs.values)
+
+    def best(self) -> FloatArray:
+        """[S] the best mixture within the search's limits."""
+        return surface_answer(self._config, self._inputs, self._surface)
+
+    def next_run(self) -> dict[str, float]:
+        """By source, the mixture on which a run would tell most about the best one."""
+        config, found = self._config, self._surface
+        best = self.best()
+        answers = [
+            surface_answer(config, self._inputs, found, each, best)
+            for each in found.drawn(CANDIDATES, config.seed)
+        ]
+        candidates = np.stack([best, *answers])
+        chosen = most_telling(found, candidates, target_weights(config), config.seed)
+        return dict(zip(config.source_names, candidates[chosen].tolist(), strict=True))
+
+    def rows(self, mixtures: Sequence[str]) -> list[dict[str, Any]]:
+        """One row per mixture and target: loss, standard deviation, the 90% interval and the
+        mixture.
+
+        Args:
+            mixtures: mixture files, run folders, `uniform` or `proportional`; empty for those that
+                the search itself predicted.
+        """
+        names = self._config.source_names
+        tokens = [each.num_tokens for each in self._inputs.sources]
+        given = _named(self._run_dir, mixtures, self._config, tokens)
+        if self.runs is not None:
+            given[BEST] = self.best()
+        predicted = self._surface.predict(np.stack(list(given.values())))
+        targets = [target.name for target in self._config.targets]
+        return [
+            {
+                "mixture": name,
+                "target": target,
+                "loss": round(float(mean), 5),
+                "deviation": round(float(deviation), 5),
+                "low": round(float(mean - SIGMAS * deviation), 5),
+                "high": round(float(mean + SIGMAS * deviation), 5),
+                "weights": dict(zip(names, given[name].round(9).tolist(), strict=True)),
+            }
+            for name, means, deviations in zip(
+                given, predicted.mean, predicted.deviation, strict=True
+            )
+            for target, mean, deviation in zip(targets, means, deviations, strict=True)
+        ]
+
+
+def predict_mixtures(
+    run_dir: Path, mixtures: Sequence[str], config: Config | None = None
+) -> list[dict[str, Any]]:
+    """What a finished search says of mixtures; see `Foresight`.
+
+    Raises:
+        UserError: if a file is wrong.
+    """
+    return Foresight(run_dir, config).rows(mixtures)
 
 
 def _named(
@@ -144,7 +183,7 @@ def _named(
             )
             for each in mixtures
         }
-    search = json.loads((run_dir / "mixture.json").read_bytes())["search"]
+    search = read_json(run_dir / "mixture.json")["search"]
     found = {"uniform": np.full(len(names), 1 / len(names))}
     answer = resolve_mixture(str(run_dir / "mixture.json"), names, tokens, "mixture.json")
     found["answer"] = answer

@@ -53,6 +53,7 @@ def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel
         UserError: if one holds no sequence at all.
     """
     started = time.perf_counter()
+    print(f"n-gram statistics of {len(inputs.sources)} sources ...", file=sys.stderr, flush=True)
     counts = read_counts(
         inputs.sources, inputs.targets, inputs.tokenizer.vocab_size, LONGEST_CONTEXT
     )
@@ -60,7 +61,7 @@ def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel
     count = len(inputs.sources)
     found = model.fitted(np.full(count, 1 / count), target_weights(config))
     seconds = time.perf_counter() - started
-    print(f"n-gram statistics of {count} sources: {seconds:.1f} s", file=sys.stderr)
+    print(f"n-gram statistics: {seconds:.1f} s", file=sys.stderr, flush=True)
     return found
 
 
@@ -85,14 +86,27 @@ def ngram_answer(config: Config, inputs: Inputs) -> FloatArray:
     return found.best(target_weights(config), _allowed(config, inputs))
 
 
-def surface_answer(config: Config, inputs: Inputs, found: LossSurface) -> FloatArray:
+def surface_answer(
+    config: Config,
+    inputs: Inputs,
+    found: LossSurface,
+    parameters: FloatArray | None = None,
+    start: FloatArray | None = None,
+) -> FloatArray:
     """[S] the best mixture of a surface within the search's limits, as a search would answer.
+
+    Args:
+        config: of the search.
+        inputs: its data.
+        found: the surface.
+        parameters: [K, P] other than the posterior's means.
+        start: [S] a mixture near the answer, if one is known.
 
     Raises:
         UserError: if no mixture keeps to the limits.
     """
     allowed = _allowed(config, inputs)
-    return allowed(floored(found.best(target_weights(config), allowed)))
+    return allowed(floored(found.best(target_weights(config), allowed, parameters, start)))
 
 
 def _answer_budget(config: Config) -> float:

@@ -27,6 +27,7 @@ from fastmix_mega.mixture.counting import (
     read_sequences,
     sparse_row,
     tokens_per_source,
+    told,
 )
 from fastmix_mega.mixture.descent import least_loss_mixture
 from fastmix_mega.mixture.simplex import floored, fresh_epochs, most_epochs, worth_of_epochs
@@ -106,7 +107,8 @@ def count_bigrams(
     every = [bigram_keys(read_sequences(target, of_target, 1), vocab_size) for target in targets]
     keys, weights = weighted_bigrams(every, target_weights)
     rows = [
-        _frequencies(read_sequences(source, counted, 1), keys, vocab_size) for source in sources
+        _frequencies(read_sequences(source, counted, 1), keys, vocab_size)
+        for source in told(sources, "counting in sources")
     ]
     bigrams, firsts, seconds = (csr_array(vstack(column)) for column in zip(*rows, strict=True))
     tokens = np.array([source.num_tokens for source in sources], np.float64)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -15,7 +20,29 @@ MOST_SOURCE_TOKENS = 4_000_000
 MOST_TOKENS = 32_000_000
 """Read of all sources together."""
 
+SECONDS_BETWEEN_LINES = 10.0
+"""Of what is told while statistics are read; on a terminal the line renews itself more often."""
+
 Tokens = NDArray[np.int64]
+Item = TypeVar("Item")
+
+
+def told(items: Sequence[Item], doing: str) -> Iterator[Item]:
+    """Each item; in between, how many are done, where it takes long.
+
+    Args:
+        items: one after the other.
+        doing: begins the line, for example `reading sources`.
+    """
+    terminal = sys.stderr.isatty()
+    last = time.monotonic()
+    for number, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= (0.5 if terminal else SECONDS_BETWEEN_LINES) and number < len(items):
+            last = now
+            line = f"n-gram statistics: {doing}, {number} of {len(items)}"
+            print(f"{line:<79}", end="\r" if terminal else "\n", file=sys.stderr, flush=True)
 
 
 def tokens_per_source(sources: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from fastmix_mega.arrays import FloatArray
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_json
 from fastmix_mega.paths import rule_for
+from fastmix_mega.reading import read_json
 
 RULES = ("uniform", "proportional")
 """Mixtures that need no file."""
@@ -72,6 +72,10 @@ class MixtureFile(_Part):
 
     @model_validator(mode="after")
     def _weights_are_a_mixture(self) -> MixtureFile:
+        for source in self.sources:
+            prefixes = source.prefix or []
+            if any("\0" in text for text in (source.name, *prefixes)):
+                raise ValueError("a name or a prefix holds a zero byte")
         names = [source.name for source in self.sources]
         if len(set(names)) < len(names):
             raise ValueError("a source's name is used twice")
@@ -112,7 +116,7 @@ def read_mixture(path: str | Path) -> MixtureFile:
         UserError: naming the file and what is wrong with it.
     """
     try:
-        return MixtureFile.model_validate(json.loads(Path(path).read_bytes()))
+        return MixtureFile.model_validate(read_json(path))
     except OSError as error:
         reason = f"{error.strerror}{rule_for(path)}"
         raise UserError(f"cannot read the mixture {path}: {reason}") from None

@@ -31,6 +31,7 @@ from fastmix_mega.mixture.counting import (
     read_sequences,
     sparse_row,
     tokens_per_source,
+    told,
 )
 from fastmix_mega.mixture.simplex import fresh_epochs, worth_of_epochs
 
@@ -244,7 +245,7 @@ def count_ngrams(
     # Each source gives one row to every table of frequencies.
     rows: list[list[tuple[csr_array, csr_array]]] = [[] for _ in range(longest)]
     singles = np.empty((len(sources), len(distinct)))
-    for number, source in enumerate(sources):
+    for number, source in enumerate(told(sources, "counting in sources")):
         contexts_of, following = _keys(source, longest, vocab_size)
         frequency = np.bincount(following, minlength=vocab_size) / len(following)
         singles[number] = frequency[distinct]
@@ -304,7 +305,7 @@ def read_counts(
     counted = tokens_per_source(len(sources))
     of_target = NGRAM_TARGET_TOKENS // len(targets)
     return count_ngrams(
-        [read_sequences(source, counted, 1) for source in sources],
+        [read_sequences(source, counted, 1) for source in told(sources, "reading sources")],
         [read_sequences(target, of_target, 1) for target in targets],
         longest,
         vocab_size,

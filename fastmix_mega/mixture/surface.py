@@ -44,11 +44,11 @@ class SurfaceConstants:
 
     beta: float = 1.0
     """Prior mean of what a nat of the n-gram loss model is worth."""
-    beta_spread: float = 0.3
-    slope_bias: float = 1.0
+    beta_spread: float = 0.2
+    slope_bias: float = 0.7
     """SD of a slope's lasting error, as a share of the root mean square of the slopes: the bias of
     a short horizon does not fall with more sequences."""
-    scale: float = 0.3
+    scale: float = 0.2
     """Of the prior of d, in nats per unit of share."""
     freedom: float = 2.0
     """Degrees of freedom of that prior."""
@@ -60,9 +60,9 @@ class SurfaceConstants:
     """SD of the run's own level as that of a fresh training, in nats: a search trains on
     micro-batches of one source each, and looks at few target sequences. Differences between
     mixtures are free of it."""
-    misfit: float = 0.16
+    misfit: float = 0.08
     """SD of the surface's own error, in nats per unit of total variation from u."""
-    misfit_length: float = 0.5
+    misfit_length: float = 0.4
     """Of its correlation between mixtures (`misfit.py`)."""
 
 
@@ -144,6 +144,18 @@ class LossSurface:
             rows = rows - taken @ known.rows
             own = own - taken @ shared.T
         return expected, rows @ target.covariance @ rows.T + own
+
+    def together(self, mixtures: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """[N] the targets' expected mean loss by `weights` [K] at mixtures [N, S], and its [N, N]
+        covariance, but for the noise of a seed; targets are wrong independently."""
+        shares = weights / weights.sum()
+        rows, count = self._design(mixtures), len(mixtures)
+        mean, covariance = np.zeros(count), np.zeros((count, count))
+        for number, (target, share) in enumerate(zip(self.targets, shares, strict=True)):
+            expected, spread = self._joint(target, rows[:, number], mixtures)
+            mean += share * expected
+            covariance += share**2 * spread
+        return mean, covariance
 
     def objective(self, mixture: FloatArray, weights: FloatArray) -> tuple[float, FloatArray]:
         """The mean of the targets' expected losses by `weights` [K], and its [S] gradient."""

@@ -155,7 +155,9 @@ class SurfaceController(Resumable):
         value = min(1.0, max(LEAST_SCALE, fall / promised))
         if freedom == 0:
             return value, value
-        return value, min(1.0, math.sqrt(squares / freedom * spread) / promised)
+        # A fall that no scale explains is off by more than its noise.
+        error = math.hypot(math.sqrt(squares / freedom * spread), value * promised - fall)
+        return value, min(1.0, error / promised)
 
     def _rates(self) -> FloatArray:
         """[windows] sums of learning rates."""
@@ -186,7 +188,10 @@ class SurfaceController(Resumable):
         found, (scale, error) = self._raw_slopes(target), self.scale()
         seen = found.seen > 0
         apart = np.abs(found.mean - found.mean[seen].mean()) if seen.any() else 0 * found.mean
-        noise = np.hypot(scale * found.standard_error, error * apart)
+        # Of a product of two numbers, of which neither is certain.
+        noise = np.hypot(
+            scale * found.standard_error, error * np.hypot(apart, found.standard_error)
+        )
         return Slopes(scale * found.mean, noise, found.seen)
 
     def _raw_slopes(self, target: int) -> Slopes:
@@ -254,7 +259,9 @@ class SurfaceController(Resumable):
     def row(self) -> dict[str, Any]:
         """The answer so far stands as the mixture of history.jsonl; `sampling` is the run's."""
         every = -(-self._settings.windows // ANSWERS_ALONG)
-        if self._answer is None or self.outer_step % every == 0:
+        if self.outer_step == self._settings.windows:
+            self._answer = self._best_answer(self.surface())
+        elif self._answer is None or self.outer_step % every == 0:
             self._answer = self.answer(self.surface(), start=self._answer)
         found = self._answer
         return {
@@ -280,6 +287,14 @@ class SurfaceController(Resumable):
         best = found.best(self._settings.target_weights, self._allowed, parameters, start)
         return self._allowed(floored(best))
 
+    def _best_answer(self, found: LossSurface) -> FloatArray:
+        """The better of the answers from the run's own mixture and from the last answer: a surface
+        may have several hollows, where n-grams promise more of a source than scores confirm."""
+        starts = [None] if self._answer is None else [None, self._answer]
+        answers = [self.answer(found, start=start) for start in starts]
+        weights = self._settings.target_weights
+        return min(answers, key=lambda answer: found.objective(answer, weights)[0])
+
     def _allowed(self, mixture: FloatArray) -> FloatArray:
         for project in (self._settings.most_epochs, self._settings.project):
             mixture = mixture if project is None else project(mixture)
@@ -288,7 +303,7 @@ class SurfaceController(Resumable):
     def result(self) -> MixtureEstimate:
         """The answer, with the spread of the answers to draws of the posterior as its errors."""
         settings, found = self._settings, self.surface()
-        weights = self.answer(found)
+        weights = self._best_answer(found)
         draws = [self.answer(found, each, weights) for each in found.drawn(DRAWS, settings.seed)]
         errors = np.sqrt(np.mean((np.array(draws) - weights) ** 2, axis=0))
         better = found.probability_better(weights, self.mixture, settings.target_weights)

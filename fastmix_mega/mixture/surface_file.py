@@ -17,7 +17,7 @@ import numpy as np
 from scipy.sparse import csc_array, csr_array
 
 from fastmix_mega.arrays import FloatArray
-from fastmix_mega.errors import UserError
+from fastmix_mega.errors import MISSHAPEN, UserError
 from fastmix_mega.files import write_atomic
 from fastmix_mega.mixture.bigram import most_shares
 from fastmix_mega.mixture.fewer_ngrams import fewer_ngrams
@@ -25,10 +25,17 @@ from fastmix_mega.mixture.ngram_loss import Level, NgramCounts, NgramLossModel
 from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants, TargetPosterior
 from fastmix_mega.mixture.surface_fit import Evidence, Recorded, Slopes
 from fastmix_mega.mixture.surface_values import KnownRuns, Values
+from fastmix_mega.reading import read_json
 
 SURFACE_FILE = "surface.json"
 """In the run folder."""
 SCHEMA = "fastmix-surface/2"
+LARGEST = 256 << 20
+"""Bytes of the file: n-grams and finished runs take their place."""
+
+
+class AnotherVersion(UserError):
+    """A surface.json that this version does not read."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +145,9 @@ def read_surface_file(path: Path) -> SurfaceFile:
         UserError: if there is none, or it is not what a search writes.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content: dict[str, Any] = read_json(path, LARGEST)
         if content["schema"] != SCHEMA:
-            raise UserError(f"{path} is of another version; search again in another folder")
+            raise AnotherVersion(f"{path} is of another version; search again in another folder")
         given, few = content["ngrams"], content["few_ngrams"]
         recorded = Recorded(
             np.array(content["reference"], np.float64),
@@ -149,7 +156,9 @@ def read_surface_file(path: Path) -> SurfaceFile:
             None if content["runs"] is None else _runs(content["runs"]),
             SurfaceConstants(**content["constants"]),
         )
-        targets = [_posterior(each) for each in content["posterior"]]
+        targets = [_posterior(each, len(recorded.reference)) for each in content["posterior"]]
+        if len(targets) != len(content["targets"]):
+            raise ValueError
         found = LossSurface(recorded.reference, recorded.ngrams, targets, recorded.constants)
         file = SurfaceFile(
             content,
@@ -172,7 +181,7 @@ def read_surface_file(path: Path) -> SurfaceFile:
         ) from None
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError, IndexError):
+    except MISSHAPEN:
         raise UserError(
             f"{path} is damaged, or is not what a search writes; take it from a copy of the run "
             "folder, or search again in another folder"
@@ -189,13 +198,16 @@ def _runs(given: dict[str, Any]) -> Values:
     return Values(np.array(given["mixtures"]), losses, np.array(given["groups"], np.int64))
 
 
-def _posterior(given: dict[str, Any]) -> TargetPosterior:
-    known = given["known"]
-    return TargetPosterior(
-        np.array(given["mean"], np.float64),
-        np.array(given["covariance"], np.float64),
-        None if known is None else KnownRuns(**_arrays(known)),
-    )
+def _posterior(given: dict[str, Any], sources: int) -> TargetPosterior:
+    """Raises: ValueError, TypeError: unless it holds finite numbers of the right shape."""
+    mean, covariance = (np.array(given[name], np.float64) for name in ("mean", "covariance"))
+    length = 2 + sources
+    if mean.shape != (length,) or covariance.shape != (length, length):
+        raise ValueError
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise ValueError
+    known = None if given["known"] is None else KnownRuns(**_arrays(given["known"]))
+    return TargetPosterior(mean, covariance, known)
 
 
 def _arrays(lists: dict[str, Any]) -> dict[str, FloatArray]:

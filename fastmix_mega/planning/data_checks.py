@@ -74,7 +74,7 @@ def overlaps(opened: Mapping[str, Source], warnings: list[str]) -> Iterator[str]
             if count:
                 yield (
                     f"{where}: {count} of its documents are also in source {_name(source)}; remove "
-                    "them from one side"
+                    "them from one side (`fastmix data dedup` takes them out of a source)"
                 )
     for where in held_out:
         for target in targets:

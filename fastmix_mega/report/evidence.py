@@ -13,7 +13,7 @@ from fastmix_mega.report.retrained import SIGMAS, RetrainedView, contradicted
 from fastmix_mega.report.sources import Mixture, SourceView
 from fastmix_mega.report.words import exact_percent, minus, percent, shorten
 
-KINDS = {"ngrams": "n-grams alone", "scores": "scores alone"}
+KINDS = {"ngrams": "n-grams alone", "scores": "scores alone", "runs": "finished runs alone"}
 """Of evidence, as they stand in mixture.json, and in words."""
 MIXTURES = {"uniform": "even split", "baseline": "", "answer": "this mixture", **KINDS}
 """In the order of the page; the baseline has the user's name."""

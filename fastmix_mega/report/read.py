@@ -8,13 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fastmix_mega.config.parse import LARGEST, read_yaml
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture.file import MixtureFile, read_mixture
-from fastmix_mega.mixture.surface_file import SURFACE_FILE, SurfaceFile, read_surface_file
+from fastmix_mega.mixture.surface_file import (
+    SURFACE_FILE,
+    AnotherVersion,
+    SurfaceFile,
+    read_surface_file,
+)
+from fastmix_mega.reading import read_limited
 
 
 class _Row(BaseModel):
@@ -186,13 +192,8 @@ def read_run(directory: Path) -> Run:
             f"{directory} is not a run folder: it has no config.yaml. Give the folder that a "
             "search or a training run wrote (its run_dir)"
         )
-    text = config_path.read_text(encoding="utf-8", errors="replace")
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(
-            f"{config_path} is not valid YAML: {' '.join(str(error).split())}"
-        ) from None
+    text = read_limited(config_path, LARGEST).decode("utf-8", "replace")
+    config = read_yaml(text, str(config_path))
     path = directory / "mixture.json"
     mixture = read_mixture(path) if path.is_file() else None
     names = _source_names(config, mixture, config_path)
@@ -219,7 +220,10 @@ def read_run(directory: Path) -> Run:
 def _read_surface(path: Path, names: list[str]) -> SurfaceFile | None:
     if not path.is_file():
         return None
-    found = read_surface_file(path)
+    try:
+        found = read_surface_file(path)
+    except AnotherVersion:
+        return None  # The page of an earlier version's run does without.
     if found.sources != names:
         raise UserError(f"{path} is of other sources than the run")
     return found

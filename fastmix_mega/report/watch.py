@@ -7,15 +7,17 @@ not guessed.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from fastmix_mega.errors import UserError
+from fastmix_mega.config.parse import read_yaml_file
+from fastmix_mega.errors import MISSHAPEN, UserError
 from fastmix_mega.files import read_jsonl
+from fastmix_mega.reading import read_json
 
 SHARE_SIGMAS = 5.0
 """Beyond it, observed shares are no chance: systematic sampling has less noise than this counts."""
@@ -110,10 +112,20 @@ def _own(folder: Path) -> Watched:
     try:
         rows = read_jsonl(folder / "metrics.jsonl")
         names = _names(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *MISSHAPEN) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{folder} is no run folder with metrics: {reason}") from None
     run = Watched("fastmix")
+    try:
+        _add_rows(run, rows, names)
+    except MISSHAPEN as error:
+        raise UserError(f"{folder}/metrics.jsonl is damaged ({error!r:.200})") from None
+    if not rows:
+        raise UserError(f"{folder}/metrics.jsonl is empty so far")
+    return run
+
+
+def _add_rows(run: Watched, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
     for row in rows:
         if "eval" in row:
             run.evaluations |= row["eval"]
@@ -124,15 +136,10 @@ def _own(folder: Path) -> Watched:
         for name, loss in zip(names, row["source_loss"], strict=True):
             if loss is not None:
                 run.source_losses.setdefault(name, []).append(float(loss))
-    if not rows:
-        raise UserError(f"{folder}/metrics.jsonl is empty so far")
-    return run
 
 
 def _names(folder: Path) -> list[str]:
-    import yaml
-
-    content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    content = read_yaml_file(folder / "config.yaml")
     return [str(source["name"]) for source in content["sources"]]
 
 
@@ -141,15 +148,13 @@ def asked_of_run(folder: Path) -> dict[str, float] | None:
 
     None for a search, which samples otherwise than it mixes, and for stages.
     """
-    import yaml
-
     from fastmix_mega.mixture.file import read_mixture
 
     try:
-        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        content = read_yaml_file(folder / "config.yaml")
         names, given = [s["name"] for s in content["sources"]], content.get("mixture")
-        verb = json.loads((folder / "run.json").read_bytes())["verb"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        verb = read_json(folder / "run.json")["verb"]
+    except (OSError, *MISSHAPEN):
         return None
     if verb != "train" or content.get("stages"):
         return None
@@ -237,8 +242,8 @@ def _present(losses: Sequence[float]) -> tuple[float, float]:
 def read_predictions(path: Path) -> dict[str, float]:
     """`name: loss` as JSON. Raises: UserError."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         return {str(name): float(loss) for name, loss in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, *MISSHAPEN) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path} must be a JSON object of losses by name: {reason}") from None

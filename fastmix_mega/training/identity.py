@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from typing import Any
 from fastmix_mega.config.parse import read_settings, validated
 from fastmix_mega.config.schema import Config
 from fastmix_mega.data.indexed_manifest import read_manifest
-from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic, write_json
 from fastmix_mega.mixture.file import mixture_path
+from fastmix_mega.reading import read_json
 from fastmix_mega.training.seed_folders import seed_folders
 
 FIXED = ("run", "verb", "model")
@@ -65,8 +64,8 @@ def record_run(config: Config, mode: str, start: dict[str, Any] | None = None) -
 def starting_point(config: Config) -> dict[str, Any] | None:
     """What the run in the folder has started from; None if it drew its weights."""
     try:
-        found = json.loads((Path(config.run_dir) / "run.json").read_bytes()).get("init_from")
-    except (OSError, ValueError, AttributeError):
+        found = read_json(Path(config.run_dir) / "run.json").get("init_from")
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -98,10 +97,10 @@ def differences(
     if not checkpoints and not begun:
         return [Difference("run", "it holds a finished run without a checkpoint to go on from")]
     try:
-        there = json.loads((directory / "run.json").read_bytes())
+        there = read_json(directory / "run.json")
         path = directory / "config.yaml"
         before = validated(read_settings(path), type(config), str(path))
-    except (OSError, ValueError, UserError):
+    except (OSError, ValueError, RecursionError):
         return [Difference("run", "it holds checkpoints, but no readable run.json and config.yaml")]
     found = list(_compare("", before.model_dump(mode="json"), config.model_dump(mode="json")))
     found = [each for each in found if each.name.split(".")[0] not in free_sections]

@@ -24,6 +24,7 @@ from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import devices
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
+from fastmix_mega.training.beginning import beginning
 from fastmix_mega.training.callbacks import (
     Callback,
     HangWatch,
@@ -185,6 +186,10 @@ class Trainer:
             log.say(f"continuing after step {self.start_step}")
         if log.restarts:
             log.say(f"restarts after failures so far: {log.restarts}")
+        if self.start_step == 0:
+            tokens = [source.num_tokens for source in self.run.inputs.sources]
+            mixture, budget = self.mixer.policy.mixture, self.config.train.tokens
+            log.say("\n".join(beginning(self.config.source_names, tokens, mixture, budget)))
         return log
 
     def train(self, request: StopRequest) -> None:

@@ -18,6 +18,7 @@ from tokenizers import AddedToken, decoders, models, normalizers
 
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.files import write_atomic, write_json
+from fastmix_mega.reading import read_json
 
 SPACE = "▁"
 GENERATION = {
@@ -79,7 +80,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> list[str]:
 
 def _completed(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """A tokenizer_config.json with what generating needs and it does not say."""
-    given: dict[str, Any] = json.loads(path.read_bytes())
+    given: dict[str, Any] = read_json(path)
     kept = {key: given[key] for key in given if given[key] is not None}
     needed = (*GENERATION, "eos_token", "pad_token")
     return given | {key: settings[key] for key in needed if key not in kept}

@@ -7,7 +7,6 @@ takes. Pickles are never opened.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastmix_mega.config.sections import ModelSection
+from fastmix_mega.data.tokenizer_limits import LARGEST
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.presets import ModelShape, resolve_shape
+from fastmix_mega.reading import read_json, read_limited
 from fastmix_mega.weights.architecture import Architecture, read_architecture
 from fastmix_mega.weights.names import HEAD, join, parameter_names, their_names, their_shapes
 
@@ -50,7 +51,7 @@ class HuggingFaceWeights:
         self.window = self.architecture.window
         self.shape: ModelShape = resolve_shape(self.model, self.model.vocab_size or 0)
         self.tokenizers = {
-            str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+            str(path): hashlib.sha256(read_limited(path, LARGEST)).hexdigest()
             for path in (self.folder / name for name in TOKENIZERS)
             if path.is_file()
         }
@@ -161,9 +162,11 @@ def _tensor_files(folder: Path) -> dict[str, str]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UserError:
+        raise
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not valid JSON") from None
 

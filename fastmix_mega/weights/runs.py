@@ -8,7 +8,6 @@ memory, so that a process reads no more than what it takes.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from fastmix_mega.config.sections import ModelSection
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.initialize import EMBEDDING_NAME, unshard
+from fastmix_mega.reading import read_json
 
 
 class RunWeights:
@@ -55,7 +55,7 @@ class RunWeights:
             self.manifest: CheckpointManifest = read_manifest(self.directory)
         except DamagedCheckpoint as damage:
             raise UserError(f"{self.directory} is damaged: {damage}") from None
-        sizes = self.manifest.layout
+        sizes = {"zero": 0, "tensor": 1, "pipeline": 1} | self.manifest.layout
         if sizes["zero"] == 3:
             raise UserError(
                 f"{self.directory} was saved under ZeRO stage 3, which scatters the weights over "
@@ -116,9 +116,18 @@ class RunWeights:
             path = self.directory / _file(stage * self._tensor + rank)
             try:
                 module: dict[str, Tensor] = load_tensors(path, "cpu", mmap=True)["module"]
-            except (OSError, RuntimeError, KeyError) as error:
-                reason = str(error).splitlines()[0][:200]
-                raise UserError(f"{path} cannot be read: {reason}") from None
+            except OSError as error:
+                raise UserError(f"{path} cannot be read: {error.strerror}") from None
+            except (KeyError, TypeError, IndexError):
+                raise UserError(f"{path} holds no model") from None
+            if not isinstance(module, dict) or not all(
+                isinstance(name, str) and name and isinstance(value, Tensor)
+                for name, value in module.items()
+            ):
+                raise UserError(f"{path} holds no tensors by name")
+            if sum(value.nbytes for value in module.values()) > 2 * path.stat().st_size:
+                # A view can say that one number is a matrix of any size.
+                raise UserError(f"{path} names larger tensors than it holds")
             # Chunks of an interleaved stage have their number in front.
             self._states[place] = {
                 name.split(".", 1)[1] if name[0].isdigit() else name: value
@@ -145,7 +154,7 @@ def _checkpoint_of(path: Path) -> Path:
 
 def _tokenizer_sha256(run_dir: Path) -> str | None:
     try:
-        found = json.loads((run_dir / "run.json").read_bytes()).get("tokenizer")
-    except (OSError, ValueError, AttributeError):
+        found = read_json(run_dir / "run.json").get("tokenizer")
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return found if isinstance(found, str) else None

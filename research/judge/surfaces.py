@@ -5,7 +5,7 @@
 A trunk's record is replayed through the product's controller, as a search for each target alone
 would have seen it. Two tables: what that one run foretells of every mixture that was retrained,
 and what it foretells once some of them are evidence, beside RegMix fitted to the same ones. With
-several families the surface's own error is chosen on the others, by the likelihood of their losses
+several families the sizes of errors are chosen on the others, by the likelihood of their losses
 (leave one family out).
 """
 
@@ -28,7 +28,7 @@ from research.judge.truth import RESULTS, SWARM_SEED
 
 WIDTH = float(norm.ppf(0.95))
 """Half of a 90% interval, in standard deviations."""
-MISFITS = {"misfit": (0.06, 0.09, 0.12, 0.16, 0.2), "misfit_length": (0.3, 0.5, 0.8)}
+GRID = {"scale": (0.14, 0.2, 0.3), "slope_bias": (0.5, 0.7, 1.0), "misfit": (0.05, 0.08, 0.12)}
 RUNS = (4, 8, 12, 16)
 """Of a family, that are evidence."""
 LEAST_LEFT = 6
@@ -151,11 +151,11 @@ def judged(family: Family, records: Records, seed: int) -> Judged | None:
 
 
 def chosen(others: Sequence[Judged]) -> product.SurfaceConstants:
-    """The error's size and length at which other families' losses surprise least, without runs
-    and with eight of them."""
+    """The sizes of errors at which other families' losses surprise least, without runs and with
+    eight of them."""
     best, least = product.SurfaceConstants(), np.inf
-    for values in itertools.product(*MISFITS.values()):
-        constants = replace(best, **dict(zip(MISFITS, values, strict=True)))
+    for values in itertools.product(*GRID.values()):
+        constants = replace(best, **dict(zip(GRID, values, strict=True)))
         found = []
         for each in others:
             found += [each.alone(k, constants) for k in range(len(each.targets))]
@@ -172,7 +172,7 @@ def alone_table(every: Sequence[Judged], constants: dict[str, product.SurfaceCon
     """What one run foretells; `less its level` are the errors of differences from uniform."""
     lines = [
         "| family: target | mixtures | SD seen | Spearman | RMSE | less its level | in 90% "
-        "| misfit |",
+        "| constants |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for each in every:
@@ -184,7 +184,7 @@ def alone_table(every: Sequence[Judged], constants: dict[str, product.SurfaceCon
             lines.append(
                 f"| {each.family.name}: {target} | {len(found.seen)} | {np.std(found.seen):.3f} | "
                 f"{found.rank:.2f} | {found.size:.3f} | {np.sqrt(np.mean(shifted**2)):.3f} | "
-                f"{found.held:.2f} | {own.misfit:g}, {own.misfit_length:g} |"
+                f"{found.held:.2f} | {', '.join(f'{getattr(own, key):g}' for key in GRID)} |"
             )
     return "\n".join(lines)
 

@@ -95,7 +95,7 @@ def test_sizes(tmp_path: Path) -> None:
         ("a: -3", "no number"),
         ("a: {rows: 3}", "give tokens"),
         ("- a", "must hold"),
-        ("{", "cannot read"),
+        ("{", "not valid YAML"),
     ):
         (tmp_path / "s.yaml").write_text(text)
         with pytest.raises(UserError, match=message):

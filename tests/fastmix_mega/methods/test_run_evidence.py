@@ -69,13 +69,17 @@ def test_what_does_not_match_is_refused(settings: dict[str, Any], tmp_path: Path
 def test_runs_move_the_surface(
     settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A search, its retrained mixtures as evidence afterwards and in a second search, and what was
-    registered before any of them was trained."""
+    """A search with other people's runs, its own retrained mixtures as evidence afterwards, and
+    what was registered before any of them was trained."""
     settings["search"] = {"answer": "surface", "every": 2, "warmup": 8, "target_batch": 6}
+    settings["search"]["evidence"] = [str(write_file(tmp_path / "e.json"))]
     run = run_config("search", settings, tmp_path / "search")
     registered = json.loads((run / "predictions.json").read_text())
-    assert set(registered["mixtures"]) == {"uniform", "answer", "ngrams", "bigrams", "scores"}
-    told = read_mixture(run / "mixture.json").search["predictions"]
+    kinds = {"uniform", "answer", "ngrams", "bigrams", "scores", "runs"}
+    assert set(registered["mixtures"]) == kinds
+    search = read_mixture(run / "mixture.json").search
+    told = search["predictions"]
+    assert search["evidence"]["runs"]["gamma"] > search["evidence"]["ngrams"]["gamma"]
     assert registered["predictions"] == told
 
     words = ["retrain", str(run), "--seeds", "1", "--nproc", "1"]
@@ -86,28 +90,28 @@ def test_runs_move_the_surface(
     assert told_now["predicted"]["found"]["near"][0] == pytest.approx(expected["loss"])
 
     output = tmp_path / "predicted.json"
-    more = ["--evidence", str(run), "--evidence", str(write_file(tmp_path / "e.json"))]
+    more = ["--evidence", str(run)]
     assert cli.main(["surface", str(run), *more, "--output", str(output)]) == 0
-    assert "12 finished runs; 2 of this search's" in capsys.readouterr().err
+    assert "2 finished runs; 2 of this search's" in capsys.readouterr().err
     rows = {(row["mixture"], row["target"]): row for row in json.loads(output.read_text())}
     seen = told_now["losses"]["uniform"][0]["near"]
     after = rows["uniform", "near"]
     assert abs(after["loss"] - seen) < 0.05
     assert after["deviation"] < told["uniform"]["near"]["deviation"]
-    best = rows["best with evidence", "near"]["weights"]
-    assert best["gamma"] > rows["answer", "near"]["weights"]["gamma"]
+    assert sum(rows["best with evidence", "near"]["weights"].values()) == pytest.approx(1)
 
-    settings["search"]["evidence"] = [str(run), str(tmp_path / "e.json")]
-    again = run_config("search", settings, tmp_path / "again")
-    search = read_mixture(again / "mixture.json").search
-    assert search["predictions"]["uniform"]["near"]["loss"] == pytest.approx(seen, abs=0.05)
-    assert "runs" in search["evidence"]
+    # The run that would tell most is a mixture that training takes.
+    nearby = tmp_path / "next.json"
+    assert cli.main(["surface", str(run), *more, "--next", str(nearby)]) == 0
+    capsys.readouterr()
+    weights = {each.name: each.weight for each in read_mixture(nearby).sources}
+    assert set(weights) == set(NAMES)
 
     # Another tokenizer, or a mixture that changed on the way, is no evidence.
     broken = tmp_path / "broken"
     shutil.copytree(run / "retrain" / "found_101", broken)
     given = yaml.safe_load((broken / "config.yaml").read_text())
-    given["stages"] = [{"name": "late", "from": 0.5, "mixture": "uniform"}]
+    given["stages"] = [{"name": "late", "from_tokens": 100, "mixture": "uniform"}]
     (broken / "config.yaml").write_text(yaml.safe_dump(given))
     config = load_config(run / "config.yaml")
     with pytest.raises(UserError, match="changed its mixture"):

@@ -39,7 +39,7 @@ class Page(HTMLParser):
         if tag not in VOID:
             self.open_elements.append(tag)
         if tag == "table":
-            self._counts = "sortable" in (dict(attrs).get("class") or "")
+            self._counts = dict(attrs).get("id") == "sources-table"
         if tag == "tr" and self._counts:
             self.cells.append([])
         if tag in ("td", "th") and self._counts:

@@ -98,6 +98,15 @@ def test_of_another_answer_or_size_retraining_says_nothing(run_dir: Path) -> Non
         read_run(run_dir)
 
 
+def test_the_surface_of_an_earlier_version_is_left_out(run_dir: Path) -> None:
+    path = run_dir / "surface.json"
+    path.write_text(path.read_text().replace("fastmix-surface/", "fastmix-surface/0"))
+    assert read_run(run_dir).surface is None
+    page = build_report(run_dir).read_text()
+    assert "Where this mixture comes from" in page
+    assert "Loss at an even share instead" not in page
+
+
 def test_every_exhibit_says_what_it_is_for(run_dir: Path) -> None:
     run = read_run(run_dir)
     found = supports(run, view_mixture(run))
