@@ -296,8 +296,8 @@ def _search(options: argparse.Namespace) -> int:
                 "phases are searched one after the other on this machine, with one seed; for more, "
                 "search each phase by itself, with init_from"
             )
-        most = restarts(options)
-        return search_phases(main, options.config, options.overrides, processes, most, config)
+        numbers = (processes, restarts(options))
+        return search_phases(main, options.config, options.overrides, numbers, config)
     if options.seeds > 1:
         if several:
             raise UserError(

@@ -27,12 +27,7 @@ Main = Callable[[Sequence[str]], int]
 
 
 def search_phases(
-    main: Main,
-    config_path: str,
-    overrides: Sequence[str],
-    processes: int,
-    restarts: int,
-    config: Config,
+    main: Main, config_path: str, overrides: Sequence[str], numbers: tuple[int, int], config: Config
 ) -> int:
     """Search every phase from the trunk of the one before, then write the plan.
 
@@ -48,8 +43,7 @@ def search_phases(
         main: the command, for the processes of the runs.
         config_path: of the configuration.
         overrides: of it.
-        processes: of every run.
-        restarts: of every run within an hour, after failures.
+        numbers: of every run's processes, and of its restarts within an hour, after failures.
         config: the same, with the overrides.
     """
     from fastmix_mega.mixture.file import read_mixture
@@ -57,7 +51,7 @@ def search_phases(
 
     folder = Path(config.run_dir)
     require_a_parent(folder)
-    require_sound_phases(config_path, overrides, config, processes)
+    require_sound_phases(config_path, overrides, config, numbers[0])
     with run_lock(folder, "fastmix search"):
         start, found, cost = config.init_from, [], 0.0
         limits = config.search.constraints
@@ -69,7 +63,7 @@ def search_phases(
             own = [*overrides, *phase_words(config, phase, start, read)]
             run = folder / f"phase_{phase.name}"
             words = [*own, _word("run_dir", str(run))]
-            code = search_one(main, config_path, words, processes, restarts)
+            code = search_one(main, config_path, words, *numbers)
             if code != 0:
                 return code
             mixture = read_mixture(run / "mixture.json")
@@ -83,7 +77,7 @@ def search_phases(
                 weights = {source.name: source.weight for source in mixture.sources}
                 trunk = folder / f"trunk_{phase.name}"
                 words = [*own, *_trunk_words(weights, trunk)]
-                code = _train_trunk(main, config_path, words, processes, restarts)
+                code = _train_trunk(main, config_path, words, *numbers)
                 if code != 0:
                     return code
                 start, cost = str(trunk), cost + 1.0

@@ -25,16 +25,7 @@ from fastmix_mega.parallel import devices
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
 from fastmix_mega.training.beginning import beginning
-from fastmix_mega.training.callbacks import (
-    Callback,
-    HangWatch,
-    MixtureWatch,
-    PlaceMark,
-    SkippedSteps,
-    SpikeWatch,
-    StepReport,
-    StragglerWatch,
-)
+from fastmix_mega.training.callbacks import StepReport
 from fastmix_mega.training.clock import StepClock
 from fastmix_mega.training.engine.batches import (
     even_micro_batches,
@@ -44,16 +35,12 @@ from fastmix_mega.training.engine.batches import (
 from fastmix_mega.training.engine.engine import TrainingEngine
 from fastmix_mega.training.engine.learning_rate import learning_rate
 from fastmix_mega.training.guards.agreement import Agreement
-from fastmix_mega.training.guards.mixture import MixtureGuard
-from fastmix_mega.training.guards.nonfinite import NonFiniteGuard
-from fastmix_mega.training.guards.spikes import LossSpikes
-from fastmix_mega.training.guards.watchdog import Member, Watchdog
 from fastmix_mega.training.identity import record_run
-from fastmix_mega.training.place import PlaceFile
 from fastmix_mega.training.run import Mixer, Run, RunMethod
 from fastmix_mega.training.stop import StopRequest
 from fastmix_mega.training.telemetry import RunLog
 from fastmix_mega.training.unwritten import unwritten
+from fastmix_mega.training.watching import callbacks_of, watchdog_of
 from fastmix_mega.weights.init_from import StartingPoint, open_start_together
 
 ACCURACY = "/accuracy"
@@ -130,9 +117,10 @@ class Trainer:
             config.model.tie_embeddings,
         )
         self.agreement = Agreement(layout)
-        self.watchdog = self._build_watchdog()
-        self.clock = StepClock(layout.device, chunks_of(self.engine.deepspeed.module))
-        self.callbacks = self._build_callbacks()
+        chunks = chunks_of(self.engine.deepspeed.module)
+        self.watchdog = watchdog_of(config, layout, chunks)
+        self.clock = StepClock(layout.device, chunks)
+        self.callbacks = callbacks_of(config, layout, self.watchdog, self.clock)
         self.start_step = self._resume()
         self.done = self.start_step
         """Training steps made."""
@@ -155,25 +143,6 @@ class Trainer:
         if layout.broadcast_from_main(begun).item():
             return None
         return open_start_together(path, layout)
-
-    def _build_watchdog(self) -> Watchdog:
-        layout, config = self.layout, self.config
-        member = Member(layout.rank, layout.world_size, lockstep=layout.pipeline.size == 1)
-        watchdog = Watchdog(member, 60 * config.guards.hang_minutes, config.run_dir)
-        for chunk in chunks_of(self.engine.deepspeed.module):
-            chunk.register_forward_pre_hook(watchdog.beat)
-        return watchdog
-
-    def _build_callbacks(self) -> list[Callback]:
-        guards, names = self.config.guards, self.config.source_names
-        return [
-            PlaceMark(PlaceFile(self.config.run_dir)),
-            HangWatch(self.watchdog),
-            SkippedSteps(NonFiniteGuard(guards.max_skipped, names, self.layout)),
-            StragglerWatch(self.clock, self.layout),
-            SpikeWatch(LossSpikes(guards.spike, names)),
-            MixtureWatch(MixtureGuard(guards.min_effective_sources, guards.max_doubtful, names)),
-        ]
 
     def _open_log(self) -> RunLog:
         log = RunLog(self.config, self.start_step)

@@ -33,6 +33,7 @@ from fastmix_mega.training.guards.spikes import LossSpikes
 from fastmix_mega.training.stop import StopRequest
 from fastmix_mega.training.telemetry import RunLog
 from fastmix_mega.training.trainer import Trainer
+from fastmix_mega.training.watching import callbacks_of
 from tests.launch import column
 
 
@@ -165,13 +166,12 @@ class Recorder(Callback):
 
 def train(settings: dict[str, Any], layout: Layout, recorder: Recorder) -> None:
     """A search in this process, with one more callback."""
-    built = Trainer._build_callbacks
 
-    def with_recorder(trainer: Trainer) -> list[Callback]:
-        return [*built(trainer), recorder]
+    def with_recorder(*given: Any) -> list[Callback]:
+        return [*callbacks_of(*given), recorder]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_build_callbacks", with_recorder)
+        patch.setattr("fastmix_mega.training.trainer.callbacks_of", with_recorder)
         trainer = Trainer(FastMix(parse_config(settings)), layout)
     try:
         assert recorder.log is trainer.log
