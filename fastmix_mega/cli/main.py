@@ -64,7 +64,7 @@ REFUSED = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.ELOOP),
 )
-NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
 """Of these, what is wrong with the name itself."""
 
 
