@@ -9,6 +9,16 @@ class UserError(ValueError):
     """
 
 
+LONGEST_MESSAGE = 10_000
+"""Characters of a message that are shown: a file may name itself by megabytes."""
+
+
+def shown(error: UserError) -> str:
+    """A message, or its start."""
+    text = str(error)
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."
+
+
 MISSHAPEN = (AttributeError, TypeError, LookupError, ArithmeticError, ValueError, RecursionError)
 """What Python raises where somebody else's plain data has another form than its reader expects."""
 

@@ -50,7 +50,7 @@ from fastmix_mega.cli import watch as cli_watch
 from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.launch import Nodes
 from fastmix_mega.cli.seeds import report_on, search_seeds
-from fastmix_mega.errors import RunFailed, Stopped, UserError
+from fastmix_mega.errors import RunFailed, Stopped, UserError, shown
 from fastmix_mega.parallel import devices
 from fastmix_mega.training.run_lock import HELD_VARIABLE, run_lock
 from fastmix_mega.training.stop import EXIT_STOPPED, die_with_parent
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         # Every process finds the same mistake; one of them says so.
         if os.environ.get("RANK", "0") == "0":
-            print(f"fastmix {given[0]}: {error}", file=sys.stderr)
+            print(f"fastmix {given[0]}: {shown(error)}", file=sys.stderr)
         return EXIT_USER_MISTAKE
     except RunFailed as failed:
         if os.environ.get("RANK", "0") == "0":

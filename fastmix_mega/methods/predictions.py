@@ -13,7 +13,7 @@ from fastmix_mega.config.schema import Config
 from fastmix_mega.data.run_inputs import Inputs, open_inputs
 from fastmix_mega.errors import MISSHAPEN, UserError
 from fastmix_mega.methods.surface_evidence import SURFACE_FILE
-from fastmix_mega.mixture.file import mixture_path, resolve_mixture
+from fastmix_mega.mixture.file import mixture_path, read_mixture, resolve_mixture
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
 from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants, TargetPosterior
 from fastmix_mega.reading import read_json
@@ -135,10 +135,13 @@ def _named(
             )
             for each in mixtures
         }
-    search = read_json(run_dir / "mixture.json")["search"]
+    search = read_mixture(run_dir / "mixture.json").search
     found = {"uniform": np.full(len(names), 1 / len(names))}
     answer = resolve_mixture(str(run_dir / "mixture.json"), names, tokens, "mixture.json")
     found["answer"] = answer
-    for kind, weights in search.get("evidence", {}).items():
-        found[kind] = np.array([weights[name] for name in names])
+    try:
+        for kind, weights in search.get("evidence", {}).items():
+            found[kind] = _numbers([weights[name] for name in names], (len(names),))
+    except MISSHAPEN:
+        raise UserError(f"{run_dir / 'mixture.json'}: its evidence is damaged") from None
     return found
