@@ -5,16 +5,19 @@
 #   make test    lint, type-check and run all tests
 #   make bench   the short speed benchmarks, into docs/speed.md
 #   make quality-corpora   the corpora on which mixtures are judged (research/bigram_regime.md)
-#   make soak    an hour of faults, fuzzing and watching memory (docs/reliability.md)
+#   make soak    an hour or two of faults, fuzzing and watching memory (docs/reliability.md)
+#   make lock    requirements.lock, with the hashes of all that requirements.txt brings
+#   make supply  what is installed: a list (CycloneDX), licences, known vulnerabilities (docs/trust.md)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SUPPLY := $(VENV)/supply/bin
 # Two, or one where there is one GPU; a GPU that torch cannot use is an error.
 DEMO_PROCESSES = $$($(BIN)/python -m fastmix_mega.parallel.devices --at-most 2)
 
-.PHONY: demo demo-sft test lint bench soak quality-corpora clean
+.PHONY: demo demo-sft test lint bench soak lock supply quality-corpora clean
 
 demo: $(READY)
 	$(BIN)/python -m data_tools.prepare configs/corpora_demo.yaml --output data/demo
@@ -51,8 +54,29 @@ soak: $(READY)
 	$(BIN)/python -m tests.stress.healing_campaign --faults 40
 	$(BIN)/python -m tests.stress.fuzz --count 10000 --runs 20
 	$(BIN)/python -m tests.stress.fuzz_data --count 6000
+	$(BIN)/python -m tests.stress.fuzz_inputs --count 20000
 	$(BIN)/python -m tests.stress.clashing_names --runs 5000
 	$(BIN)/python -m tests.stress.soak --minutes 20
+
+# From PyPI alone, whatever this machine's own mirror holds.
+lock: $(SUPPLY)/uv
+	$(SUPPLY)/uv --no-config pip compile requirements.txt --output-file requirements.lock --quiet \
+		--universal --python-version 3.11 --generate-hashes --no-header \
+		--index-url https://pypi.org/simple
+	printf '%s\n' '# Made by `make lock` from requirements.txt, for Python 3.11 and later: every file' \
+		'# on PyPI, with its SHA-256. On Linux torch is the CUDA build, as `pip install torch`' \
+		'# gives. docs/trust.md says more.' | cat - requirements.lock > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+supply: $(READY) $(SUPPLY)/uv
+	$(SUPPLY)/cyclonedx-py requirements requirements.lock --of JSON --output-file sbom.cdx.json
+	$(BIN)/python -m tests.supply.licences
+	$(BIN)/python -m tests.supply.audit $(SUPPLY)/pip-audit
+
+$(SUPPLY)/uv: $(READY) requirements-supply.txt
+	$(PYTHON) -m venv --clear $(VENV)/supply
+	$(SUPPLY)/python -m pip install --quiet --requirement requirements-supply.txt
+	touch $@
 
 # The three families of the judge (research/bigram_regime.md), and the third in many pieces; the second and
 # third need Debian's apt-get.

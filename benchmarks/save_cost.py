@@ -3,8 +3,9 @@
     python -m benchmarks.save_cost CONFIG --saves 3 [key.path=value ...]
 
 Prints seconds (medians) of a training step, and of a save's parts: DeepSpeed's collecting, writing
-and syncing the files, reading them back for their checksums, and the rest. A background writer
-could take at most the last three off the critical path, and would need a copy of the state.
+and syncing the files, reading them back for their checksums, and the rest; by the clock, and of
+processor time, which other jobs on the machine do not change much. A background writer could take
+at most the last three off the critical path, and would need a copy of the state.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from fastmix_mega.configuration import load_config
 
 
 def timed(owner: Any, name: str, seconds: dict[str, float], label: str) -> None:
-    """Add the time of every call of a function to `seconds[label]`."""
+    """Add the time of every call of a function to `seconds[label]`, by the clock and processor."""
     original: Callable[..., Any] = getattr(owner, name)
 
     def wrapper(*arguments: Any, **named: Any) -> Any:
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         try:
             return original(*arguments, **named)
         finally:
             seconds[label] += time.perf_counter() - started
+            seconds[f"{label}, processor"] += time.process_time() - used
 
     setattr(owner, name, wrapper)
 
@@ -66,9 +68,10 @@ def main() -> None:
                 trainer._train_step(step)
                 rows["training step"].append(time.perf_counter() - started)
                 spent.clear()
-                started = time.perf_counter()
+                started, used = time.perf_counter(), time.process_time()
                 assert trainer.checkpoints.save(step + 1, trainer._state())
                 rows["save"].append(time.perf_counter() - started)
+                rows["save, processor"].append(time.process_time() - used)
                 for name, value in spent.items():
                     rows[f"  {name}"].append(value)
             newest = Path(directory) / "checkpoints" / f"step_{options.saves}"
@@ -76,7 +79,7 @@ def main() -> None:
             parameters = trainer.run.shape.parameters / 1e6
             print(f"{parameters:.1f}M parameters, checkpoint {size / 1e6:.0f} MB")
             for name, values in rows.items():
-                print(f"{name:16} {statistics.median(values):7.2f} s")
+                print(f"{name:24} {statistics.median(values):7.2f} s")
             trainer.close()
 
 

@@ -10,7 +10,7 @@ import errno
 import sys
 from collections.abc import Callable, Sequence
 
-from fastmix_mega.errors import UserError
+from fastmix_mega.errors import UserError, shown
 
 TOOLS = {
     "preprocess": "text to an indexed token file (.bin/.idx) with a manifest",
@@ -42,7 +42,7 @@ def run_command(
     try:
         work(options)
     except UserError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {shown(error)}", file=sys.stderr)
         return 2
     except ToolError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

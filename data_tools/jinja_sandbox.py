@@ -31,7 +31,7 @@ TODAY = datetime.datetime(2024, 7, 26)
 templates have this date where they are told none."""
 SECONDS = 4.0
 """Of processor time for one text."""
-MEMORY = 384 << 20
+MEMORY = 256 << 20
 """Bytes more than what the process has."""
 LONGEST_NUMBER = 10_000
 """Bits."""

@@ -7,7 +7,7 @@ REFUSED = (
     *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.ELOOP),
 )
 """Codes of an OSError by which a disk or its owner refuses something."""
-NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
 """Of these, what is wrong with the name itself."""
 EXIT_USER_MISTAKE = 2
 EXIT_DECIDED = 3
@@ -21,6 +21,16 @@ class UserError(ValueError):
     The message says what is wrong, where, and what to do. Command lines print it without a stack
     trace and exit with code 2.
     """
+
+
+LONGEST_MESSAGE = 10_000
+"""Characters of a message that are shown: a file may name itself by megabytes."""
+
+
+def shown(error: UserError) -> str:
+    """A message, or its start."""
+    text = str(error)
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."
 
 
 MISSHAPEN = (AttributeError, TypeError, LookupError, ArithmeticError, ValueError, RecursionError)

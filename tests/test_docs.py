@@ -25,6 +25,7 @@ USER_PAGES = [
         "post-training",
         "scale",
         "reliability",
+        "trust",
         "report",
         "method",
         "glossary",

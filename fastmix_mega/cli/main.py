@@ -58,6 +58,7 @@ from fastmix_mega.errors import (
     RunFailed,
     Stopped,
     UserError,
+    shown,
 )
 from fastmix_mega.parallel import attempts
 from fastmix_mega.training.place import PLACES_VARIABLE
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.verb(options))
     except UserError as error:
-        return _end(EXIT_USER_MISTAKE, given[0], str(error))
+        return _end(EXIT_USER_MISTAKE, given[0], shown(error))
     except RunFailed as failed:
         return _end(EXIT_DECIDED, given[0], str(failed))
     except Stopped as stopped:

@@ -48,6 +48,7 @@ class _Loader(yaml.SafeLoader):
         if not is_alias:
             self._values[id(node)] = 1 + sum(self._values[id(part)] for part in _parts(node))
             self._made += 1
+            _require_different_keys(node)
         if self._made > MOST_VALUES or self._values[id(node)] > MOST_VALUES:
             raise UserError(f"it stands for more than {MOST_VALUES:,} values")
         return node
@@ -61,21 +62,22 @@ class _Loader(yaml.SafeLoader):
                 raise UserError(f"a number of {len(value):,} characters")
         return value
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise UserError(f"the key {key!r} stands twice (line {line}); keep one of them")
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
 
 def _parts(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         return [part for pair in node.value for part in pair]
     return node.value if isinstance(node, yaml.SequenceNode) else []
+
+
+def _require_different_keys(node: yaml.Node) -> None:
+    """Raises: UserError."""
+    seen = set()
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        name = (key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        if name in seen and name[0] != "tag:yaml.org,2002:merge":
+            line = key.start_mark.line + 1
+            raise UserError(f"the key {key.value!r} stands twice (line {line}); keep one of them")
+        seen.add(name)
 
 
 def read_yaml(text: str, where: str) -> Any:

@@ -12,18 +12,17 @@ import numpy as np
 from fastmix_mega.arrays import FloatArray
 from fastmix_mega.config.schema import Config, load_common_config
 from fastmix_mega.data.run_inputs import Inputs, open_inputs
-from fastmix_mega.errors import UserError
+from fastmix_mega.errors import MISSHAPEN, UserError
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.base import target_weights
 from fastmix_mega.methods.run_evidence import read_runs
 from fastmix_mega.methods.surface_evidence import SIGMAS, surface_answer
-from fastmix_mega.mixture.file import mixture_path, resolve_mixture
+from fastmix_mega.mixture.file import mixture_path, read_mixture, resolve_mixture
 from fastmix_mega.mixture.next_run import most_telling
 from fastmix_mega.mixture.ngram_loss import read_counts
 from fastmix_mega.mixture.surface import LossSurface
 from fastmix_mega.mixture.surface_file import SURFACE_FILE, ngram_model, read_surface_file
 from fastmix_mega.mixture.surface_fit import Recorded
-from fastmix_mega.reading import read_json
 from fastmix_mega.training.seed_folders import seed_folders
 
 BEST = "best with evidence"
@@ -183,10 +182,15 @@ def _named(
             )
             for each in mixtures
         }
-    search = read_json(run_dir / "mixture.json")["search"]
+    search = read_mixture(run_dir / "mixture.json").search
     found = {"uniform": np.full(len(names), 1 / len(names))}
     answer = resolve_mixture(str(run_dir / "mixture.json"), names, tokens, "mixture.json")
     found["answer"] = answer
-    for kind, weights in search.get("evidence", {}).items():
-        found[kind] = np.array([weights[name] for name in names])
+    try:
+        for kind, weights in search.get("evidence", {}).items():
+            found[kind] = np.array([weights[name] for name in names], np.float64)
+            if not np.isfinite(found[kind]).all():
+                raise ValueError
+    except MISSHAPEN:
+        raise UserError(f"{run_dir / 'mixture.json'}: its evidence is damaged") from None
     return found

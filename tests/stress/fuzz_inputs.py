@@ -333,6 +333,8 @@ def fuzz(count: int, seed: int, directory: Path, first: int = 0) -> list[str]:
         if answer["wrong"] is not None:
             wrong.append(f"case {number} of seed {seed} ({answer['kind']}): {answer['wrong']}")
             print(wrong[-1], flush=True)
+        if (number + 1 - first) % 500 == 0:
+            print(f"{number + 1 - first} cases, {len(wrong)} wrong", flush=True)
         died = answer["outcome"] == "died"
         if died or worker.done >= CASES_OF_A_WORKER:
             if not died:
