@@ -21,6 +21,7 @@ from fastmix_mega.training.seed_folders import require_a_parent
 if TYPE_CHECKING:
     from fastmix_mega.config.phases import PhaseConfig
     from fastmix_mega.config.schema import Config
+    from fastmix_mega.mixture.file import MixtureFile
     from fastmix_mega.planning.check import Findings
 
 Main = Callable[[Sequence[str]], int]
@@ -54,8 +55,7 @@ def search_phases(
     require_sound_phases(config_path, overrides, config, numbers[0])
     with run_lock(folder, "fastmix search"):
         start, found, cost = config.init_from, [], 0.0
-        limits = config.search.constraints
-        read = {} if limits is None else dict(limits.read_tokens)
+        read = _read_at_first(config)
         for phase in config.phases:
             if phase.init_from is not None:
                 start, read = phase.init_from, {}  # Another model's reading is not known.
@@ -69,14 +69,10 @@ def search_phases(
             mixture = read_mixture(run / "mixture.json")
             cost += mixture.search.get("cost_in_proxy_runs", 1.0)
             found.append(Phase(phase.name, phase.tokens, mixture, run.name))
-            for source in mixture.sources:
-                tokens = round(phase.tokens * source.weight)
-                read[source.name] = read.get(source.name, 0) + tokens
-            following = config.phases[len(found)] if len(found) < len(config.phases) else None
-            if following is not None and following.init_from is None:
-                weights = {source.name: source.weight for source in mixture.sources}
+            read = _read_with(read, phase.tokens, mixture)
+            if any(each.init_from is None for each in config.phases[len(found) : len(found) + 1]):
                 trunk = folder / f"trunk_{phase.name}"
-                words = [*own, *_trunk_words(weights, trunk)]
+                words = [*own, *_trunk_words(mixture, trunk)]
                 code = _train_trunk(main, config_path, words, *numbers)
                 if code != 0:
                     return code
@@ -156,7 +152,21 @@ def phase_words(
     return [_word(key, value) for key, value in own.items()]
 
 
-def _trunk_words(weights: dict[str, float], folder: Path) -> list[str]:
+def _read_at_first(config: Config) -> dict[str, int]:
+    limits = config.search.constraints
+    return {} if limits is None else dict(limits.read_tokens)
+
+
+def _read_with(read: dict[str, int], tokens: int, mixture: MixtureFile) -> dict[str, int]:
+    """Tokens by source, after so many more of a mixture."""
+    return {
+        source.name: read.get(source.name, 0) + round(tokens * source.weight)
+        for source in mixture.sources
+    }
+
+
+def _trunk_words(mixture: MixtureFile, folder: Path) -> list[str]:
+    weights = {source.name: source.weight for source in mixture.sources}
     own = {"mixture": weights, "run_dir": str(folder), "checkpoint.final": True, "stages": []}
     return [_word(key, value) for key, value in own.items()]
 

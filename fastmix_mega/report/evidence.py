@@ -204,7 +204,7 @@ def _beside_even(surface: SurfaceFile | None, weights: FloatArray | None) -> dic
         weights, np.full(len(weights), 1 / len(weights))
     )
     return {
-        target: f"{minus(mean)} ± {SIGMAS * deviation:.3f} beside the even split"
+        target: f"{minus(mean)} ± {SIGMAS * deviation:.3f}"
         for target, mean, deviation in zip(surface.targets, means, deviations, strict=True)
     }
 
