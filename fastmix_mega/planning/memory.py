@@ -132,7 +132,13 @@ def stage_memory(
     ]
     gradients, activations, logits, buffers = max(moments, key=sum)
     return Memory(
-        state.parameters, gradients, state.optimizer, direction, activations, logits, buffers
+        parameters=state.parameters,
+        gradients=gradients,
+        optimizer=state.optimizer,
+        direction=direction,
+        activations=activations,
+        logits=logits,
+        buffers=buffers,
     )
 
 
@@ -193,14 +199,14 @@ def _state(count: int, shards: int, width: int, zero: int, micro_batches: int) -
         parameters = width * count / shards
         gradients = shard if width == BYTES_FP32 else 0
         return _State(
-            parameters,
-            3 * shard,
-            0,
-            0,
-            live + in_pass * bucket,
-            live + in_step * bucket,
-            gradients,
-            True,
+            parameters=parameters,
+            optimizer=3 * shard,
+            gradients=0,
+            gradients_in_step=0,
+            pass_buffers=live + in_pass * bucket,
+            reduction_buffers=live + in_step * bucket,
+            shard=gradients,
+            flattened=True,
         )
     if zero == 2:
         # Every backward pass reduces into the process's own share.
@@ -208,15 +214,41 @@ def _state(count: int, shards: int, width: int, zero: int, micro_batches: int) -
         reduced = bucket + shard / 2
         step_gradients = whole if width == BYTES_FP32 else shard
         return _State(
-            width * count, 3 * shard, shard, step_gradients, in_pass, reduced, shard, True
+            parameters=width * count,
+            optimizer=3 * shard,
+            gradients=shard,
+            gradients_in_step=step_gradients,
+            pass_buffers=in_pass,
+            reduction_buffers=reduced,
+            shard=shard,
+            flattened=True,
         )
     if width == BYTES_FP32:
         held = whole if micro_batches > 1 else 0
-        return _State(whole, 3 * shard, held, whole, bucket, bucket, shard, True)
+        return _State(
+            parameters=whole,
+            optimizer=3 * shard,
+            gradients=held,
+            gradients_in_step=whole,
+            pass_buffers=bucket,
+            reduction_buffers=bucket,
+            shard=shard,
+            flattened=True,
+        )
     reduced = 1.5 * BYTES_FP32 * min(count, BF16_REDUCTION) if shards > 1 else 0
     # bf16 gradients are added to the fp32 ones one by one, as the backward pass makes them; these
     # stay for the whole run.
-    return _State(width * count, 3 * shard, whole, whole, 0, reduced, shard, False, whole)
+    return _State(
+        parameters=width * count,
+        optimizer=3 * shard,
+        gradients=whole,
+        gradients_in_step=whole,
+        pass_buffers=0,
+        reduction_buffers=reduced,
+        shard=shard,
+        flattened=False,
+        gradients_kept=whole,
+    )
 
 
 def measured_parameters(
@@ -274,7 +306,7 @@ def _activations(
     if stage == 0:
         body += in_flight * residual
     if stage != parallel.pipeline - 1:
-        return _Work(body, 0, 0, backward)
+        return _Work(body=body, forward_logits=0, backward_logits=0, layer=backward)
 
     # The last stage has the head too.
     body += 2 * residual
@@ -283,8 +315,8 @@ def _activations(
     if mode == "search" and config.search.scores == "head":
         scored = _scored(config, shape, parallel, tokens, width)
     if logits > backward:
-        return _Work(body, scored, logits, 0)
-    return _Work(body, scored, 0, backward)
+        return _Work(body=body, forward_logits=scored, backward_logits=logits, layer=0)
+    return _Work(body=body, forward_logits=scored, backward_logits=0, layer=backward)
 
 
 def _spread(parallel: ParallelSection) -> int:

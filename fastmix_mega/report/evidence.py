@@ -52,17 +52,17 @@ def evidence_view(run: Run, mixture: Mixture) -> EvidenceView | None:
     probability = search.probability_better
     better = "" if probability is None else f"{probability:.0%}"
     return EvidenceView(
-        [KINDS[kind] for kind in shares],
-        rows,
-        search.disagreements,
-        targets,
-        predictions,
-        [
+        kinds=[KINDS[kind] for kind in shares],
+        rows=rows,
+        disagreements=search.disagreements,
+        targets=targets,
+        predictions=predictions,
+        gains=[
             f"{target} {found['gain']:.3f} ± {SIGMAS * found['deviation']:.3f}"
             for target, found in search.predicted_gain.items()
             if {"gain", "deviation"} <= found.keys()
         ],
-        better,
+        better=better,
     )
 
 
