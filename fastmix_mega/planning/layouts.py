@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.model.presets import ModelShape
-from fastmix_mega.planning.memory import Memory, peak_memory, savings_of
+from fastmix_mega.planning.activations import savings_of
+from fastmix_mega.planning.memory import Memory, peak_memory
 from fastmix_mega.planning.rules import valid_layouts
 from fastmix_mega.planning.traffic import (
     Traffic,
