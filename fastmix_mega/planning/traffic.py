@@ -11,12 +11,8 @@ from dataclasses import dataclass, fields
 from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.model.presets import ModelShape
-from fastmix_mega.planning.memory import (
-    BYTES_BF16,
-    BYTES_FP32,
-    measured_parameters,
-    stage_parameters,
-)
+from fastmix_mega.planning.activations import BYTES_BF16, BYTES_FP32
+from fastmix_mega.planning.memory import measured_parameters, stage_parameters
 
 
 @dataclass(frozen=True)
