@@ -30,8 +30,9 @@ def measure(config_path: str, mode: str, overrides: list[str]) -> dict[str, Any]
     from fastmix_mega.data.tokenizer import Tokenizer
     from fastmix_mega.model.presets import resolve_shape
     from fastmix_mega.parallel import layout as layouts
+    from fastmix_mega.planning.activations import savings_of
     from fastmix_mega.planning.dry_run import method_that_runs
-    from fastmix_mega.planning.memory import peak_memory, savings_of
+    from fastmix_mega.planning.memory import peak_memory
     from fastmix_mega.training.trainer import Trainer
 
     method, mode = method_that_runs(load_config(config_path, overrides), mode)

@@ -68,7 +68,14 @@ def simulate(path: str, gpus: int, between_nodes: float, every: int) -> Simulate
     layout = as_yaml(best.parallel).removeprefix("parallel: ").strip("{}")
     needed = math.ceil(outers * (1 - LIMIT) / (LIMIT * steps))
     share = outers / (outers + every * steps)
-    return Simulated(layout, steps * 1e3, outers * 1e3, share, scores, max(1, needed))
+    return Simulated(
+        layout,
+        step_ms=steps * 1e3,
+        outer_ms=outers * 1e3,
+        share=share,
+        scores=scores,
+        every=max(1, needed),
+    )
 
 
 def measure(every: int) -> tuple[list[str], list[Row]]:

@@ -325,11 +325,11 @@ def cut_into_units(files: Sequence[InputFile], text_unit: str) -> list[Unit]:
         if file.kind == "parquet":
             units.extend(_row_groups(number, file))
         elif file.compression or file.kind not in LINES or whole_text:
-            units.append(Unit(number, 0, file.size, file.size))
+            units.append(Unit(file=number, start=0, end=file.size, weight=file.size))
         else:
             for start in range(0, file.size, length):
                 end = min(start + length, file.size)
-                units.append(Unit(number, start, end, end - start))
+                units.append(Unit(file=number, start=start, end=end, weight=end - start))
     return units
 
 
@@ -343,7 +343,7 @@ def _row_groups(number: int, file: InputFile) -> Iterator[Unit]:
         raise UserError(f"{file.shown} is not a Parquet file: {_one_line(error)}") from None
     groups = metadata.num_row_groups
     for group in range(groups):
-        yield Unit(number, group, group + 1, file.size // groups)
+        yield Unit(file=number, start=group, end=group + 1, weight=file.size // groups)
 
 
 def _one_line(error: Exception) -> str:

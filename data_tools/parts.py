@@ -185,7 +185,13 @@ class PartFile:
             error.filename = str(self._partial)
             raise
         os.replace(self._partial, self._folder / f"{self._unit:08}.{suffix}")
-        marker = Marker(self._unit, self._documents, self._tokens, self._checksum, counts)
+        marker = Marker(
+            unit=self._unit,
+            documents=self._documents,
+            tokens=self._tokens,
+            checksum=self._checksum,
+            counts=counts,
+        )
         if suffix == "part":
             unfinished = self._folder / f"{self._unit:08}.{os.getpid()}.marker"
             unfinished.write_bytes(orjson.dumps(asdict(marker)))

@@ -188,11 +188,11 @@ def _options(given: argparse.Namespace) -> Options:
         BadLimits(given.max_bad, given.max_bad_share, given.allow_empty),
         RunOptions(
             given.workers,
-            given.fresh,
-            given.overwrite,
-            given.allow_copies,
-            given.origins,
-            given.stdin_format,
+            fresh=given.fresh,
+            overwrite=given.overwrite,
+            allow_copies=given.allow_copies,
+            origins=given.origins,
+            pipe_kind=given.stdin_format,
             quiet=False,
         ),
     )

@@ -28,8 +28,9 @@ def fastmix(
     expect: int = 0,
     variables: dict[str, str] | None = None,
     umask: int = -1,
+    folder: Path | None = None,
 ) -> str:
-    """`python -m fastmix_mega ARGUMENTS`; returns its whole output.
+    """`python -m fastmix_mega ARGUMENTS` in a folder; returns its whole output.
 
     On another exit code than expected the log goes to test-logs/ and the test fails.
     """
@@ -37,6 +38,7 @@ def fastmix(
         [sys.executable, "-m", "fastmix_mega", *arguments],
         env=clean_environment() | (variables or {}),
         umask=umask,
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

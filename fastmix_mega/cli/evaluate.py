@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from fastmix_mega.cli import launch
+from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.errors import UserError
 from fastmix_mega.output_file import ResultFile, add_output, require_output_file
 
@@ -61,6 +62,7 @@ def _evaluate(main: Callable[[Sequence[str]], int], options: argparse.Namespace)
         require_output_file(asked, marks=[b'"checkpoint": {'])
     if options.nproc > 1 and not launch.under_launcher():
         return launch.run_processes(main, _words(options), options.nproc)
+    import_libraries()
     from fastmix_mega.evaluation.run import Evaluation, evaluate
 
     evaluate(

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from fastmix_mega.cli.imports import import_libraries
 from fastmix_mega.cli.seeds import pool_runs
 from fastmix_mega.errors import UserError
 from fastmix_mega.output_file import ResultFile, add_output, require_output_file
@@ -185,6 +186,7 @@ def _export_model(options: argparse.Namespace) -> int:
             "--to huggingface writes a model; --constraints, --budget-tokens, --paths and --valid "
             "are about mixtures"
         )
+    import_libraries()
     from fastmix_mega.weights.hf_export import export_huggingface
 
     print("\n".join(export_huggingface(options.mixture, options.output)))
@@ -223,6 +225,7 @@ def _ngram(options: argparse.Namespace) -> int:
 
 def _import(options: argparse.Namespace) -> int:
     if options.format == HUGGING_FACE:
+        import_libraries()
         from fastmix_mega.weights.hf_export import import_huggingface
 
         print("\n".join(import_huggingface(options.file, _result(options))))

@@ -14,9 +14,10 @@ import torch
 from fastmix_mega.config.schema import Config
 from fastmix_mega.model.presets import ModelShape
 from fastmix_mega.parallel.layout import Layout
+from fastmix_mega.planning.activations import savings_of
 from fastmix_mega.planning.dry_run import method_that_runs, observed
 from fastmix_mega.planning.layouts import forward_flops
-from fastmix_mega.planning.memory import savings_of, stage_memory
+from fastmix_mega.planning.memory import stage_memory
 from fastmix_mega.training.engine.batches import MicroBatch
 from fastmix_mega.training.engine.engine import TrainingEngine
 

@@ -51,7 +51,10 @@ class GradientMethod(Method):
     def schedule(self, warmup: int) -> OuterSchedule:
         """When the search updates its mixture, after `warmup` steps."""
         return OuterSchedule(
-            warmup, self.config.search.every, self.window(), self.config.train.steps
+            warmup=warmup,
+            every=self.config.search.every,
+            window=self.window(),
+            steps=self.config.train.steps,
         )
 
     def length_problems(self, schedule: Schedule) -> Iterator[str]:

@@ -52,7 +52,12 @@ class LossMethod(Method):
     def schedule(self) -> Schedule:
         """When the search updates its mixture."""
         search = self.config.search
-        return OuterSchedule(search.warmup_steps(), search.every, 1, self.config.train.steps)
+        return OuterSchedule(
+            warmup=search.warmup_steps(),
+            every=search.every,
+            window=1,
+            steps=self.config.train.steps,
+        )
 
     def observes(self, layout: Layout, inputs: Inputs) -> Observation | None:
         del layout, inputs

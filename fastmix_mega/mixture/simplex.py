@@ -139,10 +139,10 @@ class DecayedSums:
         weights w."""
         total, square, weight, weight_squared = sums
         return DecayedSums(
-            decay * self.total + total,
-            decay * self.square + square,
-            decay * self.weight + weight,
-            decay**2 * self.weight_squared + weight_squared,
+            total=decay * self.total + total,
+            square=decay * self.square + square,
+            weight=decay * self.weight + weight,
+            weight_squared=decay**2 * self.weight_squared + weight_squared,
         )
 
     def estimate(self) -> ScoreEstimate:

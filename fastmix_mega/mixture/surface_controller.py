@@ -112,10 +112,10 @@ class SurfaceController(Resumable):
         faded[target] = self._settings.decay
         before = self._recent
         self._recent = DecayedSums(
-            faded * before.total + placed[0],
-            faded * before.square + placed[1],
-            faded * before.weight + placed[2],
-            faded**2 * before.weight_squared + placed[3],
+            total=faded * before.total + placed[0],
+            square=faded * before.square + placed[1],
+            weight=faded * before.weight + placed[2],
+            weight_squared=faded**2 * before.weight_squared + placed[3],
         )
         self._windows.append(sums.ravel())
         self._losses.append(self._settings.levels()[target : target + 1])

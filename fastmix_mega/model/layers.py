@@ -55,7 +55,7 @@ class CausalAttention(nn.Module):
         `bias` [b, 1, s, whole s] is added to the logits; None is causal attention.
         """
         if bias is not None:
-            return self._forward_biased(query, key, value, bias)
+            return self._forward_biased(query=query, key=key, value=value, bias=bias)
         if self.config.context_parallel_size > 1:
             return self._forward_part(query, key, value)
         query, key, value = (part.permute(1, 2, 0, 3) for part in (query, key, value))  # [b,h,s,d]

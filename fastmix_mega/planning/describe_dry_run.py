@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from fastmix_mega.config.schema import Config
 from fastmix_mega.errors import RunFailed, UserError
+from fastmix_mega.planning.activations import savings_of
 from fastmix_mega.planning.describe import planned_shape
 from fastmix_mega.planning.dry_run import STEPS, DryRun, dry_runs, method_that_runs, ranks_to_run
 from fastmix_mega.planning.layouts import Machine
-from fastmix_mega.planning.memory import Memory, savings_of, stage_memory
+from fastmix_mega.planning.memory import Memory, stage_memory
 from fastmix_mega.planning.rules import as_yaml, problems
 
 

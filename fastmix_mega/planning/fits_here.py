@@ -12,9 +12,10 @@ from fastmix_mega.methods.registry import method_of
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import devices
 from fastmix_mega.parallel.machine_memory import MachineMemory, memory_here
+from fastmix_mega.planning.activations import savings_of
 from fastmix_mega.planning.check import Findings, check
 from fastmix_mega.planning.layouts import Machine
-from fastmix_mega.planning.memory import peak_memory, savings_of
+from fastmix_mega.planning.memory import peak_memory
 from fastmix_mega.planning.rules import problems
 from fastmix_mega.quantities import in_bytes
 from fastmix_mega.training.run import Verb

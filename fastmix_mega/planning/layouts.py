@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.model.presets import ModelShape
-from fastmix_mega.planning.memory import Memory, peak_memory, savings_of
+from fastmix_mega.planning.activations import savings_of
+from fastmix_mega.planning.memory import Memory, peak_memory
 from fastmix_mega.planning.rules import valid_layouts
 from fastmix_mega.planning.traffic import (
     Traffic,
@@ -88,7 +89,7 @@ def plan_layout(
     memory = peak_memory(config, shape, parallel, processes, mode, savings_of(config, cuda=True))
     step = step_traffic(config, shape, parallel, processes)
     seconds = _step_seconds(config, shape, parallel, processes, machine, step)
-    outer, share = Traffic(0, 0, 0, 0), 0.0
+    outer, share = Traffic(data=0, tensor=0, pipeline=0, context=0), 0.0
     if mode == "search":
         outer = outer_traffic(config, shape, parallel, processes)
         outer_seconds = _outer_seconds(config, shape, parallel, processes, machine, outer)

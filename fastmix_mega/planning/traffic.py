@@ -11,12 +11,8 @@ from dataclasses import dataclass, fields
 from fastmix_mega.config.schema import Config
 from fastmix_mega.config.sections import ParallelSection
 from fastmix_mega.model.presets import ModelShape
-from fastmix_mega.planning.memory import (
-    BYTES_BF16,
-    BYTES_FP32,
-    measured_parameters,
-    stage_parameters,
-)
+from fastmix_mega.planning.activations import BYTES_BF16, BYTES_FP32
+from fastmix_mega.planning.memory import measured_parameters, stage_parameters
 
 
 @dataclass(frozen=True)
@@ -55,10 +51,10 @@ def step_traffic(
     # A backward pass moves as much as a forward pass; recomputation adds another.
     rounds = micro_batches * (passes - 1)
     return Traffic(
-        data,
-        forward.tensor * rounds,
-        forward.pipeline * micro_batches * 2,
-        forward.context * rounds,
+        data=data,
+        tensor=forward.tensor * rounds,
+        pipeline=forward.pipeline * micro_batches * 2,
+        context=forward.context * rounds,
     )
 
 
@@ -85,10 +81,10 @@ def outer_traffic(
     # A backward pass moves as much as a forward pass; recomputation adds another.
     rounds, directions = max(1, target_passes(config) - 1), min(2, target_passes(config))
     return Traffic(
-        reduced,
-        forward.tensor * batches * rounds,
-        forward.pipeline * batches * directions,
-        forward.context * batches * rounds,
+        data=reduced,
+        tensor=forward.tensor * batches * rounds,
+        pipeline=forward.pipeline * batches * directions,
+        context=forward.context * batches * rounds,
     )
 
 
@@ -115,7 +111,7 @@ def _forward(config: Config, shape: ModelShape, parallel: ParallelSection) -> Tr
     pipeline = residual / spread * parallel.interleave if parallel.pipeline > 1 else 0
     others = parallel.context - 1
     context = others * tokens * 2 * kv / parallel.tensor * width * layers
-    return Traffic(0, tensor, pipeline, context)
+    return Traffic(data=0, tensor=tensor, pipeline=pipeline, context=context)
 
 
 def _micro_batches(config: Config, parallel: ParallelSection, processes: int) -> int:

@@ -235,13 +235,13 @@ def _labelled(
     return [
         Line(
             each,
-            path,
-            end,
-            trail,
-            value_text(axes.kind, _last(each.values)),
-            top,
-            label_top,
-            _band(each, x, x_scale, y_scale, axes.height),
+            path=path,
+            end=end,
+            trail=trail,
+            label=value_text(axes.kind, _last(each.values)),
+            top=top,
+            label_top=label_top,
+            band=_band(each, x, x_scale, y_scale, axes.height),
         )
         for (each, path, end, trail, top), label_top in zip(placed, tops, strict=True)
     ]

@@ -81,20 +81,20 @@ def evidence_view(
     targets = list(next(iter(search.predictions.values()), {}))
     probability = search.probability_better
     return EvidenceView(
-        [KINDS[kind] for kind in shares],
-        rows,
-        bool(worth),
-        [_reason(source, shares, worth, mixture.uniform) for source in _explained(mixture)],
-        search.disagreements,
-        targets,
-        _predictions(run, mixture, targets, wrong, baseline),
-        [
+        kinds=[KINDS[kind] for kind in shares],
+        rows=rows,
+        has_worth=bool(worth),
+        reasons=[_reason(source, shares, worth, mixture.uniform) for source in _explained(mixture)],
+        disagreements=search.disagreements,
+        targets=targets,
+        predictions=_predictions(run, mixture, targets, wrong, baseline),
+        gains=[
             f"{target} {minus(found['gain']).lstrip('+')} ± {SIGMAS * found['deviation']:.3f}"
             for target, found in search.predicted_gain.items()
             if {"gain", "deviation"} <= found.keys() and target not in wrong
         ],
-        "" if probability is None else f"{probability:.0%}",
-        all(abs(share - mixture.uniform) < 1e-6 for share in search.trained_on.values()),
+        better="" if probability is None else f"{probability:.0%}",
+        even_start=all(abs(share - mixture.uniform) < 1e-6 for share in search.trained_on.values()),
     )
 
 

@@ -14,17 +14,15 @@ import torch
 
 from fastmix_mega.checkpoint import Checkpoints
 from fastmix_mega.checkpoint.store import checkpoint_steps
-from fastmix_mega.data.conversations import ConversationSource
 from fastmix_mega.data.repetition import proxy_share
 from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
 from fastmix_mega.errors import REFUSED, RunFailed, Stopped, UserError
 from fastmix_mega.model.gpt import chunks_of
 from fastmix_mega.model.presets import resolve_shape
-from fastmix_mega.parallel import devices
 from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.parallel.layout import Layout
-from fastmix_mega.training.beginning import beginning
+from fastmix_mega.training.beginning import opening_lines
 from fastmix_mega.training.callbacks import StepReport
 from fastmix_mega.training.clock import StepClock
 from fastmix_mega.training.engine.batches import (
@@ -100,9 +98,17 @@ class Trainer:
 
         train = config.train
         block = train.micro_batch if observes is not None and observes.single_source else 1
-        self.sampler = MixtureSampler(config.seed, len(config.sources), train.global_batch, block)
+        self.sampler = MixtureSampler(
+            seed=config.seed,
+            source_count=len(config.sources),
+            global_batch=train.global_batch,
+            block=block,
+        )
         self.rows = rows_of_rank(
-            train.global_batch, train.micro_batch, layout.data.rank, layout.data.size
+            global_batch=train.global_batch,
+            micro_batch=train.micro_batch,
+            data_rank=layout.data.rank,
+            data_size=layout.data.size,
         )
         self.run = Run(
             method.given, config, layout, inputs, shape, engine=self.engine, sampler=self.sampler
@@ -146,19 +152,11 @@ class Trainer:
 
     def _open_log(self) -> RunLog:
         log = RunLog(self.config, self.start_step)
-        log.say(devices.describe(self.layout.device.type))
-        log.say(f"kernels: {self.engine.kernels}")
-        for source in (*self.run.inputs.sources, *self.run.inputs.targets):
-            if isinstance(source, ConversationSource):
-                log.say(f"{source.name}: {source.fit.describe()}")
-        if self.start_step:
-            log.say(f"continuing after step {self.start_step}")
+        mixture = self.mixer.policy.mixture
+        for line in opening_lines(self.run, self.engine.kernels, mixture, self.start_step):
+            log.say(line)
         if log.restarts:
             log.say(f"restarts after failures so far: {log.restarts}")
-        if self.start_step == 0:
-            tokens = [source.num_tokens for source in self.run.inputs.sources]
-            mixture, budget = self.mixer.policy.mixture, self.config.train.tokens
-            log.say("\n".join(beginning(self.config.source_names, tokens, mixture, budget)))
         return log
 
     def train(self, request: StopRequest) -> None:

@@ -42,12 +42,12 @@ class Evidence:
     def late(self, share: float = LATE) -> Evidence:
         kept = self.steps > share * self.steps[-1]
         return Evidence(
-            self.steps[kept],
-            self.rates[kept],
-            self.scores[kept],
-            self.counts[kept],
-            self.target_losses[kept],
-            self.loss,
+            steps=self.steps[kept],
+            rates=self.rates[kept],
+            scores=self.scores[kept],
+            counts=self.counts[kept],
+            target_losses=self.target_losses[kept],
+            loss=self.loss,
         )
 
     def slopes(self, even: bool = False) -> surface_lab.Slopes:
@@ -90,12 +90,12 @@ def evidence(family: Family, trunk: Record, target: str) -> Evidence:
     counts = np.array([row["counts"] for row in rows], float)
     scores = np.array([row["target_scores"][place] for row in rows], float)
     return Evidence(
-        np.array([row["step"] for row in rows], float),
-        np.array([product.rate_of_window(family, row["step"]) for row in rows]),
-        np.where(counts > 0, scores, np.nan),
-        counts,
-        np.array([row["target_loss"][target] for row in rows]),
-        trunk.losses[target],
+        steps=np.array([row["step"] for row in rows], float),
+        rates=np.array([product.rate_of_window(family, row["step"]) for row in rows]),
+        scores=np.where(counts > 0, scores, np.nan),
+        counts=counts,
+        target_losses=np.array([row["target_loss"][target] for row in rows]),
+        loss=trunk.losses[target],
     )
 
 

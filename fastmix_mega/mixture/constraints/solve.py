@@ -78,7 +78,7 @@ def project(root: Node, p: FloatArray, lower: FloatArray, upper: FloatArray) -> 
     """
     reach(root, p, lower, upper)
     result = np.array(lower, np.float64)
-    _fill(root, 1.0, p, lower, upper, result)
+    _fill(root, 1.0, p=p, lower=lower, upper=upper, result=result)
     return result
 
 
@@ -111,7 +111,14 @@ def _fill(
     rows = list(node.sources)
     result[rows] = np.clip(p[rows] * level, lower[rows], upper[rows])
     for group in node.groups:
-        _fill(group, _mass(group, level, p, lower, upper), p, lower, upper, result)
+        _fill(
+            group,
+            _mass(group, level, p, lower, upper),
+            p=p,
+            lower=lower,
+            upper=upper,
+            result=result,
+        )
 
 
 def divergence(x: FloatArray, p: FloatArray) -> float:

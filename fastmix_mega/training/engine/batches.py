@@ -135,5 +135,10 @@ def even_micro_batches(
     multiple = micro_batch * layout.data.size * group
     counts = [max(1, per_set // each.choices) * each.choices for each in sets]
     draw, weights = even_draw(counts, turn, multiple)
-    rows = rows_of_rank(len(weights), micro_batch, layout.data.rank, layout.data.size)
+    rows = rows_of_rank(
+        global_batch=len(weights),
+        micro_batch=micro_batch,
+        data_rank=layout.data.rank,
+        data_size=layout.data.size,
+    )
     return [load_micro_batch(sets, draw, part, weights, layout.device) for part in rows]

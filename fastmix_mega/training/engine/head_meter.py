@@ -66,11 +66,11 @@ class HeadMeter(Meter):
                 def gradient_of(rows: Tensor | slice, weights: Tensor) -> Tensor:
                     token_weights = self._token_weights(replace(batch, weights=weights))
                     return head_scores.target_gradient(
-                        hidden[:, rows].flatten(0, 1),
-                        logits[:, rows].flatten(0, 1),
-                        labels[rows].T.flatten(),
-                        token_weights[rows].T.flatten(),  # [s * rows]
-                        self._shard(head),
+                        hidden=hidden[:, rows].flatten(0, 1),
+                        logits=logits[:, rows].flatten(0, 1),
+                        labels=labels[rows].T.flatten(),
+                        weights=token_weights[rows].T.flatten(),  # [s * rows]
+                        shard=self._shard(head),
                     )
 
                 whole = gradient_of(slice(None), batch.weights * shares[batch.sources])

@@ -166,7 +166,13 @@ def sequence_scores_by_target(
     """
     columns = []
     for each, weights in enumerate(token_weights):
-        gradient = target_gradient(hidden[:, each], logits[:, each], labels[each], weights, shard)
+        gradient = target_gradient(
+            hidden=hidden[:, each],
+            logits=logits[:, each],
+            labels=labels[each],
+            weights=weights,
+            shard=shard,
+        )
         rows = [torch.linalg.vecdot(gradient, v.to(gradient.dtype)) for v in directions]
         columns.append(torch.stack(rows).sum(1, dtype=torch.float64))  # [K, V] -> [K]
     return shard.reduce(torch.stack(columns, 1))

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from tests.launch import clean_environment
+from tests.launch import clean_environment, fastmix
 
 PROGRAM = """
 import sys
@@ -69,3 +70,18 @@ def test_check_imports_no_library_of_training(settings: dict[str, Any], tmp_path
     assert done.returncode == 0, done.stderr
     # And nothing of theirs comes before the first useful line.
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["eval", "nowhere"],
+        ["export", "nowhere", "--to", "huggingface", "-o", "model"],
+        ["import", "nowhere", "--from", "huggingface", "-o", "keys.yaml"],
+    ],
+)
+def test_no_library_warns_before_the_first_useful_line(words: list[str], tmp_path: Path) -> None:
+    """What they have to say comes as they are imported; the run is looked for afterwards."""
+    shown = fastmix(*words, expect=2, folder=tmp_path)
+    assert shown.startswith(f"fastmix {words[0]}: ")
+    assert shown.count("\n") == 1

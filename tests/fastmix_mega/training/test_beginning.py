@@ -12,8 +12,8 @@ from fastmix_mega.training.beginning import SHOWN, beginning
 def test_shares_and_epochs_of_this_run() -> None:
     lines = beginning(["docs", "code"], [2_000, 1_000_000], np.array([0.75, 0.25]), 4_000)
     assert lines[0] == "the run begins with this mixture, and reads 4k tokens:"
-    assert lines[2].split() == ["docs", "75.00%", "2k", "1.5"]
-    assert lines[3].split() == ["code", "25.00%", "1M", "0.001"]
+    assert lines[2].split() == ["docs", "75.00%", "2k", "1.50"]
+    assert lines[3].split() == ["code", "25.00%", "1M", "0.00"]
 
 
 def test_of_many_sources_the_largest_shares() -> None:
