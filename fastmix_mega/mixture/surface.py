@@ -60,7 +60,7 @@ class SurfaceConstants:
     """SD of the run's own level as that of a fresh training, in nats: a search trains on
     micro-batches of one source each, and looks at few target sequences. Differences between
     mixtures are free of it."""
-    misfit: float = 0.08
+    misfit: float = 0.1
     """SD of the surface's own error, in nats per unit of total variation from u."""
     misfit_length: float = 0.4
     """Of its correlation between mixtures (`misfit.py`)."""

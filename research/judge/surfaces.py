@@ -226,6 +226,9 @@ def main() -> None:
     )
     parser.add_argument("families", type=Path, nargs="+")
     parser.add_argument("--seed", type=int, default=1, help="of the trunk")
+    parser.add_argument(
+        "--product", action="store_true", help="with the product's constants for all families"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--others", type=Path, nargs="*", default=[])
     options = parser.parse_args()
@@ -235,7 +238,9 @@ def main() -> None:
     constants = {}
     for each in every:
         others = [other for other in every if other is not each]
-        constants[each.family.name] = chosen(others or every)
+        constants[each.family.name] = (
+            product.SurfaceConstants() if options.product else chosen(others or every)
+        )
     print(alone_table(every, constants), "", runs_table(every, constants), sep="\n")
 
 
