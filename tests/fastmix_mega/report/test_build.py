@@ -291,11 +291,12 @@ def test_a_value_of_the_wrong_kind_is_named(
         build_report(directory)
 
 
-def test_a_name_that_is_no_text_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "run", ("a", "b"), outer_steps=2)
     path = directory / "mixture.json"
     path.write_text(path.read_text().replace('"a"', '"a\\ud800"'))
-    assert "a?" in build_report(directory).read_text(encoding="utf-8")
+    with pytest.raises(UserError, match="not a mixture file"):
+        build_report(directory)
 
 
 def test_two_runs_in_one_folder_are_found_out(tmp_path: Path) -> None:
