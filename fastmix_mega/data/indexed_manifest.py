@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fastmix_mega.data import remote
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_json
-from fastmix_mega.reading import LARGEST, parse_json
+from fastmix_mega.reading import parse_json
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -108,7 +108,7 @@ def _stored_manifest(prefix: str) -> tuple[str, bytes] | None:
         with remote.open_remote(old) if remote.is_remote(old) else open(old, "rb") as file:
             head = file.read(_HEAD)
             # A corpus of many gigabytes may lie here: its start tells that it is no manifest.
-            return (old, head + file.read(LARGEST)) if _starts_as_manifest(head) else None
+            return (old, head + file.read(remote.LARGEST)) if _starts_as_manifest(head) else None
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from fastmix_mega.errors import UserError
-from fastmix_mega.reading import LARGEST, read_limited
+from fastmix_mega.reading import read_limited
 
 CACHE_VARIABLE = "FASTMIX_CACHE"
 STORES = (
@@ -29,6 +29,8 @@ STORES = (
 )
 """Schemes that are read. fsspec has others, which unpack, keep copies, or ask a local program; and
 joins several by `::`. A file that somebody else has written must not choose these."""
+LARGEST = 64 << 20
+"""Bytes of a manifest, which may name hundreds of thousands of input files."""
 BLOCK = 8 << 20
 """Bytes that are asked for at a time."""
 
@@ -84,7 +86,7 @@ def open_remote(url: str) -> BinaryIO:
 def read_bytes(path: str) -> bytes:
     """A small file's content, wherever it is; OSError or UserError if it cannot be read."""
     if not is_remote(path):
-        return read_limited(path)
+        return read_limited(path, LARGEST)
     with _clear_errors(path):
         system, inner = _system(path)
         size = int(system.size(inner) or 0)
