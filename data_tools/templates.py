@@ -45,10 +45,10 @@ class ChatTemplate(Protocol):
     ) -> list[Piece] | Problem: ...
 
 
-class PlainTemplate:
-    """See the module's docstring."""
+class _ContentTemplate:
+    """Writes contents alone, without special tokens."""
 
-    name = "plain"
+    name: str
     spells_tokens = False
 
     def __init__(self) -> None:
@@ -58,8 +58,18 @@ class PlainTemplate:
         self, conversation: Conversation, tools: Sequence[Any] = ()
     ) -> list[Piece] | Problem:
         problem = _without_place(conversation, tools, self.name, self.notes)
-        if problem is not None:
-            return problem
+        return self._pieces(conversation) if problem is None else problem
+
+    def _pieces(self, conversation: Conversation) -> list[Piece] | Problem:
+        raise NotImplementedError
+
+
+class PlainTemplate(_ContentTemplate):
+    """See the module's docstring."""
+
+    name = "plain"
+
+    def _pieces(self, conversation: Conversation) -> list[Piece]:
         pieces: list[Piece] = []
         for turn in conversation:
             heading, content = HEADINGS[turn["role"]], _HEADING_LINE.sub(r"\\\1", turn["content"])
@@ -70,21 +80,12 @@ class PlainTemplate:
         return pieces
 
 
-class RawTemplate:
+class RawTemplate(_ContentTemplate):
     """Messages as they are, for completions and for models that know no headings."""
 
     name = "raw"
-    spells_tokens = False
 
-    def __init__(self) -> None:
-        self.notes: Counter[str] = Counter()
-
-    def render(
-        self, conversation: Conversation, tools: Sequence[Any] = ()
-    ) -> list[Piece] | Problem:
-        problem = _without_place(conversation, tools, self.name, self.notes)
-        if problem is not None:
-            return problem
+    def _pieces(self, conversation: Conversation) -> list[Piece] | Problem:
         if not conversation[0]["content"] or conversation[0]["role"] == "assistant":
             return Problem("an answer without a prompt has nothing to follow from (raw template)")
         return [
