@@ -71,7 +71,7 @@ def _prepare(data: Path, output: Path, tokens: int) -> None:
 
 def _copy(file: IndexedTokens, prefix: Path, first: int, last: int) -> None:
     """Documents that begin within the tokens [first, last)."""
-    if Path(f"{prefix}.json").exists():
+    if Path(f"{prefix}.manifest.json").exists():
         return
     assert file.manifest is not None
     keys = ("tokenizer_sha256", "vocab_size", "eod")
