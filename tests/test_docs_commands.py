@@ -41,6 +41,7 @@ TINY = {
     r"(fastmix audit .* --budget-tokens) 2T": r"\1 20k --seq-length 16",
     r"--workers 8": "--workers 1",
     r"--nproc \d+": "--nproc 1",
+    r"--max-restarts \d+": "--max-restarts 0",  # In this process, without a launcher.
     r"(my\.yaml --gpus) 64": r"\1 2",
     r"method=regmix": "method=regmix regmix.runs=4 regmix.candidates=64 regmix.top=4 "
     "regmix.families=[linear] train.steps=6 search.warmup=1 search.every=1",

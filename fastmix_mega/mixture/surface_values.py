@@ -135,7 +135,8 @@ def known_runs(
         noises[own] *= factor
     offsets = np.where((groups[:, None] == groups) & (groups != OWN), FREE**2, 0.0)
     whole = covariance + offsets + np.diag(noises**2)
-    return KnownRuns(values.mixtures, rows, losses, np.asarray(np.linalg.inv(whole)))
+    precision = np.asarray(np.linalg.inv(whole))
+    return KnownRuns(mixtures=values.mixtures, rows=rows, losses=losses, precision=precision)
 
 
 def _scale(

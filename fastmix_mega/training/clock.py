@@ -90,7 +90,9 @@ class StepClock:
             seconds = sum(begin.elapsed_time(end) for begin, end in done) / 1000
             forward = seconds / timed if timed else float("nan")
         wait = float("nan") if self._on_gpu else self._wait / steps
-        found = StepTimes(self._step / steps, self._data / steps, forward, wait)
+        found = StepTimes(
+            step=self._step / steps, data=self._data / steps, forward=forward, wait=wait
+        )
         self._clear()
         return found
 

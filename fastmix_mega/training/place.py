@@ -44,16 +44,25 @@ class PlaceFile:
     def __init__(self, run_dir: str) -> None:
         self._run_dir = run_dir
         folder = os.environ.get(PLACES_VARIABLE)
-        self._path = Path(folder) / os.environ["RANK"] if folder else None
+        self._file: int | None = None
+        """A descriptor for as long as the process lives."""
+        self._length = 0
+        if folder:
+            path = Path(folder) / os.environ["RANK"]
+            with suppress(OSError):
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def write(self, step: int, phase: str) -> None:
         """Say that `phase` comes next, after `step` training steps."""
-        if self._path is None:
+        if self._file is None:
             return
         place = json.dumps({"run_dir": self._run_dir, "step": step, "phase": phase})
+        # One call, over what was there: a process may be killed at any moment.
+        text = place.encode().ljust(self._length)
+        self._length = len(text)
         # A full disk says nothing of where the run is, and must not end it.
         with suppress(OSError):
-            self._path.write_text(place)
+            os.pwrite(self._file, text, 0)
 
 
 def read_place(folder: Path, rank: int, run_dir: str) -> RunPlace:

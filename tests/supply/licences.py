@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import sys
+import sysconfig
+from collections.abc import Iterable
 from importlib.metadata import Distribution, distributions
 
 ALLOWED = (
@@ -49,10 +51,15 @@ def is_allowed(licence: str) -> bool:
     )
 
 
+def installed() -> Iterable[Distribution]:
+    """The packages of this environment, and not what one of them brings along for itself."""
+    return distributions(path=[sysconfig.get_path("purelib")])
+
+
 def refused() -> list[str]:
     """Packages of this environment that nobody has allowed, with their licences."""
     found = []
-    for package in distributions():
+    for package in installed():
         name = package.metadata["Name"]
         if name != OWN and name not in LOOKED_AT and not is_allowed(licence_of(package)):
             found.append(f"{name} {package.version}: {licence_of(package)}")
@@ -60,7 +67,7 @@ def refused() -> list[str]:
 
 
 def main() -> int:
-    rows = {(each.metadata["Name"], each.version, licence_of(each)) for each in distributions()}
+    rows = {(each.metadata["Name"], each.version, licence_of(each)) for each in installed()}
     for name, version, licence in sorted(rows, key=lambda row: row[0].lower()):
         print(f"{name:32} {version:20} {licence}")
     wrong = refused()
