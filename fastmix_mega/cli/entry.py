@@ -14,6 +14,15 @@ def main() -> int:
         from fastmix_mega.cli.main import main as command
 
         return command()
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not _is_interrupt(error):
+            raise
         print("fastmix: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind an error: pydantic, while it builds a schema, wraps it in words."""
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    return type(error).__name__ == "SchemaError" and "KeyboardInterrupt" in str(error)

@@ -39,6 +39,8 @@ def run(main: Main, options: argparse.Namespace, mode: Verb, config: Config) -> 
     # Whatever the user's mask: nobody else changes a run's files.
     os.umask(os.umask(0o077) | 0o002)
     allowed = options.allow_changed
+    if allowed:
+        import_libraries()  # The last checkpoint is looked into; without their warnings.
     if launch.under_launcher():
         die_with_parent()
         from fastmix_mega.parallel.layout import world_size_from_environment

@@ -29,6 +29,9 @@ def add_verb(verbs: Any) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from fastmix_mega.cli.imports import import_libraries
+
+    import_libraries()  # Without their warnings.
     from fastmix_mega.checkpoint.examine import examine
     from fastmix_mega.report.read import read_run
 
@@ -59,9 +62,11 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _links(run: Path) -> Iterator[str]:
-    """What leads out of the folder."""
+    """What leads out of the folder. wandb links its logs so, which nothing here reads."""
     inside = run.resolve()
     for folder, folders, files in os.walk(run):
+        if Path(folder) == run:
+            folders[:] = [name for name in folders if name != "wandb"]
         for name in (*folders, *files):
             path = Path(folder) / name
             if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):

@@ -39,6 +39,7 @@ from fastmix_mega.methods.start import (
     search_start,
 )
 from fastmix_mega.methods.surface_evidence import (
+    SIGMAS,
     evidence_record,
     register_predictions,
     surface_controller,
@@ -364,8 +365,9 @@ def _surface_lines(mixture: MixtureFile) -> list[str]:
     search = mixture.search
     predicted = search["predictions"]["answer"]
     lines = [
-        f"predicted on {target}: {found['gain']:.3f} +- {found['deviation']:.3f} nats below the "
-        f"even mixture, at {predicted[target]['loss']:.3f} +- {predicted[target]['deviation']:.3f}"
+        f"predicted on {target}: {found['gain']:.3f} +- {SIGMAS * found['deviation']:.3f} nats "
+        f"below the even mixture, at {predicted[target]['loss']:.3f} +- "
+        f"{SIGMAS * predicted[target]['deviation']:.3f} (90%)"
         for target, found in search["predicted_gain"].items()
     ]
     return lines + [f"warning: the evidence disagrees: {each}" for each in search["disagreements"]]

@@ -73,16 +73,17 @@ def describe_plans(config: Config, gpus: int, mode: str, machine: Machine) -> st
     if not fitting:
         raise UserError("\n".join([*lines, _nothing_fits(config, shape, gpus, mode, machine)]))
     lines += ["", *_table(fitting[:SHOWN], len(fitting), mode)]
-    best = fitting[0]
+    best, title = fitting[0], "recommended"
     if shape.parameters < WORTH_SPLITTING and _model_parallel(best) > 1:
         whole = [plan for plan in fitting if _model_parallel(plan) == 1]
         most = config.train.global_batch // config.train.micro_batch
         best = whole[0] if whole else best
+        title = "recommended" if whole else f"the fastest on all {gpus}"
         lines.append(
             f"a model of {with_unit(shape.parameters)} parameters is not worth splitting"
             + ("" if whole else f"; take at most {most} GPUs, or a larger train.global_batch")
         )
-    lines += ["", f"recommended: {as_yaml(best.parallel)}"]
+    lines += ["", f"{title}: {as_yaml(best.parallel)}"]
     if chosen.train.recompute != config.train.recompute:
         lines.append("with train.recompute=full: nothing fits without")
     lines += _parts(best.memory)

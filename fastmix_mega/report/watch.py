@@ -144,11 +144,11 @@ def _names(folder: Path) -> list[str]:
 
 
 def asked_of_run(folder: Path) -> dict[str, float] | None:
-    """The mixture in a training run's config.yaml, where it stands as weights or a file.
+    """The mixture of a training run: what its mixture.json says at its end, and config.yaml before.
 
-    None for a search, which samples otherwise than it mixes, and for stages.
+    None for a search, which samples otherwise than it mixes, and for stages before their end.
     """
-    from fastmix_mega.mixture.file import read_mixture
+    from fastmix_mega.mixture.file import mixture_path, read_mixture
 
     try:
         content = read_yaml_file(folder / "config.yaml")
@@ -156,14 +156,20 @@ def asked_of_run(folder: Path) -> dict[str, float] | None:
         verb = read_json(folder / "run.json")["verb"]
     except (OSError, *MISSHAPEN):
         return None
-    if verb != "train" or content.get("stages"):
+    if verb != "train":
+        return None
+    if (folder / "mixture.json").is_file():
+        found = read_mixture(folder / "mixture.json")
+        return {source.name: source.weight for source in found.sources}
+    if content.get("stages"):
         return None
     if isinstance(given, dict):
         return {str(name): float(weight) for name, weight in given.items()}
     if given == "uniform":
         return dict.fromkeys(names, 1 / len(names))
-    if isinstance(given, str) and given.endswith(".json"):
-        return {source.name: source.weight for source in read_mixture(given).sources}
+    if (isinstance(given, str) and given.startswith((".", "/"))) or str(given).endswith(".json"):
+        found = read_mixture(mixture_path(str(given)))
+        return {source.name: source.weight for source in found.sources}
     return None
 
 

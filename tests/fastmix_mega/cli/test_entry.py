@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic_core import SchemaError
 
+from fastmix_mega.cli import entry
 from tests.launch import clean_environment
 
 INTERRUPTED = """
@@ -55,3 +57,16 @@ def test_ctrl_c_is_no_stack_trace(
     assert "Traceback" not in done.stderr
     # Nothing is left behind, the run folder's lock neither.
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_in_pydantic_is_no_stack_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It comes as pydantic's own error while a class is made."""
+
+    def command() -> int:
+        raise SchemaError("Error building a schema:\n  KeyboardInterrupt: ")
+
+    monkeypatch.setattr("fastmix_mega.cli.main.main", command)
+    assert entry.main() == 130
+    assert capsys.readouterr().err == "fastmix: interrupted\n"

@@ -57,6 +57,8 @@ def pretend(folder: Path, name: str) -> None:
 def test_a_whole_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "checkpoints" / "step_2" / "universal").mkdir()
     (run / "checkpoints" / "step_2" / "universal" / "a.pt").write_bytes(b"")
+    (run / "wandb").mkdir()
+    (run / "wandb" / "debug-core.log").symlink_to("/root/.cache/wandb/logs/core-debug.log")
     said = verified(run, code=0, capsys=capsys)
     assert "2 logged steps" in said
     assert "step_1: " in said

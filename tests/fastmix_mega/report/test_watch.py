@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fastmix_mega.cli import main as cli
 from fastmix_mega.errors import UserError
@@ -51,6 +52,15 @@ def test_our_run_does_what_it_was_asked(
     (tmp_path / "m.json").write_text(json.dumps({"sources": asked}))
     assert cli.main(["watch", str(trained), "--mixture", str(tmp_path / "m.json")]) == 1
     assert "warning: alpha has 50.000% of" in capsys.readouterr().out
+    # Before its end a run has no mixture.json; here it was told of a run folder.
+    (tmp_path / "found").mkdir()
+    (trained / "mixture.json").rename(tmp_path / "found" / "mixture.json")
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    (trained / "config.yaml").write_text(
+        yaml.safe_dump(config | {"mixture": str(tmp_path / "found")})
+    )
+    assert cli.main(["watch", str(trained)]) == 0
+    assert "alpha    50.000%   50.000%" in capsys.readouterr().out
 
 
 def test_a_prediction_that_is_not_of_this_run(trained: Path) -> None:
