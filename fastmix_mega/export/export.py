@@ -81,7 +81,9 @@ def export_mixture(
     lines = describe(mixture, budget_tokens, result)
     if not form.notes_inside and to != "fastmix":
         beside = notes_beside(output)
-        write_atomic(beside, "\n".join([*plan.notes, *lines, f"Use: {form.use}"]) + "\n")
+        told = {f"warning: {text}" for text in warnings_of(mixture)}  # Among the notes.
+        rest = [line for line in lines if line not in told]
+        write_atomic(beside, "\n".join([*plan.notes, *rest, f"Use: {form.use}"]) + "\n")
         lines.append(f"notes: {beside}")
     dropped = [source.name for source in mixture.sources if source.weight == 0]
     if dropped and to not in ("fastmix", "csv"):

@@ -73,6 +73,7 @@ def evidence_view(
     if search.answer_from != "surface" or not shares:
         return None
     wrong = contradicted(retrained)
+    wrong_levels = [] if retrained is None else retrained.wrong_levels
     worth = {} if wrong else _worth(run.surface, mixture)
     rows = [
         (source, _shares(source.name, shares, mixture.uniform), worth.get(source.name, ("",))[0])
@@ -87,7 +88,7 @@ def evidence_view(
         reasons=[_reason(source, shares, worth, mixture.uniform) for source in _explained(mixture)],
         disagreements=search.disagreements,
         targets=targets,
-        predictions=_predictions(run, mixture, targets, wrong, baseline),
+        predictions=_predictions(run, mixture, (wrong, wrong_levels), baseline),
         gains=[
             f"{target} {minus(found['gain']).lstrip('+')} ± {SIGMAS * found['deviation']:.3f}"
             for target, found in search.predicted_gain.items()
@@ -157,11 +158,19 @@ def _reason(
 def _predictions(
     run: Run,
     mixture: Mixture,
-    targets: list[str],
-    wrong: list[str],
+    wrong: tuple[list[str], list[str]],
     baseline: tuple[str, FloatArray] | None,
 ) -> list[tuple[str, list[Cell]]]:
+    """By mixture, a cell a target.
+
+    Args:
+        run: of the page.
+        mixture: its answer.
+        wrong: targets whose differences, and whose losses themselves, retraining contradicts.
+        baseline: another mixture to show.
+    """
     search, found = run.search, []
+    targets = list(next(iter(search.predictions.values()), {}))
     places = {source.name: source.index for source in mixture.sources}
     weights: dict[str, FloatArray] = {"answer": np.array([each.weight for each in mixture.sources])}
     for kind, shares in search.evidence.items():
@@ -187,7 +196,9 @@ def _predictions(
                 title,
                 [
                     Cell("retraining says otherwise", True)
-                    if target in wrong
+                    if target in wrong[0]
+                    else Cell("retraining says otherwise", True, gaps.get(target, ""))
+                    if target in wrong[1]
                     else Cell(_loss(recorded[name].get(target)), detail=gaps.get(target, ""))
                     for target in targets
                 ],

@@ -43,12 +43,31 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Level(Comparison):
+    """A mixture's loss itself, whose error all mixtures share."""
+
+    @property
+    def predicted_text(self) -> str:
+        return f"{self.predicted:.3f} ± {SIGMAS * self.deviation:.3f}"
+
+    @property
+    def seen_text(self) -> str:
+        return f"{self.seen:.3f} ± {SIGMAS * self.error:.3f}"
+
+
+@dataclass(frozen=True)
 class RetrainedView:
     """The page's table."""
 
     baseline: str
     seeds: int
     rows: list[Comparison]
+    levels: list[Level]
+
+    @property
+    def wrong_levels(self) -> list[str]:
+        """Targets whose losses are not where they were predicted."""
+        return list(dict.fromkeys(each.target for each in self.levels if not each.holds))
 
 
 def retrained_view(run: Run) -> RetrainedView | None:
@@ -84,7 +103,31 @@ def retrained_view(run: Run) -> RetrainedView | None:
                     _error(run, gaps),
                 )
             )
-    return RetrainedView(given.baseline, len(first), rows) if rows else None
+    return RetrainedView(given.baseline, len(first), rows, _levels(run, given)) if rows else None
+
+
+def _levels(run: Run, given: Retrained) -> list[Level]:
+    assert run.surface is not None
+    found = []
+    for name, losses in given.losses.items():
+        weights = _weights(run, given.mixtures.get(name))
+        if weights is None or not losses:
+            continue
+        predicted = run.surface.surface.predict(weights[None])
+        for place, target in enumerate(run.surface.targets):
+            if any(target not in each for each in losses):
+                continue
+            found.append(
+                Level(
+                    target=target,
+                    mixture="this mixture" if name == "found" else name,
+                    predicted=float(predicted.mean[0, place]),
+                    deviation=float(predicted.deviation[0, place]),
+                    seen=statistics.mean(each[target] for each in losses),
+                    error=run.surface.surface.constants.level_noise / math.sqrt(len(losses)),
+                )
+            )
+    return found
 
 
 def contradicted(view: RetrainedView | None) -> list[str]:
@@ -104,6 +147,16 @@ def contradictions(view: RetrainedView | None) -> list[str]:
         f"This page predicts nothing more about {row.target}."
         for row in view.rows
         if not row.holds
+    ] + [
+        f"Retraining contradicts the losses that were predicted for {target}: "
+        + ", ".join(
+            f"{each.mixture} {each.predicted_text}, seen {each.seen_text}"
+            for each in view.levels
+            if each.target == target
+        )
+        + " nats per token. Differences between mixtures are free of this error, if the text that "
+        "was judged is the target's."
+        for target in view.wrong_levels
     ]
 
 

@@ -86,7 +86,8 @@ def describe(
     lines, warnings = [f"{run.kind} run at step {run.step:,}"], []
     if run.losses:
         mean, error = _present(run.losses)
-        lines.append(f"training loss {mean:.4f} +- {error:.4f} (last {LOSS_WINDOW} logged)")
+        last = min(LOSS_WINDOW, len(run.losses))
+        lines.append(f"training loss {mean:.4f} +- {error:.4f} (last {last} logged)")
         if not math.isfinite(run.losses[-1]):
             warnings.append(f"the last logged loss is {run.losses[-1]}")
     if run.counts:

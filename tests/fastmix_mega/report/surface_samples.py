@@ -96,10 +96,16 @@ def add_surface(run_dir: Path) -> None:
     write_json(run_dir / "mixture.json", given.model_dump(by_alias=True))
 
 
-def retrained(run_dir: Path, gap: float) -> None:
-    """What `fastmix retrain` leaves: the answer ends `gap` below the even mixture."""
+def retrained(run_dir: Path, gap: float, above: float = 0.0) -> None:
+    """What `fastmix retrain` leaves: the answer ends `gap` below the even mixture, which ends
+    `above` what was predicted."""
     mixture = read_mixture(run_dir / "mixture.json")
     targets = [target["name"] for target in mixture.targets]
+    even = mixture.search["predictions"]["uniform"]
+
+    def losses(more: float) -> dict[str, float]:
+        return {target: even[target]["loss"] + above + more for target in targets}
+
     (run_dir / "retrain").mkdir()
     content = {
         "baseline": "uniform",
@@ -109,8 +115,8 @@ def retrained(run_dir: Path, gap: float) -> None:
             "found": {source.name: source.weight for source in mixture.sources},
         },
         "losses": {
-            "uniform": [dict.fromkeys(targets, 5.0), dict.fromkeys(targets, 5.1)],
-            "found": [dict.fromkeys(targets, 5.0 - gap), dict.fromkeys(targets, 5.11 - gap)],
+            "uniform": [losses(-0.01), losses(0.01)],
+            "found": [losses(-0.01 - gap), losses(0.02 - gap)],
         },
     }
     write_json(run_dir / "retrain" / "retrain.json", content)

@@ -77,11 +77,26 @@ def test_retraining_has_the_last_word(run_dir: Path, right: bool) -> None:
     assert view.seeds == 2
     assert [row.holds for row in view.rows] == [right] * 2
     assert contradicted(view) == ([] if right else ["unseen", "average"])
+    assert not right or view.wrong_levels == []
     page = build_report(run_dir).read_text()
     assert "Predicted before, seen after retraining" in page
     assert ("Retraining contradicts what was predicted" in page) is not right
     assert ("Loss at an even share instead" in page) is right
     assert ("retraining says otherwise" in page) is not right
+
+
+def test_losses_that_are_elsewhere_than_predicted_are_not_shown(run_dir: Path) -> None:
+    """Differences stay: they do not share that error."""
+    gains = read_run(run_dir).search.predicted_gain.values()
+    retrained(run_dir, sum(each["gain"] for each in gains) / 2, above=1.0)
+    view = retrained_view(read_run(run_dir))
+    assert view is not None
+    assert view.wrong_levels == ["unseen", "average"]
+    assert contradicted(view) == []
+    page = build_report(run_dir).read_text()
+    assert "contradicts the losses that were predicted for unseen: uniform " in page
+    assert "retraining says otherwise" in page
+    assert "Loss at an even share instead" in page
 
 
 def test_of_another_answer_or_size_retraining_says_nothing(run_dir: Path) -> None:
