@@ -18,7 +18,7 @@ GOOD = b'{"text":"ok"}\n'
     ("name", "content", "message"),
     [
         ("a.jsonl", GOOD + b"bad\nbad\n", "2 of its 3 lines are bad, the first is line 2"),
-        ("a.jsonl.gz", gzip.compress(GOOD + b"bad\nbad\n"), "2 of its 3 lines are bad"),
+        ("a.jsonl.gz", gzip.compress(GOOD + b"bad\nbad\n", mtime=0), "2 of its 3 lines are bad"),
         ("cr.jsonl", GOOD.replace(b"\n", b"\r") * 2, "1 of its 1 lines are bad"),
         ("one.json", b'{"data": [' + GOOD.strip() + b"]}", "1 of its 1 lines are bad"),
         ("long.jsonl", GOOD * 3 + b"[" + GOOD.strip() * 50 + b"]\n", "bytes are in lines that are"),
