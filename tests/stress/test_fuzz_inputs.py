@@ -11,7 +11,7 @@ from tests.launch import clean_environment
 def test_no_hostile_input_does_harm() -> None:
     """In a process of its own: it forks, and its forks hear of every file that is opened."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.stress.fuzz_inputs", "--count", "30", "--seed", "3"],
+        [sys.executable, "-m", "tests.stress.fuzz_inputs", "--count", "60", "--seed", "3"],
         env=clean_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
