@@ -48,8 +48,7 @@ def _audit(options: argparse.Namespace) -> int:
         raise UserError("--seq-length must be at least 1")
     intended = None
     if options.intended is not None:
-        meant = read_mixture(mixture_path(options.intended))
-        intended = {source.name: source.weight for source in meant.sources}
+        intended = read_mixture(mixture_path(options.intended)).weights
     run = Run(
         budget=options.budget_tokens,
         seq_length=options.seq_length,

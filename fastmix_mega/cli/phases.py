@@ -166,8 +166,12 @@ def _read_with(read: dict[str, int], tokens: int, mixture: MixtureFile) -> dict[
 
 
 def _trunk_words(mixture: MixtureFile, folder: Path) -> list[str]:
-    weights = {source.name: source.weight for source in mixture.sources}
-    own = {"mixture": weights, "run_dir": str(folder), "checkpoint.final": True, "stages": []}
+    own = {
+        "mixture": mixture.weights,
+        "run_dir": str(folder),
+        "checkpoint.final": True,
+        "stages": [],
+    }
     return [_word(key, value) for key, value in own.items()]
 
 

@@ -38,8 +38,7 @@ def _watch(options: argparse.Namespace) -> int:
 
     asked = asked_of_run(options.run) if options.run.is_dir() else None
     if options.mixture is not None:
-        given = read_mixture(mixture_path(options.mixture))
-        asked = {source.name: source.weight for source in given.sources}
+        asked = read_mixture(mixture_path(options.mixture)).weights
     predicted = None if options.predicted is None else read_predictions(options.predicted)
     while True:
         lines, warnings = describe(read_run(options.run), asked, predicted)

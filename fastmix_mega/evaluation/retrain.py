@@ -109,9 +109,8 @@ def candidate_of(given: str, name: str | None = None) -> Candidate:
     if given in RULES:
         return Candidate(name or given, given)
     path = mixture_path(given)
-    weights = {source.name: source.weight for source in read_mixture(path).sources}
     stem = path.resolve().parent.name if path.name == "mixture.json" else path.stem
-    return Candidate(name or stem, weights)
+    return Candidate(name or stem, read_mixture(path).weights)
 
 
 def require_different_names(candidates: Sequence[Candidate]) -> None:

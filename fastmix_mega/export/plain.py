@@ -67,8 +67,7 @@ def read_weights(text: str) -> list[Part]:
 
 def write_stages(plan: Plan) -> str:
     """`mixture` of a configuration for `fastmix train`; a plan of phases has `stages` too."""
-    mixture = {source.name: source.weight for source in plan.mixture.sources}
-    return to_yaml(plan.notes, {"mixture": mixture})
+    return to_yaml(plan.notes, {"mixture": plan.mixture.weights})
 
 
 def read_stages(given: Given) -> list[Blend]:

@@ -39,7 +39,6 @@ from fastmix_mega.methods.start import (
     search_start,
 )
 from fastmix_mega.methods.surface_evidence import (
-    SIGMAS,
     evidence_record,
     register_predictions,
     surface_controller,
@@ -56,7 +55,7 @@ from fastmix_mega.mixture.exponentiated_gradient import (
 from fastmix_mega.mixture.file import MixtureFile
 from fastmix_mega.mixture.outer_schedule import Schedule
 from fastmix_mega.mixture.sampling import MixturePolicy
-from fastmix_mega.mixture.surface import LossSurface
+from fastmix_mega.mixture.surface import SIGMAS, LossSurface
 from fastmix_mega.mixture.surface_controller import SurfaceController
 from fastmix_mega.training.engine.observation import Observation, scores_of
 from fastmix_mega.training.run import Run

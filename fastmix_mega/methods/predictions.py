@@ -16,11 +16,11 @@ from fastmix_mega.errors import MISSHAPEN, UserError
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.base import target_weights
 from fastmix_mega.methods.run_evidence import read_runs
-from fastmix_mega.methods.surface_evidence import SIGMAS, surface_answer
+from fastmix_mega.methods.surface_evidence import surface_answer
 from fastmix_mega.mixture.file import mixture_path, read_mixture, resolve_mixture
 from fastmix_mega.mixture.next_run import most_telling
 from fastmix_mega.mixture.ngram_loss import read_counts
-from fastmix_mega.mixture.surface import LossSurface
+from fastmix_mega.mixture.surface import SIGMAS, LossSurface
 from fastmix_mega.mixture.surface_file import SURFACE_FILE, ngram_model, read_surface_file
 from fastmix_mega.mixture.surface_fit import Recorded
 from fastmix_mega.training.seed_folders import seed_folders

@@ -22,7 +22,7 @@ from fastmix_mega.errors import UserError
 from fastmix_mega.export.swarm_evidence import read_evidence
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.fixed import FixedMixture
-from fastmix_mega.mixture.file import MixtureFile, read_mixture
+from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.mixture.surface_values import OWN, Values
 
 FEWEST = 3
@@ -160,11 +160,7 @@ def _of_folder(folder: Path, config: Config, tokenizer_sha256: str) -> _Finished
     losses = {name: loss for name, loss in rows[-1].items() if math.isfinite(loss)}
     wanted = {target.name for target in config.targets}
     found = {name: loss for name, loss in losses.items() if name in wanted} or losses
-    return _Finished(str(folder.resolve()), _weights(mixture), found, _kind(given, wanted))
-
-
-def _weights(mixture: MixtureFile) -> dict[str, float]:
-    return {source.name: source.weight for source in mixture.sources}
+    return _Finished(str(folder.resolve()), mixture.weights, found, _kind(given, wanted))
 
 
 def _of_file(path: Path) -> Iterator[_Finished]:

@@ -27,10 +27,10 @@ from fastmix_mega.mixture.file import MixtureFile
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
 from fastmix_mega.mixture.outer_schedule import OuterSchedule
 from fastmix_mega.mixture.simplex import floored
-from fastmix_mega.mixture.surface import LossSurface
+from fastmix_mega.mixture.surface import SIGMAS, LossSurface
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
 from fastmix_mega.mixture.surface_file import SURFACE_FILE, Terms, write_surface
-from fastmix_mega.mixture.surface_fit import Evidence, Recorded, fit
+from fastmix_mega.mixture.surface_fit import Evidence, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +42,6 @@ LONGEST_CONTEXT = 2
 PREDICTIONS_FILE = "predictions.json"
 """In the run folder: what the search says of some mixtures, before any of them is retrained."""
 PREDICTIONS_SCHEMA = "fastmix-predictions/1"
-SIGMAS = 1.645
-"""Half of a 90% interval, in standard deviations."""
 
 
 def ngram_model(config: Config, inputs: Inputs, budget: float) -> NgramLossModel:
@@ -281,21 +279,14 @@ def write_run_surface(
         np.array([source.num_tokens for source in inputs.sources], np.float64),
         budget,
     )
-    recorded = Recorded(
-        controller.mixture,
-        controller.ngrams,
-        controller.evidence(),
-        controller.values,
-        controller.constants,
-    )
     path = Path(config.run_dir) / SURFACE_FILE
-    write_surface(path, terms, recorded, np.stack(anchors), config.seed)
+    write_surface(path, terms, controller.recorded(), np.stack(anchors), config.seed)
 
 
 def register_predictions(run_dir: str, mixture: MixtureFile) -> None:
     """predictions.json: what the search says of some mixtures, before any of them is retrained."""
     search = mixture.search
-    answer = {source.name: source.weight for source in mixture.sources}
+    answer = mixture.weights
     even = dict.fromkeys(answer, 1 / len(answer))
     content = {
         "schema": PREDICTIONS_SCHEMA,

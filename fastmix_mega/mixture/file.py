@@ -87,6 +87,11 @@ class MixtureFile(_Part):
                 raise ValueError(f"stage {stage.name!r} is no mixture of the sources")
         return self
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """By source."""
+        return {source.name: source.weight for source in self.sources}
+
     def content(self) -> dict[str, Any]:
         """As it is written."""
         return self.model_dump(
@@ -165,7 +170,7 @@ def resolve_mixture(
                 f"{where}: {given} is a plan of {len(file.stages)} phases; give one of them "
                 f"({phases}), or take all: fastmix export {given} --to fastmix-stages"
             )
-        by_name = {source.name: source.weight for source in file.sources}
+        by_name = file.weights
         where = f"{where} ({given})"
     else:
         by_name = given

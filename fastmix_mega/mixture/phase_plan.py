@@ -67,7 +67,7 @@ def plan_of(phases: Sequence[Phase], proxy_runs: float) -> MixtureFile:
                 name=phase.name,
                 from_tokens=begin,
                 tokens=phase.tokens,
-                weights={source.name: source.weight for source in phase.found.sources},
+                weights=phase.found.weights,
                 run=phase.run,
             )
             for phase, begin in zip(phases, begins, strict=True)

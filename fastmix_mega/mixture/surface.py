@@ -32,6 +32,8 @@ from fastmix_mega.mixture.misfit import Misfit
 from fastmix_mega.mixture.ngram_loss import NgramLossModel
 from fastmix_mega.mixture.surface_values import KnownRuns
 
+SIGMAS = 1.645
+"""Half of a 90% interval, in standard deviations."""
 MOST_ITERATIONS = 400
 """Of the search for the mixture with the least loss."""
 LEAST_GAIN = 1e-7

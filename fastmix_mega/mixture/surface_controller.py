@@ -25,7 +25,7 @@ from fastmix_mega.mixture.simplex import (
     floored,
 )
 from fastmix_mega.mixture.surface import LossSurface, SurfaceConstants
-from fastmix_mega.mixture.surface_fit import Evidence, Slopes, fit, with_rows
+from fastmix_mega.mixture.surface_fit import Evidence, Recorded, Slopes, fit, with_rows
 from fastmix_mega.mixture.surface_values import Values
 from fastmix_mega.mixture.trajectory import Trajectory
 from fastmix_mega.resumable import Resumable
@@ -220,25 +220,19 @@ class SurfaceController(Resumable):
             for target, level in enumerate(self._levels())
         ]
 
-    @property
-    def ngrams(self) -> NgramLossModel | None:
-        """None where they say nothing."""
-        return self._settings.ngrams
-
-    @property
-    def values(self) -> Values | None:
-        """Losses of finished runs."""
-        return self._values
-
-    @property
-    def constants(self) -> SurfaceConstants:
-        """Of prior and errors."""
-        return self._settings.constants
+    def recorded(self) -> Recorded:
+        """All that is known so far."""
+        return Recorded(
+            reference=self.mixture,
+            ngrams=self._settings.ngrams,
+            evidence=self.evidence(),
+            values=self._values,
+            constants=self._settings.constants,
+        )
 
     def surface(self) -> LossSurface:
         """The posterior from all evidence so far."""
-        settings = self._settings
-        return fit(self.mixture, settings.ngrams, self.evidence(), self._values, settings.constants)
+        return self.recorded().with_runs(None)
 
     def answers_alone(self) -> dict[str, FloatArray]:
         """[S] what each kind of evidence would answer by itself, within limits and reason."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastmix_mega.arrays import FloatArray
+from fastmix_mega.mixture.surface import SIGMAS
 from fastmix_mega.mixture.surface_file import SurfaceFile
 from fastmix_mega.report.read import Run
-from fastmix_mega.report.retrained import SIGMAS, RetrainedView, contradicted
+from fastmix_mega.report.retrained import RetrainedView, contradicted
 from fastmix_mega.report.sources import Mixture, SourceView
 from fastmix_mega.report.words import exact_percent, minus, percent, shorten
 

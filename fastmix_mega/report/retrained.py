@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastmix_mega.arrays import FloatArray
+from fastmix_mega.mixture.surface import SIGMAS
 from fastmix_mega.report.read import Retrained, Run
 from fastmix_mega.report.words import minus
-
-SIGMAS = 1.645
-"""Half of a 90% interval, in standard deviations."""
 
 
 @dataclass(frozen=True)

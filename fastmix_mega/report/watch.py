@@ -160,17 +160,16 @@ def asked_of_run(folder: Path) -> dict[str, float] | None:
     if verb != "train":
         return None
     if (folder / "mixture.json").is_file():
-        found = read_mixture(folder / "mixture.json")
-        return {source.name: source.weight for source in found.sources}
+        return read_mixture(folder / "mixture.json").weights
     if content.get("stages"):
         return None
     if isinstance(given, dict):
         return {str(name): float(weight) for name, weight in given.items()}
     if given == "uniform":
         return dict.fromkeys(names, 1 / len(names))
-    if (isinstance(given, str) and given.startswith((".", "/"))) or str(given).endswith(".json"):
-        found = read_mixture(mixture_path(str(given)))
-        return {source.name: source.weight for source in found.sources}
+    path = mixture_path(str(given))
+    if path.suffix == ".json" and path.is_file():
+        return read_mixture(path).weights
     return None
 
 

@@ -16,8 +16,8 @@ from fastmix_mega.config.constraints import Constraints
 from fastmix_mega.errors import UserError
 from fastmix_mega.mixture.constraints.apply import ConstraintSet, Sources
 from fastmix_mega.mixture.constraints.solve import Node
+from fastmix_mega.mixture.surface import SIGMAS
 from fastmix_mega.report.read import Run
-from fastmix_mega.report.retrained import SIGMAS
 from fastmix_mega.report.sources import MAXIMUM_EPOCHS, Mixture, SourceView
 
 ROWS = 20

@@ -11,7 +11,6 @@ reads from the same bytes; where a manifest is intact, that is what the file hel
 
 from __future__ import annotations
 
-import argparse
 import bz2
 import codecs
 import contextlib
@@ -25,7 +24,6 @@ import shutil
 import signal
 import struct
 import sys
-import tempfile
 import traceback
 import zlib
 from collections import Counter
@@ -47,6 +45,7 @@ from fastmix_mega.data.indexed_writer import IndexedWriter
 from fastmix_mega.data.source import TokenSource
 from fastmix_mega.data.tokenizer import Tokenizer
 from fastmix_mega.errors import UserError
+from tests.stress.fuzz_command import run_cases
 
 WIDTHS = {1: "u1", 2: "i1", 3: "i2", 4: "i4", 5: "i8", 8: "u2"}
 ODD_NUMBERS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, -1, 127, 255, 65535, 2**31 - 1, -(2**31), 2**40)
@@ -403,16 +402,5 @@ def fuzz(count: int, seed: int, directory: Path, first: int = 0) -> list[str]:
     return wrong
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--count", type=int, default=6000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--first", type=int, default=0, help="start with this case")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fastmix-fuzz-") as directory:
-        wrong = fuzz(options.count, options.seed, Path(directory), options.first)
-    return int(bool(wrong))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_cases(fuzz, __doc__ or "", 6000))

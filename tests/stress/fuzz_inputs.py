@@ -12,7 +12,6 @@ seed is the same on every machine.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -36,6 +35,7 @@ import yaml
 from fastmix_mega.cli.main import main as fastmix
 from fastmix_mega.errors import UserError
 from tests.data_tools.chats import byte_tokenizer, conversation, write_rows
+from tests.stress.fuzz_command import run_cases
 from tests.stress.hostile_inputs import KINDS, Attempt, World
 from tests.tiny import tiny_settings, write_corpora
 
@@ -348,16 +348,5 @@ def fuzz(count: int, seed: int, directory: Path, first: int = 0) -> list[str]:
     return wrong
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--first", type=int, default=0, help="start with this case")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fastmix-fuzz-") as directory:
-        wrong = fuzz(options.count, options.seed, Path(directory), options.first)
-    return int(bool(wrong))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_cases(fuzz, __doc__ or "", 20_000))
