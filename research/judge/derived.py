@@ -98,6 +98,16 @@ def permuted_words(text: str, share: float, dice: random.Random) -> str:
     return "".join(pieces)
 
 
+def repeated_documents(
+    documents: Sequence[str], share: float, times: int, dice: random.Random
+) -> list[str]:
+    """A share of the documents, chosen at random, each so many times, in random order."""
+    chosen = dice.sample(list(documents), max(1, round(share * len(documents))))
+    made = times * chosen
+    dice.shuffle(made)
+    return made
+
+
 def question_pairs(documents: Sequence[str], swapped: bool, dice: random.Random) -> list[str]:
     """Documents of questions and answers; swapped, each answer is one to another question."""
     pairs = [

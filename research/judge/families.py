@@ -74,6 +74,8 @@ def _derive_text(entry: dict[str, Any], documents: list[str], dice: random.Rando
         return derived.shuffled_sentences(documents, dice)
     if entry["kind"] == "permuted":
         return [derived.permuted_words(text, entry["share"], dice) for text in documents]
+    if entry["kind"] == "repeated":
+        return derived.repeated_documents(documents, entry["share"], entry["times"], dice)
     if entry["kind"] == "answers":
         return derived.question_pairs(documents, entry["swapped"], dice)
     assert entry["kind"] == "lookup", entry

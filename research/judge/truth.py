@@ -14,7 +14,8 @@ trainings:
     near.K                      a known good mixture, its log-weights disturbed
     METHOD.TARGET.sSEED         what the search METHOD.TARGET with that seed found
     rule.RULE.TARGET.sSEED      what a rule of `rules.py` makes of the trunk with that seed
-    surfaceN.TARGET             the surface's, from the trunk of seed 1 and the swarm's first N runs
+    surfaceN.TARGET[.sSEED]     the surface's, from the trunk of that seed (1) and the swarm's first N
+                                runs
     regmixN.TARGET              RegMix's, fitted to the swarm's first N runs and uniform
     without.SOURCE.NAME         the mixture NAME, the rest in proportion
 
@@ -109,7 +110,8 @@ def weights_for(family: Family, records: Records, name: str) -> FloatArray | Non
         law = rules.longer_law_of(family, rest[0], int(kind.removeprefix("ngrams")))
         return rules.least_loss(law, count)
     if kind.startswith(("regmix", "surface")):
-        return from_swarm(family, records, kind, rest[0])
+        trunk = int(rest[1].removeprefix("s")) if len(rest) > 1 else 1
+        return from_swarm(family, records, kind, rest[0], trunk)
     if kind == "without":
         whole = weights_for(family, records, ".".join(rest[1:]))
         if whole is None:
@@ -145,14 +147,17 @@ def near_mixture(family: Family, records: Records, number: int) -> FloatArray | 
     return weights
 
 
-def from_swarm(family: Family, records: Records, kind: str, target: str) -> FloatArray | None:
-    """[S] what a method makes of the swarm's first runs and uniform; None while one is missing."""
+def from_swarm(
+    family: Family, records: Records, kind: str, target: str, seed: int = 1
+) -> FloatArray | None:
+    """[S] what a method makes of the trunk with a seed, the swarm's first runs and uniform; None
+    while one is missing."""
     count = int(kind.removeprefix("regmix").removeprefix("surface"))
     names = ["uniform", *(f"{part}.{each}" for each in range(count) for part in ("swarm", "near"))]
     names = names[: count + 1]
     found = [records.get("train", family.name, name, SWARM_SEED) for name in names]
     runs = [run for run in found if run is not None]
-    trunk = records.get("search", family.name, "trunk_body", 1)
+    trunk = records.get("search", family.name, "trunk_body", seed)
     if len(runs) < len(names) or trunk is None:
         return None
     mixtures = np.array([run.weights for run in runs])
@@ -237,6 +242,8 @@ def work(families: Sequence[Family], records: Records, jobs: Path, minutes: floa
     end = time.monotonic() + 60 * minutes
     while time.monotonic() < end:
         for (name, seed), family in itertools.product(_read_jobs(jobs), families):
+            if not _concerns(family, name):
+                continue
             if any(records.get(kind, family.name, name, seed) for kind in ("search", "train")):
                 continue
             found = do(family, records, name, seed)
@@ -248,6 +255,12 @@ def work(families: Sequence[Family], records: Records, jobs: Path, minutes: floa
             break
         else:
             return
+
+
+def _concerns(family: Family, name: str) -> bool:
+    """False for a target that the family does not have."""
+    kind, *rest = name.split(".")
+    return not kind.startswith(("bigram", "ngrams", "surface", "regmix")) or rest[0] in family.targets
 
 
 def _read_jobs(path: Path) -> list[tuple[str, int]]:
