@@ -35,8 +35,8 @@ class AnsweringModel:
         self.layout = layout
         self.vocab_size = shape.vocab_size
         model = build_model(config, shape, layout, choose(config, "train"), weights)
-        self._chunk: Any = chunks_of(model)[0]
-        self._chunk.eval()
+        self.chunk: Any = chunks_of(model)[0]
+        self.chunk.eval()
         self._schedule = get_forward_backward_func()
 
     @torch.no_grad()
@@ -45,7 +45,7 @@ class AnsweringModel:
         tokens = tokens.to(self.layout.device)
         positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         if self.layout.pipeline.size == 1:
-            return self._whole(self._chunk(tokens, positions, None))
+            return self._whole(self.chunk(tokens, positions, None))
         found: list[Tensor] = []
 
         def step(_numbers: Any, chunk: Any) -> tuple[Tensor, Any]:
@@ -57,7 +57,7 @@ class AnsweringModel:
         self._schedule(
             forward_step_func=step,
             data_iterator=[iter(())],
-            model=[self._chunk],
+            model=[self.chunk],
             num_microbatches=1,
             seq_length=tokens.shape[1],
             micro_batch_size=tokens.shape[0],

@@ -133,26 +133,26 @@ def _fit_target(
     rows: list[FloatArray] = [np.eye(1, 2 + count)[0]]
     seen, noise = [evidence.level], [constants.level_error]
     if evidence.slopes is not None:
-        more = _slope_rows(evidence.slopes, ngram_slopes, constants)
+        more = slope_rows(evidence.slopes, ngram_slopes, constants)
         rows += more[0]
         seen += more[1]
         noise += more[2]
     weighted = np.array(rows) / np.array(noise)[:, None]
     answers = np.array(seen) / np.array(noise)
     prior = np.concatenate(([evidence.level, constants.beta], np.zeros(count)))
-    found = _student_posterior(weighted, answers, prior, constants)
+    found = student_posterior(weighted, answers, prior, constants)
     if values is None or len(values.losses) == 0:
         return found
     before = (found.mean, found.covariance)
     known = known_runs(values, misfit, constants.level_noise, before)
     whitened, told = known.whitened
-    found = _student_posterior(
+    found = student_posterior(
         np.concatenate((weighted, whitened)), np.concatenate((answers, told)), prior, constants
     )
     return replace(found, known=known)
 
 
-def _slope_rows(
+def slope_rows(
     slopes: Slopes, of_ngrams: FloatArray, constants: SurfaceConstants
 ) -> tuple[list[FloatArray], list[float], list[float]]:
     """Observations of (a, beta, d): each source's slope less the mean over the sources seen."""
@@ -172,7 +172,7 @@ def _slope_rows(
     return rows, values, noise
 
 
-def _student_posterior(
+def student_posterior(
     rows: FloatArray, answers: FloatArray, prior: FloatArray, constants: SurfaceConstants
 ) -> TargetPosterior:
     """EM for the scales of d; the answer is Gaussian given them.

@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data_tools.build_corpora import CorporaConfig, build_corpora
 from data_tools.preprocess_run import Options, RunOptions, preprocess
 from data_tools.train_tokenizer import Training
 from data_tools.train_tokenizer import train_tokenizer as train_product_tokenizer
+from fastmix_mega.config.sections import TargetConfig
 from fastmix_mega.data.indexed_format import token_dtype
 from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.indexed_writer import IndexedWriter
+from fastmix_mega.data.rows import Source
 from fastmix_mega.data.tokenizer import Tokenizer
+from fastmix_mega.evaluation.model import AnsweringModel
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.mixture import regression as regmix
 from fastmix_mega.mixture.bigram import (
@@ -32,12 +37,15 @@ from fastmix_mega.mixture.counting import read_sequences
 from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
 from fastmix_mega.mixture.simplex import floored
-from fastmix_mega.mixture.surface import LossSurface
+from fastmix_mega.mixture.surface import LossSurface, design
 from fastmix_mega.mixture.surface import SurfaceConstants as SurfaceConstants
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
-from fastmix_mega.mixture.surface_fit import Evidence, fit
+from fastmix_mega.mixture.surface_fit import Evidence, fit, slope_rows, student_posterior
 from fastmix_mega.mixture.surface_values import OWN, Values
+from fastmix_mega.model.presets import resolve_shape
+from fastmix_mega.parallel import layout as parallel_layout
 from fastmix_mega.training.engine.learning_rate import learning_rate
+from fastmix_mega.weights.runs import RunWeights
 from research.forked import run_forked, shortened
 from research.judge.records import Record
 from research.ngram_law import NgramCounts, count_ngrams, ngram_loss
@@ -207,18 +215,48 @@ HISTORY = ("step", "mixture", "sampling", "scores", "score_stderr", "counts", "t
 TARGET_HISTORY = ("target_scores", "target_score_stderr")
 
 
-def train(family: Family, weights: Sequence[float], seed: int) -> Finished:
-    """A fresh model trained on a mixture by sampling."""
+def train(
+    family: Family,
+    weights: Sequence[float],
+    seed: int,
+    settings: Sequence[str] = (),
+    *,
+    on_targets: bool = False,
+) -> Finished:
+    """A fresh model trained on a mixture by sampling.
+
+    Args:
+        family: whose.
+        weights: [S] the mixture.
+        seed: of the run.
+        settings: beyond the family's own.
+        on_targets: judge on the text that searches see, and not on the judge's own.
+    """
+    more = list(settings)
+    if on_targets:
+        more.append(f"evaluation.sets={json.dumps(_entries(family.config.targets))}")
+    run_dir, seconds = _train(family, weights, seed, more)
+    return Finished(_losses(run_dir), seconds)
+
+
+def train_kept(
+    family: Family, weights: Sequence[float], seed: int, settings: Sequence[str]
+) -> Path:
+    """As `train`, for its run folder."""
+    return _train(family, weights, seed, settings)[0]
+
+
+def _train(
+    family: Family, weights: Sequence[float], seed: int, settings: Sequence[str]
+) -> tuple[Path, float]:
     mixture = dict(zip(family.sources, weights, strict=True))
     # Whole batches are faster, and no scores ask for single sources here.
     size = f"train.micro_batch={family.config.train.global_batch}"
-    run_dir, seconds = run_forked(
-        family,
-        "train",
-        seed,
-        [f"mixture={json.dumps(mixture)}", size],
-    )
-    return Finished(_losses(run_dir), seconds)
+    return run_forked(family, "train", seed, [f"mixture={json.dumps(mixture)}", size, *settings])
+
+
+def _entries(targets: Sequence[TargetConfig]) -> list[dict[str, Any]]:
+    return [{"name": each.name, "prefix": each.prefix} for each in targets]
 
 
 def search(family: Family, targets: Sequence[str], seed: int, settings: Sequence[str]) -> Finished:
@@ -339,10 +377,95 @@ class Surfaces:
                 evidence = [Evidence(level) for level in losses.mean(axis=0).tolist()]
         return fit(self.reference, self.ngrams, evidence, values, constants)
 
+    def with_branches(
+        self,
+        branches: tuple[FloatArray, FloatArray] | None,
+        weight: float,
+        noise: tuple[float, float],
+        scores: bool,
+    ) -> LossSurface:
+        """The posterior with differences between short branches of the trunk.
+
+        Args:
+            branches: [B, S] mixtures, and [B, K] losses above those of the branch at uniform.
+            weight: a branch on x counts as a training on u + weight (x - u).
+            noise: of a branch: a share of the branches' root mean square, and nats.
+            scores: whether the trunk's scores count.
+        """
+        at, constants = self.reference, SurfaceConstants()
+        slopes = -self.ngrams.losses(at)[1]
+        found = []
+        for number, own in enumerate(self.evidence):
+            rows, seen = [np.eye(1, 2 + len(at))], [own.level]
+            errors = [constants.level_error]
+            if scores and own.slopes is not None:
+                more = slope_rows(own.slopes, slopes[number], constants)
+                rows.append(np.array(more[0]))
+                seen += more[1]
+                errors += more[2]
+            if branches is not None:
+                points = np.concatenate((at[None], at + weight * (branches[0] - at)))
+                count = len(self.evidence)
+                weighed = design(points, at, self.ngrams, count, constants.bend)[:, number]
+                told = branches[1][:, number]
+                rows.append(weighed[1:] - weighed[0])
+                seen += told.tolist()
+                size = float(np.sqrt(np.mean(told**2)))
+                errors += [float(np.hypot(noise[1], noise[0] * size))] * len(told)
+            by = np.array(errors)
+            prior = np.concatenate(([own.level, constants.beta], np.zeros(len(at))))
+            weighted = np.concatenate(rows) / by[:, None]
+            found.append(student_posterior(weighted, np.array(seen) / by, prior, constants))
+        return LossSurface(at, self.ngrams, found, constants)
+
     def answer(self, target: int, runs: tuple[FloatArray, FloatArray] | None) -> FloatArray:
         """[S] for one target, with runs as in `fitted`."""
         weights = np.eye(len(self.family.targets))[target]
         return floored(self.fitted(SurfaceConstants(), runs).best(weights))
+
+
+@dataclass(frozen=True)
+class Features:
+    """A trunk's last hidden states [N, h] with the tokens [N] that follow, and its head [V, h]."""
+
+    sources: list[tuple[Tensor, Tensor]]
+    targets: list[tuple[Tensor, Tensor]]
+    head: Tensor
+
+
+def features(family: Family, trunk: Path, sequences: int = 400) -> Features:
+    """Of text that the trunk's search sees.
+
+    Args:
+        family: whose.
+        trunk: a run folder with a checkpoint.
+        sequences: of every source and target, at most.
+    """
+    size = family.inputs.tokenizer.vocab_size
+    with parallel_layout.start(family.config.parallel) as layout:
+        shape = resolve_shape(family.config.model, size)
+        model = AnsweringModel(family.config, shape, layout, RunWeights(str(trunk)))
+        states: list[Tensor] = []
+        modules = dict(model.chunk.named_modules())
+        decoder = next(each for name, each in modules.items() if name.endswith("decoder"))
+        decoder.register_forward_hook(lambda _module, _given, output: states.append(output))
+        head = next(each for name, each in model.chunk.named_parameters() if "output_layer" in name)
+
+        def read(text: Source) -> tuple[Tensor, Tensor]:
+            every = read_sequences(text, sequences * text.seq_length, 1).astype(np.int64)
+            found = []
+            for part in torch.from_numpy(every).split(16):
+                states.clear()
+                model.logits(part[:, :-1])
+                found.append(states[0].transpose(0, 1).flatten(0, 1).float())
+            return torch.cat(found), torch.from_numpy(every[:, 1:]).flatten()
+
+        inputs = family.inputs
+        return Features(
+            [read(text) for text in inputs.sources],
+            [read(text) for text in inputs.targets],
+            head.detach().clone().float()[:size],
+        )
 
 
 def regmix_predictions(mixtures: FloatArray, losses: FloatArray, new: FloatArray) -> FloatArray:

@@ -126,13 +126,15 @@ class Judged:
         return Foretold(predicted, nothing, self.losses[left, target])
 
 
-def judged(family: Family, records: Records, seed: int) -> Judged | None:
+def judged(
+    family: Family, records: Records, seed: int, trunk_name: str = "trunk_body"
+) -> Judged | None:
     """None while its trunk or the training at uniform is missing.
 
     Former studies' runs count as differences from their own training at uniform.
     """
     every = (records, *records.others)
-    trunks = (each.get("search", family.name, "trunk_body", seed) for each in every)
+    trunks = (each.get("search", family.name, trunk_name, seed) for each in every)
     trunk = next((found for found in trunks if found is not None), None)
     uniform = records.get("train", family.name, "uniform", SWARM_SEED)
     if trunk is None or uniform is None:
@@ -226,6 +228,7 @@ def main() -> None:
     )
     parser.add_argument("families", type=Path, nargs="+")
     parser.add_argument("--seed", type=int, default=1, help="of the trunk")
+    parser.add_argument("--trunk", default="trunk_body", help="a search of truth.py")
     parser.add_argument(
         "--product", action="store_true", help="with the product's constants for all families"
     )
@@ -233,7 +236,9 @@ def main() -> None:
     parser.add_argument("--others", type=Path, nargs="*", default=[])
     options = parser.parse_args()
     records = Records(options.results, options.others)
-    given = [judged(Family(path), records, options.seed) for path in options.families]
+    given = [
+        judged(Family(path), records, options.seed, options.trunk) for path in options.families
+    ]
     every = [each for each in given if each is not None]
     constants = {}
     for each in every:

@@ -14,8 +14,7 @@ trainings:
     near.K                      a known good mixture, its log-weights disturbed
     METHOD.TARGET.sSEED         what the search METHOD.TARGET with that seed found
     rule.RULE.TARGET.sSEED      what a rule of `rules.py` makes of the trunk with that seed
-    surfaceN.TARGET[.sSEED]     the surface's, from the trunk of that seed (1) and the swarm's first N
-                                runs
+    surfaceN.TARGET[.sSEED]     the surface's, from a seed's trunk and the first N runs of the swarm
     regmixN.TARGET              RegMix's, fitted to the swarm's first N runs and uniform
     without.SOURCE.NAME         the mixture NAME, the rest in proportion
 
@@ -48,6 +47,11 @@ HALF = "HALF"
 """In settings: half of the run's steps."""
 MOVING = "search.answer=trajectory"
 BROAD = [MOVING, "search.initial=uniform", "search.exploration=1"]
+TRUNK = [
+    *BROAD,
+    *("search.step=0", "search.decay=0", "search.target_scores=1"),
+    *("search.target_batch=24", "search.warmup=200"),
+]
 SEARCHES: dict[str, list[str]] = {
     "default": [],
     "bigram_start": [MOVING, "search.initial=bigram"],
@@ -55,15 +59,10 @@ SEARCHES: dict[str, list[str]] = {
     "body_early": [MOVING, "search.scores=body", "search.initial=uniform"],
     "body_broad": ["search.scores=body", *BROAD, f"search.warmup={HALF}"],
     "body_pairs": [MOVING, "search.scores=body", "search.initial=bigram", "search.step=0.2"],
-    **{
-        f"trunk_{scores}": [
-            f"search.scores={'hooks:head' if scores == 'head' else scores}",
-            *BROAD,
-            *("search.step=0", "search.decay=0", "search.target_scores=1"),
-            *("search.target_batch=24", "search.warmup=200"),
-        ]
-        for scores in ("body", "all", "head")
-    },
+    "trunk_body": ["search.scores=body", *TRUNK],
+    "trunk_all": ["search.scores=all", *TRUNK],
+    "trunk_head": ["search.scores=hooks:head", *TRUNK],
+    "trunk_slow": ["search.scores=body", *TRUNK, "train.schedule.peak=2e-3"],
 }
 """Settings beyond the family's own. The trunks never move; they are what rules are replayed on."""
 
@@ -260,7 +259,9 @@ def work(families: Sequence[Family], records: Records, jobs: Path, minutes: floa
 def _concerns(family: Family, name: str) -> bool:
     """False for a target that the family does not have."""
     kind, *rest = name.split(".")
-    return not kind.startswith(("bigram", "ngrams", "surface", "regmix")) or rest[0] in family.targets
+    return (
+        not kind.startswith(("bigram", "ngrams", "surface", "regmix")) or rest[0] in family.targets
+    )
 
 
 def _read_jobs(path: Path) -> list[tuple[str, int]]:

@@ -23,16 +23,23 @@ SWARM = (6, 12, 24, 48)
 """Sizes at which mixtures are fitted, by prefix."""
 
 SEARCHES: dict[str, list[str]] = {
-    "fastmix": ["method=fastmix", "search.warmup=null", "search.target_batch=16"],
-    "fastmix_scores": ["method=fastmix", "search.initial=uniform"],
+    "fastmix": [
+        *("method=fastmix", "search.answer=trajectory", "search.initial=bigram"),
+        *("search.warmup=null", "search.target_batch=16"),
+    ],
+    "surface": [
+        *("method=fastmix", "search.answer=surface", "search.warmup=null"),
+        *("search.target_batch=16", "search.score_tokens=null"),
+    ],
+    "fastmix_scores": ["method=fastmix", "search.answer=trajectory", "search.initial=uniform"],
     "reference": ["method=reference", "search.score_tokens=1"],
     "odm": ["method=odm"],
     "aioli": ["method=aioli"],
     "doge": ["method=doge"],
     "doremi": ["method=doremi"],
 }
-"""Methods of one search a target, and their settings beyond the family's own; `fastmix` is at the
-product's defaults."""
+"""Methods of one search a target, and their settings beyond the family's own. `surface` is the
+product's default since 2026-11-26, `fastmix` what it was before."""
 
 
 @dataclass(frozen=True)

@@ -82,4 +82,5 @@ def test_lookups_are_answered_rightly_or_never(permuted: bool) -> None:
 def test_repeated_documents_are_few_and_each_comes_so_many_times() -> None:
     texts = [f"document {number}" for number in range(50)]
     made = derived.repeated_documents(texts, 0.1, 7, random.Random(1))
-    assert len(set(made)) == 5 and all(made.count(text) == 7 for text in set(made))
+    assert len(set(made)) == 5
+    assert all(made.count(text) == 7 for text in set(made))

@@ -1,0 +1,156 @@
+"""Do short branches of a trunk tell what mixtures are worth?
+
+    python -m research.judge.branches FAMILY.yaml ... --train [--steps 100 --peak 3e-3]
+    python -m research.judge.branches FAMILY.yaml ... --others research/results/judge.jsonl
+
+The first trains a model at uniform, then from its end one branch a source, which holds half of
+that source, and one at uniform. The second prints how well the loss surface of the search foretells
+the swarm of `truth.py` with these branches as evidence, and without. A branch of mixture x counts
+as a training on u + WEIGHT (x - u), u uniform: it has seen x late and for a short time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from research.forked import warm_up
+from research.judge import product
+from research.judge.product import Family, FloatArray
+from research.judge.records import Record, Records
+from research.judge.surfaces import Foretold, Judged, judged
+
+RESULTS = Path("research/results/judge_branches.jsonl")
+SEED = 7
+"""Of every branch: common noise cancels."""
+SHARE = 0.5
+"""Of the branch's own source, beside uniform."""
+WEIGHT = 0.3
+NOISES = (0.3, 0.6)
+"""Of a branch, as a share of the branches' root mean square."""
+LEAST_NOISE = 0.01
+"""Nats."""
+
+
+def mixtures_of(family: Family) -> dict[str, FloatArray]:
+    """[S] by name: uniform, and one for every source."""
+    even = np.full(len(family.sources), 1 / len(family.sources))
+    own = np.eye(len(even))
+    found = {name: (1 - SHARE) * even + SHARE * own[i] for i, name in enumerate(family.sources)}
+    return {"uniform": even} | found
+
+
+def train(family: Family, records: Records, steps: int, peak: float) -> None:
+    """What is missing of the branches."""
+    trunk = family.config_path.parent / "trunks" / family.name
+    even = mixtures_of(family)["uniform"]
+    if not trunk.exists():
+        done = product.train_kept(family, even.tolist(), seed=1, settings=["checkpoint.final=true"])
+        trunk.parent.mkdir(exist_ok=True)
+        shutil.move(done, trunk)
+    settings = [f"init_from={trunk}", f"train.steps={steps}"]
+    settings.append(f"train.schedule={{kind: cosine, peak: {peak}, warmup: 5}}")
+    for name, mixture in mixtures_of(family).items():
+        title = f"branch{steps}.{name}"
+        if records.get("train", family.name, title, SEED) is not None:
+            continue
+        found = product.train(family, mixture.tolist(), SEED, settings, on_targets=True)
+        cost = steps / family.config.train.steps
+        records.add(
+            Record(
+                *("train", family.name, title, SEED, mixture.tolist(), found.losses),
+                cost=cost,
+                seconds=round(found.seconds, 1),
+                settings=settings[1:],
+            )
+        )
+        print(family.name, title, found.losses, flush=True)
+
+
+def differences(
+    family: Family, records: Records, steps: int
+) -> tuple[FloatArray, FloatArray] | None:
+    """[B, S] mixtures of branches and [B, K] their losses above the one at uniform."""
+    runs = {
+        name: records.get("train", family.name, f"branch{steps}.{name}", SEED)
+        for name in mixtures_of(family)
+    }
+    known = [run for run in runs.values() if run is not None]
+    if len(known) < len(runs):
+        return None
+    losses = np.array([[run.losses[target] for target in family.targets] for run in known])
+    return np.array([run.weights for run in known[1:]]), losses[1:] - losses[0]
+
+
+def foretold(
+    each: Judged, branches: tuple[FloatArray, FloatArray] | None, noise: float, scores: bool
+) -> list[Foretold]:
+    """By target, differences from uniform of all the swarm."""
+    found = each.surfaces.with_branches(branches, WEIGHT, (noise, LEAST_NOISE), scores)
+    predicted = found.predict(each.mixtures)
+    less = predicted.mean[1:] - predicted.mean[0]
+    seen = each.losses[1:] - each.losses[0]
+    return [
+        Foretold(less[:, k], predicted.deviation[1:, k], seen[:, k])
+        for k in range(len(each.targets))
+    ]
+
+
+def table(every: Sequence[Judged], records: Records, lengths: Sequence[int]) -> Iterator[str]:
+    """RMSE of differences from uniform, and rank correlation, by family and target."""
+    yield "| evidence | mean RMSE, Spearman | by family and target |"
+    yield "|---|---|---|"
+    kinds: list[tuple[str, int | None, float, bool]] = [
+        ("n-grams", None, 0.0, False),
+        ("n-grams, scores", None, 0.0, True),
+    ]
+    for length, noise in itertools.product(lengths, NOISES):
+        branches = f"{length} steps (noise {noise})"
+        kinds.append((f"n-grams, {branches}", length, noise, False))
+        kinds.append((f"n-grams, scores, {branches}", length, noise, True))
+    for title, steps, noise, scores in kinds:
+        found: list[Foretold] = []
+        for each in every:
+            known = None if steps is None else differences(each.family, records, steps)
+            if steps is None or known is not None:
+                found += foretold(each, known, noise, scores)
+        if not found:
+            continue
+        sizes = [f"{one.size:.3f} {one.rank:.2f}" for one in found]
+        mean = np.mean([(one.size, one.rank) for one in found], axis=0)
+        yield f"| {title} | {mean[0]:.3f}, {mean[1]:.2f} | {', '.join(sizes)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("families", type=Path, nargs="+")
+    parser.add_argument("--train", action="store_true")
+    parser.add_argument("--steps", type=int, nargs="+", default=[50, 100])
+    parser.add_argument("--peak", type=float, default=2e-3, help="learning rate of a branch")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--swarm", type=Path, default=Path("research/results/judge_swarm.jsonl"))
+    parser.add_argument("--others", type=Path, nargs="*", default=[])
+    options = parser.parse_args()
+    families, records = [Family(path) for path in options.families], Records(options.results)
+    if options.train:
+        for family in families:
+            records.belong_to(family.name, family.identity())
+        warm_up()
+        for steps in options.steps:
+            for family in families:
+                train(family, records, steps, options.peak)
+    swarm = Records(options.swarm, options.others)
+    found = [judged(family, swarm, 1) for family in families]
+    every = [each for each in found if each is not None]
+    print("\n".join(table(every, records, options.steps)))
+
+
+if __name__ == "__main__":
+    main()
