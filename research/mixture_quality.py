@@ -49,6 +49,8 @@ def run_job(job: Job, family: Family, records: Records) -> bool:
         details["standard_errors"] = [source.stderr for source in file.sources]
         details["gains"] = [source.gain for source in file.sources]
         details["history"] = found.history
+        if "predicted_gain" in file.search:
+            details["predicted_gain"] = file.search["predicted_gain"][job.target]
         weights = [source.weight for source in file.sources]
         cost = float(file.search["cost_in_proxy_runs"])
         record = Record("search", job.name, job.seed, weights, {}, cost, round(seconds, 2), details)
