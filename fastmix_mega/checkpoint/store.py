@@ -203,7 +203,7 @@ class Checkpoints:
         )
 
         def publish() -> None:
-            _require_whole(partial, manifest)
+            require_whole(partial, manifest)
             manifest.write(partial)
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
@@ -294,9 +294,9 @@ def _write_all(pending: list[tuple[Path, Any]], folder: Path) -> dict[str, FileR
     }
 
 
-def _require_whole(folder: Path, manifest: CheckpointManifest) -> None:
+def require_whole(folder: Path, manifest: CheckpointManifest) -> None:
     """Every file must be seen from here, at its length. Raises: OSError."""
     for name, record in manifest.files.items():
-        length = (folder / name).stat().st_size
-        if length != record.bytes:
-            raise OSError(f"{name} has {length} bytes instead of {record.bytes}")
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != record.bytes:
+            raise OSError(f"{name}, which was written, is not there whole")
