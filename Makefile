@@ -70,6 +70,8 @@ lock: $(SUPPLY)/uv
 
 supply: $(READY) $(SUPPLY)/uv
 	$(SUPPLY)/cyclonedx-py requirements requirements.lock --of JSON --output-file sbom.cdx.json
+	$(BIN)/python -m tests.supply.sbom sbom.cdx.json
+	$(SUPPLY)/python tests/supply/validate_sbom.py sbom.cdx.json
 	$(BIN)/python -m tests.supply.licences
 	$(BIN)/python -m tests.supply.audit $(SUPPLY)/pip-audit
 

@@ -3,9 +3,9 @@
     python -m benchmarks.save_cost CONFIG --saves 3 [key.path=value ...]
 
 Prints seconds (medians) of a training step, and of a save's parts: DeepSpeed's collecting, writing
-and syncing the files, reading them back for their checksums, and the rest; by the clock, and of
-processor time, which other jobs on the machine do not change much. A background writer could take
-at most the last three off the critical path, and would need a copy of the state.
+and syncing the files with their checksums, and the rest; by the clock, and of processor time, which
+other jobs on the machine do not change much. A background writer could take at most the last two
+off the critical path, and would need a copy of the state.
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ def main() -> None:
             spent: dict[str, float] = defaultdict(float)
             timed(trainer.engine.deepspeed, "save_checkpoint", spent, "collecting")
             timed(store, "_write_all", spent, "writing")
-            timed(store, "record_file", spent, "checksums")
             rows: dict[str, list[float]] = defaultdict(list)
             trainer.mixer.before_step(0)
             for step in range(options.saves):

@@ -11,19 +11,18 @@ with the same seed, and judged on other held-out text. Finished runs are kept: s
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.data.indexed_writer import IndexedWriter
-from fastmix_mega.files import read_jsonl, write_json
+from fastmix_mega.files import write_json
 from fastmix_mega.mixture.file import read_mixture
+from research.paired import gap, last_losses, run
 
 RICH = ("python", "readmes", "csource", "tests")
 SCARCE = "docstrings"
@@ -45,15 +44,14 @@ def main() -> int:
     for seed in options.seeds:
         mixtures: dict[str, Any] = {"uniform": "uniform"}
         for name, matched in (("plain", False), ("matched", True)):
-            run = options.output / f"search_{name}_{seed}"
-            _run("search", _settings(options, seed, run, options.steps, matched), run)
-            mixtures[name] = str(run / "mixture.json")
+            folder = options.output / f"search_{name}_{seed}"
+            run("search", _settings(options, seed, options.steps, matched), folder)
+            mixtures[name] = str(folder / "mixture.json")
         for name, mixture in mixtures.items():
-            run = options.output / f"train_{name}_{seed}"
-            settings = _settings(options, seed, run, RATIO * options.steps, False)
-            settings["mixture"] = mixture
-            _run("train", settings, run)
-            rows.append(_row(seed, name, mixture, run))
+            folder = options.output / f"train_{name}_{seed}"
+            settings = _settings(options, seed, RATIO * options.steps, False)
+            run("train", settings | {"mixture": mixture}, folder)
+            rows.append(_row(seed, name, mixture, folder))
             print(rows[-1], flush=True)
     write_json(options.output / "result.json", {"rows": rows, "summary": _summary(rows)})
     print("\n".join(_summary(rows)))
@@ -83,14 +81,11 @@ def _copy(file: IndexedTokens, prefix: Path, first: int, last: int) -> None:
                 writer.add_document(file.tokens[start : start + int(length)])
 
 
-def _settings(
-    options: argparse.Namespace, seed: int, run: Path, steps: int, matched: bool
-) -> dict[str, Any]:
+def _settings(options: argparse.Namespace, seed: int, steps: int, matched: bool) -> dict[str, Any]:
     own = options.output
     sources = [{"name": n, "prefix": str(options.data / "sources" / n)} for n in RICH]
     budget = RATIO * options.steps * 1024
     return {
-        "run_dir": str(run),
         "seed": seed,
         "tokenizer": str(options.data / "tokenizer.model"),
         "sources": [*sources, {"name": SCARCE, "prefix": str(own / "scarce")}],
@@ -114,39 +109,23 @@ def _settings(
     }
 
 
-def _run(verb: str, settings: dict[str, Any], run: Path) -> None:
-    done = run / ("mixture.json" if verb == "search" else "shares.json")
-    if done.exists():
-        return
-    config = run.with_name(f"{run.name}.yaml")
-    config.write_text(yaml.safe_dump(settings, sort_keys=False))
-    words = [sys.executable, "-m", "fastmix_mega", verb, str(config), "--nproc", "1"]
-    log = run.with_name(f"{run.name}.log")
-    with log.open("w") as file:
-        subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=True)
-
-
-def _row(seed: int, name: str, mixture: str, run: Path) -> dict[str, Any]:
-    rows = [row["eval"] for row in read_jsonl(run / "metrics.jsonl") if "eval" in row]
+def _row(seed: int, name: str, mixture: str, folder: Path) -> dict[str, Any]:
     share = 1 / (len(RICH) + 1)
     if mixture != "uniform":
-        found = {source.name: source.weight for source in read_mixture(mixture).sources}
-        share = found[SCARCE]
-    return {"seed": seed, "mixture": name, "scarce_share": share, "loss": rows[-1]["judge"]}
+        share = read_mixture(mixture).weights[SCARCE]
+    loss = last_losses(folder)["judge"]
+    return {"seed": seed, "mixture": name, "scarce_share": share, "loss": loss}
 
 
 def _summary(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Differences to the plain search, paired by seed."""
     by = {(row["mixture"], row["seed"]): row for row in rows}
     seeds = sorted({row["seed"] for row in rows})
-    lines = []
-    for name in ("uniform", "matched"):
-        gaps = np.array([by[name, s]["loss"] - by["plain", s]["loss"] for s in seeds])
-        spread = gaps.std(ddof=1) if len(gaps) > 1 else float("nan")
-        lines.append(
-            f"{name} - plain: {gaps.mean():+.4f} nats per token (SD {spread:.4f}, {len(gaps)} "
-            "seeds)"
-        )
+    plain = [by["plain", s]["loss"] for s in seeds]
+    lines = [
+        gap(f"{name} - plain", [by[name, s]["loss"] for s in seeds], plain)
+        for name in ("uniform", "matched")
+    ]
     for name in ("plain", "matched"):
         shares = [by[name, s]["scarce_share"] for s in seeds]
         lines.append(f"{name}: share of the scarce source {np.mean(shares):.3f} ({shares})")

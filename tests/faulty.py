@@ -128,7 +128,7 @@ def install(kind: str, count: int) -> None:
         "kill-step": (TrainingEngine, "train_step", kill),
         "kill-outer": (OuterLoop, "_broadcast", kill),
         "kill-save": (store, "write_tensors", kill),
-        "kill-seal": (store, "record_file", kill),
+        "kill-seal": (store.Checkpoints, "_seal", kill),
         "full-save": (store.Checkpoints, "save", fill_disk),
         "full-results": (Trainer, "finish", fill_disk),
         "hang": (TrainingEngine, "train_step", hang),

@@ -8,17 +8,20 @@ short list of the types that DeepSpeed and numpy put into a checkpoint.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import re
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
 from deepspeed.runtime.checkpoint_engine import CheckpointCommitInfo, TorchCheckpointEngine
 
+from fastmix_mega.checkpoint.manifest import FileRecord
 from fastmix_mega.errors import UserError
 
 
@@ -57,19 +60,63 @@ def _copy_nothing(save_path: str) -> None:
     del save_path
 
 
-def write_tensors(path: Path, state: Any) -> None:
+class RecordingFile:
+    """Writes to a file, and takes the checksum of what it is given while the disk takes it.
+
+    The checksum is of what was meant to be written: a disk that keeps something else is found out
+    when the file is read, and reading it back now would only ask the system's memory.
+
+    Args:
+        file: open for writing, at its start.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._length = 0
+        self._beside = ThreadPoolExecutor(1)
+
+    def write(self, data: memoryview) -> int:
+        """Raises: OSError."""
+        # The memory is the caller's: both are done with it at the end.
+        hashed = self._beside.submit(self._digest.update, data)
+        try:
+            self._file.write(data)
+        finally:
+            hashed.result()
+        self._length += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """To the disk. Raises: OSError."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def record(self) -> FileRecord:
+        """Of all that was written; nothing can be after it."""
+        self._beside.shutdown()
+        return FileRecord(bytes=self._length, sha256=self._digest.hexdigest())
+
+
+def write_tensors(path: Path, state: Any) -> FileRecord:
     """torch.save, durably.
+
+    Returns:
+        Length and checksum of what was written.
 
     Raises:
         OSError: also where torch turns a full disk into a RuntimeError.
     """
     with path.open("wb") as file:
+        recording = RecordingFile(file)
         try:
-            torch.save(state, file)
+            torch.save(state, cast("BinaryIO", recording))
         except RuntimeError as error:
             raise OSError(f"{path.name}: {_why(error)}") from error
-        file.flush()
-        os.fsync(file.fileno())
+        finally:
+            record = recording.record()
+        recording.flush()
+    return record
 
 
 def _why(error: BaseException) -> str:

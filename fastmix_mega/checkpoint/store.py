@@ -25,7 +25,6 @@ from fastmix_mega.checkpoint.manifest import (
     FileRecord,
     problems,
     read_manifest,
-    record_file,
 )
 from fastmix_mega.checkpoint.retention import to_remove
 from fastmix_mega.config.sections import CheckpointSection
@@ -97,9 +96,10 @@ class Checkpoints:
             )
             pending = [*self._collected.pending, (partial / self._own_file(), state)]
             self._collected.pending = []
-            failures = self._attempt(lambda: _write_all(pending))
+            records: dict[str, FileRecord] = {}
+            failures = self._attempt(lambda: records.update(_write_all(pending, partial)))
         if not failures:
-            failures = self._seal(step, partial, final)
+            failures = self._seal(step, partial, final, records)
         if failures:
             self.failed_saves += 1
             if self.layout.is_main:
@@ -180,29 +180,30 @@ class Checkpoints:
     def _own_file(self) -> str:
         return f"fastmix_rank{self.layout.rank}.pt"
 
-    def _seal(self, step: int, partial: Path, final: Path) -> list[str]:
-        """Checksums, manifest, rename, `latest`; returns failures."""
-        names = self._from_main(sorted(_relative_files(partial)))
-        mine = names[self.layout.rank :: self.layout.world_size]
-        records: dict[str, FileRecord] = {}
+    def _seal(
+        self, step: int, partial: Path, final: Path, records: dict[str, FileRecord]
+    ) -> list[str]:
+        """Manifest, rename, `latest`; returns failures.
 
-        def read_back() -> None:
-            records.update({name: record_file(partial / name) for name in mine})
-
-        failures = self._attempt(read_back)
+        Args:
+            step: of the checkpoint.
+            partial: where every process has written.
+            final: its name from now on.
+            records: of the files that this process wrote.
+        """
         everyone = self._gather(records)
-        if failures:
-            return failures
         merged = {name: record for part in everyone for name, record in part.items()}
+        assert len(merged) == sum(len(part) for part in everyone), "two processes wrote one file"
         manifest = CheckpointManifest(
             step=step,
             world_size=self.layout.world_size,
             layout=self.layout.sizes,
             versions={name: version(name) for name in ("fastmix-mega", "torch", "deepspeed")},
-            files={name: merged[name] for name in names},
+            files=dict(sorted(merged.items())),
         )
 
         def publish() -> None:
+            require_whole(partial, manifest)
             manifest.write(partial)
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
@@ -286,12 +287,16 @@ def _fresh_folder(path: Path) -> None:
     path.mkdir(parents=True)
 
 
-def _write_all(pending: list[tuple[Path, Any]]) -> None:
-    for path, state in pending:
-        write_tensors(path, state)
+def _write_all(pending: list[tuple[Path, Any]], folder: Path) -> dict[str, FileRecord]:
+    """Records by path relative to the folder. Raises: OSError."""
+    return {
+        path.relative_to(folder).as_posix(): write_tensors(path, state) for path, state in pending
+    }
 
 
-def _relative_files(directory: Path) -> list[str]:
-    return [
-        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
-    ]
+def require_whole(folder: Path, manifest: CheckpointManifest) -> None:
+    """Every file must be seen from here, at its length. Raises: OSError."""
+    for name, record in manifest.files.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != record.bytes:
+            raise OSError(f"{name}, which was written, is not there whole")

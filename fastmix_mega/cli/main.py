@@ -280,11 +280,24 @@ def _plan(options: argparse.Namespace) -> int:
     method, options.mode = method_that_runs(given, options.mode)
     config = method.config
     machine = Machine(options.gpu_memory * 1e9, options.gpus_per_node)
-    options.gpus = options.gpus or launch.default_processes()
+    if options.gpus is None:
+        options.gpus = _gpus_here(options.gpu_memory)
     if options.dry_run or options.rank is not None:
         return cli_doctor.dry_run(config, options, machine)
     print(describe_plans(config, options.gpus, options.mode, machine))
     return 0
+
+
+def _gpus_here(memory: float) -> int:
+    """Of this machine; what a plan assumes where there are none is said."""
+    import torch
+
+    if not torch.cuda.device_count():
+        print(
+            f"no GPU here, and no --gpus: this is a plan for one GPU of {memory:.0f} GB; for other "
+            "machines say --gpus N --gpu-memory GB\n"
+        )
+    return launch.default_processes()
 
 
 def _search(options: argparse.Namespace) -> int:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fastmix_mega.mixture.file import MixtureFile
     from fastmix_mega.planning.check import Findings
 
+FEWEST_WINDOWS = 20
+"""Of scores, that a phase has if its steps allow it; and ten of each target."""
 Main = Callable[[Sequence[str]], int]
 
 
@@ -116,10 +118,13 @@ def check_phases(
     from fastmix_mega.planning.check import check
 
     for phase in config.phases:
-        # The trunk of a later phase is not there yet.
         words = [*overrides, *phase_words(config, phase, phase.init_from, {})]
-        run = _word("run_dir", str(Path(config.run_dir) / f"phase_{phase.name}"))
-        own = load_config(config_path, [*words, run])
+        words.append(_word("run_dir", str(Path(config.run_dir) / f"phase_{phase.name}")))
+        if phase.init_from is None and phase is not config.phases[0]:
+            # Its trunk is not there yet, but it will start from trained weights.
+            warmup = config.search.surface_warmup(_steps(config, phase), trained=True)
+            words.append(_word("search.warmup", warmup))
+        own = load_config(config_path, words)
         yield phase.name, own, check(own, processes)
 
 
@@ -149,7 +154,25 @@ def phase_words(
         own["train.steps"] = phase.steps
     if phase.schedule is not None:
         own["train.schedule"] = phase.schedule.model_dump(mode="json", exclude_unset=True)
+    if config.search.wants_surface:
+        own["search.every"] = _every(config, phase)
     return [_word(key, value) for key, value in own.items()]
+
+
+def _steps(config: Config, phase: PhaseConfig) -> int:
+    return phase.steps or config.train.steps
+
+
+def _every(config: Config, phase: PhaseConfig) -> int:
+    """Steps between two looks at the targets: fewer in a phase that is too short for its scores."""
+    from fastmix_mega.mixture.advantage import FEW_OUTER_STEPS
+
+    search, steps = config.search, _steps(config, phase)
+    trained = phase is not config.phases[0] or bool(phase.init_from or config.init_from)
+    scored = steps - search.surface_warmup(steps, trained)
+    targets = len(phase.targets or config.targets)
+    wanted = max(FEWEST_WINDOWS, FEW_OUTER_STEPS * targets)
+    return max(1, min(search.every, scored // wanted))
 
 
 def _read_at_first(config: Config) -> dict[str, int]:

@@ -211,7 +211,8 @@ class SearchSection(Section):
     """Training steps between two updates of the mixture (T)."""
     warmup: PositiveInt | None = None
     """Steps before the first target gradient. By default half of the run for a surface: early
-    scores say what bigrams say. For a trajectory 24, or half of the run with `initial: bigram`."""
+    scores say what bigrams say. 24 where it starts from trained weights (`init_from`) and for a
+    trajectory, of which half of the run with `initial: bigram`."""
     step: NonNegativeFloat | None = None
     """Step size of the exponentiated gradient; 0 measures and never moves. By default 0.2, and 0.02
     where the search begins at the `bigram` mixture."""
@@ -289,6 +290,17 @@ class SearchSection(Section):
         if self.warmup is not None:
             return self.warmup
         return WARMUP if from_bigrams_for is None else max(1, from_bigrams_for // 2)
+
+    def surface_warmup(self, steps: int, trained: bool) -> int:
+        """Steps before the first window of a surface: half of the run, while scores say what
+        bigrams say. Those of trained weights say more from the start; only Adam begins anew.
+
+        Args:
+            steps: of the run.
+            trained: whether it starts from trained weights.
+        """
+        half = self.warmup_steps(steps)
+        return min(half, self.warmup_steps()) if trained else half
 
     @property
     def wants_surface(self) -> bool:

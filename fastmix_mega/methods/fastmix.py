@@ -188,7 +188,8 @@ class FastMix(GradientMethod):
         found.warnings += runs.warnings
 
     def _surface_warmup(self) -> int:
-        return self.config.search.warmup_steps(self.config.train.steps)
+        config = self.config
+        return config.search.surface_warmup(config.train.steps, config.init_from is not None)
 
     def _limits(self, data: OpenedData) -> ConstraintSet | None:
         """Raises: UserError if no mixture keeps to them."""

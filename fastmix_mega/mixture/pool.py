@@ -158,9 +158,12 @@ def _pooled_sources(files: Sequence[MixtureFile], result: Pooled) -> list[Mixtur
 def pooled_warnings(
     files: Sequence[MixtureFile], result: Pooled, names: Sequence[str]
 ) -> list[str]:
-    """What the seeds warned of, once each, and where they disagree."""
-    found = [text for file in files for text in file.search.get("warnings") or []]
-    found = list(dict.fromkeys(found))
+    """Where the seeds disagree, and what they warned of: once each, with the seeds that did."""
+    by_text: dict[str, list[str]] = {}
+    for file in files:
+        for text in dict.fromkeys(file.search.get("warnings") or []):
+            by_text.setdefault(text, []).append(str(file.search.get("seed")))
+    found = [f"{_who(seeds, len(files))}: {text}" for text, seeds in by_text.items()]
     if not result.confident:
         found.insert(
             0,
@@ -174,6 +177,14 @@ def pooled_warnings(
             1, f"Clearly above an even share in one seed and below it in another: {shown}."
         )
     return found
+
+
+def _who(seeds: Sequence[str], of: int) -> str:
+    if len(seeds) == of:
+        return "all seeds"
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    return f"seeds {', '.join(seeds[:-1])} and {seeds[-1]}"
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,22 @@
 
     python -m tests.supply.audit .venv/supply/bin/pip-audit
 
-pip-audit asks PyPI. Mirrors of it often serve files alone: then every package is "not found".
+pip-audit asks PyPI. Mirrors of it often serve files alone: then every package is "not found". A
+pip-audit that fails for another reason than the network is a failure.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+UNREACHABLE = re.compile(
+    r"Could not connect|not redirecting|requests\.exceptions\.\w*(Connection|Proxy|SSL|Timeout)"
+)
+"""In what pip-audit says: its own words, and errors of requests that it does not catch."""
 LOCK = Path(__file__).parent.parent.parent / "requirements.lock"
 
 
@@ -24,21 +30,37 @@ def main() -> int:
         capture_output=True,
         text=True,
     )
+    code, text = verdict(done.stdout, done.stderr)
+    print(text)
+    return code
+
+
+def verdict(report: str, errors: str) -> tuple[int, str]:
+    """The exit code, and what to say.
+
+    Args:
+        report: what pip-audit printed: JSON, or nothing where it gave up.
+        errors: what it said beside it.
+    """
     try:
-        packages = json.loads(done.stdout)["dependencies"]
+        packages = json.loads(report)["dependencies"]
     except ValueError:
-        print(f"skipped: the database cannot be reached ({done.stderr.strip()[-300:]})")
-        return 0
+        said = errors.strip()[-300:]
+        if UNREACHABLE.search(errors):
+            return 0, f"skipped: the database cannot be reached ({said})"
+        return 1, f"pip-audit failed: {said}"
     asked = [each for each in packages if "skip_reason" not in each]
     if not asked:
-        print(f"skipped: the package index here knows no vulnerabilities ({len(packages)} asked)")
-        return 0
+        return 0, f"skipped: the package index knows no vulnerabilities ({len(packages)} asked)"
     found = [each for each in asked if each["vulns"]]
-    for each in found:
-        names = ", ".join(one["id"] for one in each["vulns"])
-        print(f"{each['name']} {each['version']}: {names}")
-    print(f"{len(asked)} of {len(packages)} packages asked for, {len(found)} with vulnerabilities")
-    return int(bool(found))
+    lines = [
+        f"{each['name']} {each['version']}: {', '.join(one['id'] for one in each['vulns'])}"
+        for each in found
+    ]
+    lines.append(
+        f"{len(asked)} of {len(packages)} packages asked for, {len(found)} with vulnerabilities"
+    )
+    return int(bool(found)), "\n".join(lines)
 
 
 if __name__ == "__main__":

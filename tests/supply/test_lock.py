@@ -8,14 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.supply.licences import is_allowed, refused
+from tests.supply.sbom import name_of
 
 ROOT = Path(__file__).parent.parent.parent
 LOCK = (ROOT / "requirements.lock").read_text()
-
-
-def name_of(text: str) -> str:
-    """As package indexes compare names."""
-    return re.sub(r"[-_.]+", "-", text).lower()
 
 
 def test_the_lock_is_of_these_requirements() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fastmix_mega.checkpoint.io import UnreadableTensors, load_tensors, write_tensors
+from fastmix_mega.checkpoint.manifest import record_file
 from tests.full_disk import files_of_at_most
 
 
@@ -19,7 +20,8 @@ class Attack:
 def test_our_state_round_trips(tmp_path: Path) -> None:
     state = {"drawn": np.arange(4), "log": [np.ones(3), 2.5], "sums": torch.ones(2), "none": None}
     state["empty"] = np.array([])
-    write_tensors(tmp_path / "state.pt", state)
+    record = write_tensors(tmp_path / "state.pt", state)
+    assert record == record_file(tmp_path / "state.pt")
     found = load_tensors(tmp_path / "state.pt")
     assert np.array_equal(found["drawn"], state["drawn"])
     assert np.array_equal(found["log"][0], np.ones(3))

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from fastmix_mega.checkpoint.manifest import DamagedCheckpoint, problems, read_manifest
+from fastmix_mega.checkpoint.store import require_whole
 from tests.launch import column, forked, run_config
 from tests.tiny import tiny_settings
 
@@ -83,6 +84,18 @@ def test_every_damaged_file_is_noticed(
     _, shown = forked("search", config, processes=2, expect=2)
     assert "none of the checkpoints" in shown
     assert "Traceback" not in shown
+
+
+def test_nothing_is_sealed_that_cannot_be_seen_whole(whole: Path, tmp_path: Path) -> None:
+    """As where another host's file has not come, or not in full."""
+    folder = Path(shutil.copytree(whole / "checkpoints" / "step_20", tmp_path / "step"))
+    manifest = read_manifest(folder)
+    require_whole(folder, manifest)
+    name = "fastmix_rank1.pt"
+    for lost in (lambda path: os.truncate(path, 10), Path.unlink):
+        lost(folder / name)
+        with pytest.raises(OSError, match=f"{name}, which was written, is not there whole"):
+            require_whole(folder, manifest)
 
 
 def test_a_full_disk_ends_neither_run_nor_checkpoints(

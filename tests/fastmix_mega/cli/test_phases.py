@@ -71,6 +71,19 @@ def test_each_phase_begins_where_the_one_before_ended(phased: Path) -> None:
     assert (run_dir / "mixture.json").read_text() == before
 
 
+def test_a_short_phase_is_scored_oftener(phased: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From its start, since it begins with trained weights, and in windows that make twenty."""
+    content = yaml.safe_load(phased.read_text())
+    content["search"] = {"every": 8, "answer": "surface"}
+    content["train"]["steps"] = 400
+    content["phases"][1]["steps"] = 100
+    phased.write_text(yaml.safe_dump(content))
+    assert cli.main(["check", str(phased)]) == 0
+    broad, anneal = capsys.readouterr().out.split("phase anneal")
+    assert "25 windows of scores (body), the first after step 200 of 400" in broad
+    assert "25 windows of scores (body), the first after step 24 of 100" in anneal
+
+
 def test_phases_are_checked_before_any_runs(
     phased: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,13 @@ def test_standard_errors_are_those_of_the_pooled_mean() -> None:
     assert np.mean(found, axis=0) == pytest.approx([0.4, 0.3, 0.2, 0.1], abs=2e-3)
 
 
+def test_a_warning_says_whose_it_is() -> None:
+    shares = {"a": 0.5, "b": 0.3, "c": 0.2}
+    told: dict[int, list[str]] = {1: ["short", "odd"], 2: ["short", "noisy"], 7: ["short", "odd"]}
+    pooled = pool_files([mixture(seed, shares, warnings=texts) for seed, texts in told.items()])
+    assert pooled.search["warnings"] == ["all seeds: short", "seeds 1 and 7: odd", "seed 2: noisy"]
+
+
 def test_seeds_that_agree_and_seeds_that_do_not() -> None:
     first = {"a": 0.5, "b": 0.3, "c": 0.2}
     near = pool_files([mixture(1, first), mixture(2, {"a": 0.48, "b": 0.33, "c": 0.19})])
