@@ -40,7 +40,7 @@ from fastmix_mega.training.trainer import Trainer
 ROOM = 20_000
 """Bytes of a file on the full disk: a log fits, a checkpoint and a report do not."""
 
-SPARE = 1 << 26
+SPARE = 1 << 30
 """Bytes that a process may still take when its memory is exhausted."""
 LATE_SECONDS = 0.1
 """That a write to the slow disk takes longer."""

@@ -26,10 +26,14 @@ class Range:
     count: int
     seed: int
     first: int
-    only: str
-    """Cases whose text does not hold this are left out."""
+    only: list[str]
+    """Cases whose text holds none of these are left out; empty for all."""
     jobs: int
     """Processes that do cases at the same time."""
+
+    def has(self, case: object) -> bool:
+        """Whether a case, as it is shown, is wanted."""
+        return not self.only or any(text in str(case) for text in self.only)
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.first, self.first + self.count))
@@ -94,7 +98,13 @@ def run_campaign(
     parser.add_argument(f"--{what}", dest="count", type=int, default=count)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="start with this case")
-    parser.add_argument("--only", default="", metavar="TEXT", help="cases whose line holds this")
+    parser.add_argument(
+        "--only",
+        default=[],
+        action="append",
+        metavar="TEXT",
+        help="cases whose line holds this; again for more",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="cases done at the same time")
     chosen = Range(**vars(parser.parse_args()))
     warm_up()

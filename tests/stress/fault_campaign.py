@@ -143,7 +143,7 @@ def campaign(chosen: Range, directory: Path) -> int:
     met, done, wrong = Counter[str](), 0, 0
     for number in chosen:
         planned = plan(chosen.seed, number, forked, launched)
-        if chosen.only not in str(planned):
+        if not chosen.has(planned):
             continue
         config = write_config(directory / str(number), corpora, LAYOUT)
         killed = run_killed(config, planned)

@@ -167,8 +167,10 @@ def judge(config: Path, fault: Fault, expected: dict[str, object]) -> tuple[str,
         code, wrong = run_hurt(config, fault)
         log = (config.parent / "launch.log").read_text()
         restarts = restarts_of(run_dir)
-        ended = code == 1 and hurt.ends
+        ended = code in hurt.ends
         wrong = wrong or wrong_words(hurt, log, met=restarts > 0 or ended)
+        if hurt.calls and hurt.restarts and not restarts:
+            wrong = wrong or "the fault did not strike"
         if restarts and not hurt.restarts:
             wrong = wrong or f"{restarts} restart(s)"
         if ended:
@@ -200,7 +202,7 @@ def hurt_layout(name: str, chosen: Range, directory: Path) -> Done:
     expected = run_whole(whole, layout)
     done = Done()
     for fault in (fault_of(chosen.seed, number) for number in chosen):
-        if fault.layout != name or chosen.only not in str(fault):
+        if fault.layout != name or not chosen.has(fault):
             continue
         config = write_config(directory / str(fault.number), corpora, layout)
         started = time.monotonic()
@@ -219,7 +221,7 @@ def campaign(chosen: Range, directory: Path) -> int:
     """Returns how many runs did not end like the uninterrupted one."""
     write_all_corpora(directory / "corpora")
     faults = [fault_of(chosen.seed, number) for number in chosen]
-    names = {fault.layout: None for fault in faults if chosen.only in str(fault)}
+    names = {fault.layout: None for fault in faults if chosen.has(fault)}
     parts = in_forks(chosen.jobs, list(names), lambda name: hurt_layout(name, chosen, directory))
     met = sum((part.met for part in parts), Counter[str]())
     done, bad = (sum(part.count for part in parts), sum(part.wrong for part in parts))

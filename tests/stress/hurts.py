@@ -152,8 +152,8 @@ class Hurt:
     outside: Outside | None = None
     disk: bool = False
     """Whether the run folder is a disk of its own; needs root."""
-    ends: bool = False
-    """Whether the run may end with exit code 1, and goes on when the command is given again."""
+    ends: tuple[int, ...] = ()
+    """Exit codes with which the run may end; it goes on when the command is given again."""
 
 
 KILLED = r"was killed by SIGKILL .*restart 1"
@@ -169,9 +169,9 @@ HURTS = {
     "stop at a moment": Hurt(r"the run hangs after step", outside=send(signal.SIGSTOP)),
     "raise": Hurt(FAILED.format("CUDA out of memory"), calls=STEPS),
     "memory": Hurt(FAILED.format("can't allocate memory"), calls=STEPS),
-    "full disk for a while": Hurt("", False, outside=full_for(0.7), disk=True, ends=True),
-    "full disk": Hurt(NO_ROOM, False, outside=full_for(LIMIT_SECONDS), disk=True, ends=True),
-    "read-only": Hurt("Read-only file system", False, outside=read_only, ends=True),
+    "full disk for a while": Hurt("", False, outside=full_for(0.7), disk=True, ends=(1,)),
+    "full disk": Hurt(NO_ROOM, False, outside=full_for(LIMIT_SECONDS), disk=True, ends=(1,)),
+    "read-only": Hurt("Read-only file system", False, outside=read_only, ends=(1, 2)),
     "slow-disk": Hurt("", False, calls=4),
     "clock-forward": Hurt("", False, calls=STEPS),
     "clock-back": Hurt("", False, calls=STEPS),

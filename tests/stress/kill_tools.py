@@ -164,7 +164,9 @@ def kill_and_go_on(
     there = contents(folder / "out")
     torn = [name for name in there if name in whole and there[name] != whole[name]]
     torn = [name for name in torn if Path(name).name != GROWS]
-    if met == "killed" and there:
+    if met == "too late":
+        return met, "" if there == whole else "what stands there differs"
+    if there:
         met = "killed, some done" if there.keys() & whole.keys() else "killed, begun"
     try:
         found = run_whole(folder, tool)
@@ -185,7 +187,7 @@ def campaign(chosen: Range, directory: Path) -> int:
     for number in chosen:
         dice = random.Random(f"{chosen.seed}/{number}")
         name = list(TOOLS)[number % len(TOOLS)]
-        if chosen.only not in name:
+        if not chosen.has(name):
             continue
         out = directory / "out"
         if name not in wholes:
