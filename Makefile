@@ -51,7 +51,8 @@ bench: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m tests.stress.fault_campaign --kills 50
-	$(BIN)/python -m tests.stress.healing_campaign --faults 40
+	$(BIN)/python -m tests.stress.healing_campaign --faults 200 --jobs 2
+	$(BIN)/python -m tests.stress.kill_tools --kills 100
 	$(BIN)/python -m tests.stress.fuzz --count 10000 --runs 20
 	$(BIN)/python -m tests.stress.fuzz_data --count 6000
 	$(BIN)/python -m tests.stress.fuzz_inputs --count 20000

@@ -24,7 +24,7 @@ from fastmix_mega.data.indexed_manifest import (
     read_manifest,
 )
 from fastmix_mega.errors import UserError
-from fastmix_mega.files import Identity, identity_of, write_atomic
+from fastmix_mega.files import Identity, identity_of, remove_unfinished, write_atomic
 from fastmix_mega.locking import Use, hold_lock
 
 COMMAND = "fastmix data"
@@ -142,6 +142,9 @@ def claim(
                 # What a killed process left is still that one's.
                 lock.keep_previous = True
                 raise
+            if lock.previous is not None:
+                for file in output.files:
+                    remove_unfinished(file)
         yield
 
 

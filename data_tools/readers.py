@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from data_tools.compression import decoding_errors, open_decoded
-from data_tools.fields import Blank, Problem, parse_json, text_of, top_fields, utf8_size
+from data_tools.fields import BLANK, Blank, Problem, parse_json, text_of, top_fields, utf8_size
 from data_tools.inputs import BUFFER, BYTE_ORDER_MARK, InputFile, Unit
 from data_tools.json_arrays import BrokenArray, split_array
 from data_tools.tables import Columns, Row, read_csv, read_table
@@ -270,7 +270,7 @@ def _plain_text(line: bytes) -> str | Problem:
         text = line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         return Problem(f"not UTF-8 (byte {error.start} of the line)", len(line))
-    return text if text else Blank()
+    return text if text else BLANK
 
 
 def _whole_file(file: InputFile, options: ReadOptions) -> str | Problem:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,19 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
             os.unlink(temporary)
         raise
     fsync_directory(path.parent)
+
+
+def remove_unfinished(path: str | Path) -> None:
+    """Remove what processes that were killed inside of `open_atomic` have left beside `path`.
+
+    Only for whoever knows that nobody else writes there now.
+    """
+    path = Path(path)
+    # As tempfile calls them.
+    name = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}")
+    for other in path.parent.glob(".*"):
+        if name.fullmatch(other.name):
+            other.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -26,7 +26,7 @@ def read_limited(path: str | Path, largest: int = LARGEST) -> bytes:
 
     Raises:
         OSError: as `open` does.
-        UserError: if it is no file, or has more than `largest` bytes.
+        UserError: if it is no file, cannot be read, or has more than `largest` bytes.
     """
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
@@ -34,7 +34,11 @@ def read_limited(path: str | Path, largest: int = LARGEST) -> bytes:
     if not stat.S_ISREG(mode) and not str(path).startswith(_SHELL):
         raise UserError(f"{path} is no ordinary file")
     with open(path, "rb") as file:
-        content = file.read(largest + 1)
+        try:
+            content = file.read(largest + 1)
+        except OSError as error:
+            # A damaged disk, or one of the kernel's files that look like ordinary ones.
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
     if len(content) > largest:
         raise UserError(f"{path} has more than {largest >> 20} MiB, which no such file needs")
     return content

@@ -8,7 +8,10 @@ launcher starts again by semicolons. Kinds: `kill-save`, `kill-seal`, `kill-oute
 `spike` (that step's losses are tenfold), `hang` (that step never ends), `drift` (the mixture
 differs), `collapse` (the controller gives all weight to one source), `doubt` (the scores of that
 outer step are mostly noise), `destroy` (the weights are no numbers when the target is measured),
-`full-save` and `full-results` (from that checkpoint, or from the results, on the disk is full).
+`full-save` and `full-results` (from that checkpoint, or from the results, on the disk is full),
+`memory` (from that step on the process gets no more memory, which it asks for), `slow-disk` (from
+that checkpoint on every write takes long), `clock-forward` and `clock-back` (from that step on
+Python's clock is hours off).
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import deepspeed
+import torch
 
 from fastmix_mega.checkpoint import store
 from fastmix_mega.cli import main as cli
@@ -34,6 +39,11 @@ from fastmix_mega.training.trainer import Trainer
 
 ROOM = 20_000
 """Bytes of a file on the full disk: a log fits, a checkpoint and a report do not."""
+
+SPARE = 1 << 30
+"""Bytes that a process may still take when its memory is exhausted."""
+LATE_SECONDS = 0.1
+"""That a write to the slow disk takes longer."""
 
 
 def kill(*_: Any) -> None:
@@ -56,6 +66,36 @@ def fill_disk(*_: Any) -> None:
     """No file can be longer than that any more."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
+
+
+def exhaust_memory(*_: Any) -> None:
+    """As a batch that is too large does under `ulimit -v`: the allocation fails."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + SPARE, hard))
+    torch.empty(2 * SPARE, dtype=torch.uint8)
+
+
+def slow_disk(*_: Any) -> None:
+    for owner, name in ((os, "fsync"), (os, "write"), (store, "write_tensors")):
+        setattr(owner, name, _late(getattr(owner, name)))
+
+
+def _late(original: Callable[..., Any]) -> Callable[..., Any]:
+    def late(*arguments: Any) -> Any:
+        time.sleep(LATE_SECONDS)
+        return original(*arguments)
+
+    return late
+
+
+def shift_clock(hours: float) -> Callable[..., None]:
+    original = time.time
+
+    def shift(*_: Any) -> None:
+        time.time = lambda: original() + 3600 * hours
+
+    return shift
 
 
 def drift(trainer: Trainer, *_: Any) -> None:
@@ -131,6 +171,10 @@ def install(kind: str, count: int) -> None:
         "kill-seal": (store.Checkpoints, "_seal", kill),
         "full-save": (store.Checkpoints, "save", fill_disk),
         "full-results": (Trainer, "finish", fill_disk),
+        "slow-disk": (store.Checkpoints, "save", slow_disk),
+        "memory": (TrainingEngine, "train_step", exhaust_memory),
+        "clock-forward": (TrainingEngine, "train_step", shift_clock(5)),
+        "clock-back": (TrainingEngine, "train_step", shift_clock(-5)),
         "hang": (TrainingEngine, "train_step", hang),
         "probe": (deepspeed.ops, "_probe_compatible_ops", raise_error),
         "raise": (TrainingEngine, "train_step", raise_error),

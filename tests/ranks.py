@@ -106,14 +106,18 @@ def _be_a_rank(
         os._exit(code)
 
 
-def supervise(ranks: Sequence[int]) -> int:
+def supervise(ranks: Sequence[int], limit: float = LIMIT_SECONDS) -> int:
     """Wait for all.
+
+    Args:
+        ranks: process ids.
+        limit: seconds, after which all are killed.
 
     Returns:
         0 if all ended well; the exit code of the first that did not, 128 + the signal's number if
         one killed it; 124 if they had to be killed because the time was over.
     """
-    alive, code, end = set(ranks), 0, time.monotonic() + LIMIT_SECONDS
+    alive, code, end = set(ranks), 0, time.monotonic() + limit
     while alive:
         for pid in sorted(alive):
             done, status = os.waitpid(pid, os.WNOHANG)

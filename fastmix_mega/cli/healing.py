@@ -83,7 +83,7 @@ class Restarts:
 
     limit: int
     failures: list[tuple[float, Failure]] = field(default_factory=list)
-    """With the seconds at which they were seen."""
+    """With the seconds at which they were seen, by a clock that nobody sets."""
 
     def refusal(self, failure: Failure, asked: bool, now: float) -> str:
         """Why the run is not started again; empty if it may be.
@@ -218,7 +218,7 @@ class HealingAgent(LocalElasticAgent):
             self._remaining_restarts = 0
             self._wait_until_heard(worker_group)
         else:
-            self._restarts.count(verdict.failure, time.time())
+            self._restarts.count(verdict.failure, time.monotonic())
         self._tell(verdict)
         return RunResult(state=WorkerState.FAILED, failures=result.failures)
 
@@ -265,7 +265,7 @@ class HealingAgent(LocalElasticAgent):
         """
         decided = None
         if own is not None:
-            refused = self._restarts.refusal(own, self._stop_file.exists(), time.time())
+            refused = self._restarts.refusal(own, self._stop_file.exists(), time.monotonic())
             decided = Verdict(own, refused)
         if not self._is_one_of_several:
             return decided

@@ -21,6 +21,9 @@ from fastmix_mega.reading import read_json
 RULES = ("uniform", "proportional")
 """Mixtures that need no file."""
 Weight = Annotated[float, Field(ge=0, le=1)]
+MOST_TOKENS = 10**18
+"""That anything of a mixture file may count."""
+Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
 
 class _Part(BaseModel):
@@ -34,7 +37,7 @@ class MixtureSource(_Part):
     """Share of the training tokens."""
     stderr: Annotated[float, Field(ge=0)] = 0.0
     prefix: str | list[str] | None = None
-    tokens: Annotated[int, Field(ge=0)] | None = None
+    tokens: Tokens | None = None
     data_sha256: list[str] | None = None
     """Of every file's tokens; None where a file has no manifest."""
     epochs_at_budget: Annotated[float, Field(ge=0)] | None = None
@@ -50,9 +53,9 @@ class MixtureStage(_Part):
     """A phase of a plan."""
 
     name: str
-    from_tokens: Annotated[int, Field(ge=0)]
+    from_tokens: Tokens
     """Of the large run, before it begins."""
-    tokens: Annotated[int, Field(gt=0)]
+    tokens: Annotated[int, Field(gt=0, le=MOST_TOKENS)]
     weights: dict[str, Weight]
     """By source; they sum to 1."""
     run: str = ""
@@ -79,6 +82,9 @@ class MixtureFile(_Part):
         names = [source.name for source in self.sources]
         if len(set(names)) < len(names):
             raise ValueError("a source's name is used twice")
+        trained = self.search.get("train_tokens")
+        if isinstance(trained, int) and trained > MOST_TOKENS:
+            raise ValueError(f"search.train_tokens is above {MOST_TOKENS:,}")
         total = sum(source.weight for source in self.sources)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the weights sum to {total:.6g} instead of 1")

@@ -254,7 +254,10 @@ def _model(given: dict[str, Any], few: dict[str, Any]) -> NgramLossModel:
     def table(content: dict[str, Any]) -> csr_array:
         parts = (content["frequency"], content["source"], content["start"])
         shape = (len(tokens), len(content["start"]) - 1)
-        return csr_array(csc_array(tuple(np.array(part) for part in parts), shape=shape))
+        columns = csc_array(tuple(np.array(part) for part in parts), shape=shape)
+        # scipy's compiled code writes wherever these numbers point.
+        columns.check_format(full_check=True)
+        return csr_array(columns)
 
     levels = tuple(
         Level(

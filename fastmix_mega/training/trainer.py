@@ -17,7 +17,7 @@ from fastmix_mega.checkpoint.store import checkpoint_steps
 from fastmix_mega.data.repetition import proxy_share
 from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
-from fastmix_mega.errors import REFUSED, RunFailed, Stopped, UserError
+from fastmix_mega.errors import RunFailed, Stopped, UserError
 from fastmix_mega.model.gpt import chunks_of
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
@@ -34,6 +34,7 @@ from fastmix_mega.training.engine.engine import TrainingEngine
 from fastmix_mega.training.engine.learning_rate import learning_rate
 from fastmix_mega.training.guards.agreement import Agreement
 from fastmix_mega.training.identity import record_run
+from fastmix_mega.training.refusals import refusal_on_main
 from fastmix_mega.training.run import Mixer, Run, RunMethod
 from fastmix_mega.training.stop import StopRequest
 from fastmix_mega.training.telemetry import RunLog
@@ -133,9 +134,7 @@ class Trainer:
         self._saved = self.start_step
         """Those of the newest checkpoint."""
         self.log: RunLog | None = None
-        if layout.is_main:
-            record_run(method.given, method.verb, None if start is None else start.identity())
-            self.log = self._open_log()
+        self._begin_log(None if start is None else start.identity())
         for callback in self.callbacks:
             callback.log = self.log
 
@@ -149,6 +148,27 @@ class Trainer:
         if layout.broadcast_from_main(begun).item():
             return None
         return open_start_together(path, layout)
+
+    def _begin_log(self, start: dict[str, Any] | None) -> None:
+        """Record the run and say what it begins with. Collective.
+
+        Args:
+            start: what it starts from.
+
+        Raises:
+            RunFailed: if the disk does not take the records.
+        """
+
+        def write() -> None:
+            record_run(self.method.given, self.method.verb, start)
+            self.log = self._open_log()
+
+        refusal = refusal_on_main(self.layout, write)
+        if refusal is not None:
+            raise RunFailed(
+                f"the run's records could not be written to {self.config.run_dir} ({refusal}); "
+                "make room on the disk and start the same command again"
+            )
 
     def _open_log(self) -> RunLog:
         log = RunLog(self.config, self.start_step)
@@ -348,20 +368,17 @@ class Trainer:
             RunFailed: if the disk does not take them, or has not taken the last checkpoint; it says
                 what is kept.
         """
-        refused: OSError | None = None
-        if self.log is not None:
-            try:
-                self._write_results(self.log)
-            except OSError as error:
-                if error.errno not in REFUSED:
-                    raise
-                refused = error
+
+        def write() -> None:
+            assert self.log is not None
+            self._write_results(self.log)
+
+        refusal = refusal_on_main(self.layout, write)
         lacking = []
         if self.config.checkpoint.final and self._saved != self.done:
             lacking.append("the last checkpoint (see above)")
-        failed = torch.tensor([int(refused is not None)], device=self.layout.device)
-        if self.layout.broadcast_from_main(failed).item():
-            lacking.append(f"the results ({'' if refused is None else refused.strerror})")
+        if refusal is not None:
+            lacking.append(f"the results ({refusal})")
         if lacking:
             raise RunFailed(unwritten(lacking, self.done, self._saved, self.config.run_dir))
 

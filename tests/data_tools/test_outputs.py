@@ -171,8 +171,11 @@ def test_what_a_killed_process_left_is_made_again(tokenize: Tokenize) -> None:
     write("out.lock", left)
     assert tokenize("b.jsonl") == 2
     assert json.loads(Path("out.lock").read_text()) == json.loads(left)
+    unfinished = Path(".out.idx.abcdefgh")
+    unfinished.touch()
     assert tokenize("a.jsonl") == 0
     assert not Path("out.lock").exists()
+    assert not unfinished.exists()
 
 
 def test_every_tool(tokenize: Tokenize, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from fastmix_mega.files import append_jsonl, read_jsonl, write_atomic, write_json
+from fastmix_mega.files import (
+    append_jsonl,
+    open_atomic,
+    read_jsonl,
+    remove_unfinished,
+    write_atomic,
+    write_json,
+)
 from tests.full_disk import files_of_at_most
 
 
@@ -16,6 +23,17 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         write_json(path, {"x": float("nan")})
     assert path.read_text() == '{\n  "x": 1\n}\n'
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with open_atomic(path):
+        (left,) = tmp_path.iterdir()
+    others = [path, *(tmp_path / name for name in (".a.json.settings.yaml", ".b.json.abcdefgh"))]
+    for each in (*others, left):
+        each.write_bytes(b"x")
+    remove_unfinished(path)
+    assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
 def test_results_are_readable_by_the_team_and_writable_by_the_owner(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ def test_only_files_within_limits_are_read(tmp_path: Path) -> None:
         read_limited(path, 4)
     with pytest.raises(UserError, match="no ordinary file"):
         read_limited("/dev/zero")
+    with pytest.raises(UserError, match="cannot read /proc/self/mem"):
+        read_limited("/proc/self/mem")
     with pytest.raises(IsADirectoryError):
         read_limited(tmp_path)
     with pytest.raises(FileNotFoundError):

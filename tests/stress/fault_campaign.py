@@ -12,31 +12,27 @@ and mixture.json to the last bit. Exit code 1 if any did not.
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from fastmix_mega.files import read_jsonl
 from tests import ranks
 from tests.launch import clean_environment
-from tests.tiny import tiny_settings, write_corpora
+from tests.stress.campaign_command import Range, run_campaign
+from tests.stress.hurts import HURTS
+from tests.stress.layouts import LAYOUTS, outcome, write_all_corpora, write_config
 
-PROCESSES = 2
+LAYOUT = LAYOUTS["ZeRO 1"]
 LAUNCHER_EVERY = 10
 """Every so many kills the run is started cold under torchrun, which is killed as well."""
 LIMIT_SECONDS = 300.0
-PLACES = {"kill-start": 1, "kill-step": 24, "kill-outer": 5, "kill-save": 10, "kill-seal": 10}
-"""Kinds of tests/faulty.py, and how often each rank comes past each, at least."""
-CHANGING = ("tokens_per_second", "ranks", "restarts")
+PLACES = ("kill-start", "kill-step", "kill-outer", "kill-save", "kill-seal")
+"""Kinds of tests/faulty.py."""
 
 
 @dataclass(frozen=True)
@@ -55,30 +51,23 @@ class Kill:
         return f"{self.place} ({when}) of {self.victim}"
 
 
-def plan(count: int, seed: int, forked: float, launched: float) -> list[Kill]:
+def plan(seed: int, number: int, forked: float, launched: float) -> Kill:
     """Kills at places in turn, and at moments between the start and the end of a run.
 
     Args:
-        count: of kills.
         seed: of the dice.
+        number: of the kill.
         forked: seconds of a forked run.
         launched: seconds of one under the launcher.
     """
-    dice = random.Random(seed)
-    kills = []
-    for number in range(count):
-        if number % LAUNCHER_EVERY == LAUNCHER_EVERY - 1:
-            seconds = dice.uniform(0, launched)
-            kills.append(Kill("all and the launcher", "moment", seconds=seconds))
-        elif number % 2:
-            seconds = dice.uniform(0, forked)
-            victim = dice.choice(("rank 0", "rank 1", "all ranks"))
-            kills.append(Kill(victim, "moment", seconds=seconds))
-        else:
-            place = list(PLACES)[number // 2 % len(PLACES)]
-            victim = dice.choice(("rank 0", "rank 1", "all ranks"))
-            kills.append(Kill(victim, place, dice.randint(1, PLACES[place])))
-    return kills
+    dice = random.Random(f"{seed}/{number}")
+    if number % LAUNCHER_EVERY == LAUNCHER_EVERY - 1:
+        return Kill("all and the launcher", "moment", seconds=dice.uniform(0, launched))
+    victim = dice.choice(("rank 0", "rank 1", "all ranks"))
+    if number % 2:
+        return Kill(victim, "moment", seconds=dice.uniform(0, forked))
+    place = PLACES[number // 2 % len(PLACES)]
+    return Kill(victim, place, dice.randint(1, HURTS[place].calls))
 
 
 def run_under_launcher(config: Path, seconds: float | None = None) -> bool:
@@ -86,7 +75,14 @@ def run_under_launcher(config: Path, seconds: float | None = None) -> bool:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", str(PROCESSES), "-m", "fastmix_mega", "search", str(config)),
+            *(
+                "--nproc-per-node",
+                str(LAYOUT.processes),
+                "-m",
+                "fastmix_mega",
+                "search",
+                str(config),
+            ),
         ],
         env=clean_environment(),
         stdout=subprocess.DEVNULL,
@@ -103,7 +99,7 @@ def run_under_launcher(config: Path, seconds: float | None = None) -> bool:
 def run_forked(config: Path, fault: str = "", victim: str = "", seconds: float = 0.0) -> bool:
     """Run all ranks, with a fault or a kill after some seconds; whether all ended well."""
     log = config.parent / "ranks.log"
-    pids = ranks.start(["search", str(config)], PROCESSES, log, fault)
+    pids = ranks.start(["search", str(config)], LAYOUT.processes, log, fault)
     if victim:
         time.sleep(seconds)
         ranks.kill(*(pids if victim == "all ranks" else [pids[int(victim[-1])]]))
@@ -132,50 +128,24 @@ def run_whole(config: Path, launcher: bool) -> None:
         raise RuntimeError(f"a run without a fault failed:\n{shown}")
 
 
-def outcome(run_dir: Path) -> dict[str, object]:
-    """What must be equal bit for bit (times and speeds differ)."""
-    metrics = read_jsonl(run_dir / "metrics.jsonl")
-    history = read_jsonl(run_dir / "history.jsonl")
-    return {
-        "metrics": [without_times(row) for row in metrics],
-        "history": [{**row, "seconds": 0} for row in history],
-        "mixture.json": (run_dir / "mixture.json").read_text(),
-        "partial": sorted(path.name for path in (run_dir / "checkpoints").glob("*.partial")),
-    }
-
-
-def without_times(row: dict[str, object]) -> dict[str, object]:
-    """A line of metrics.jsonl without what another start may change."""
-    return {name: value for name, value in row.items() if name not in CHANGING}
-
-
-def write_config(directory: Path, corpora: Path) -> Path:
-    directory.mkdir()
-    settings = tiny_settings(corpora, directory / "run")
-    held_out = {key: settings["targets"][1][key] for key in ("name", "prefix")}
-    settings["evaluation"] = {"every": 8, "sequences": 8, "sets": [held_out]}
-    settings["checkpoint"] = {"every": 5, "keep": 2}
-    path = directory / "config.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path
-
-
-def campaign(kills: int, seed: int, directory: Path) -> int:
+def campaign(chosen: Range, directory: Path) -> int:
     """Returns how many resumed runs did not end like the uninterrupted one."""
     corpora = directory / "corpora"
-    corpora.mkdir()
-    write_corpora(corpora)
+    write_all_corpora(corpora)
     seconds = []
     for launcher in (True, False):
         started = time.monotonic()
-        run_whole(write_config(directory / f"whole-{launcher}", corpora), launcher)
+        run_whole(write_config(directory / f"whole-{launcher}", corpora, LAYOUT), launcher)
         seconds.append(time.monotonic() - started)
     expected = outcome(directory / "whole-True" / "run")
     launched, forked = seconds
     print(f"without a kill: {launched:.1f} s under the launcher, {forked:.1f} s forked", flush=True)
-    met, wrong = Counter[str](), 0
-    for number, planned in enumerate(plan(kills, seed, forked, launched), start=1):
-        config = write_config(directory / str(number), corpora)
+    met, done, wrong = Counter[str](), 0, 0
+    for number in chosen:
+        planned = plan(chosen.seed, number, forked, launched)
+        if not chosen.has(planned):
+            continue
+        config = write_config(directory / str(number), corpora, LAYOUT)
         killed = run_killed(config, planned)
         try:
             run_whole(config, planned.victim == "all and the launcher")
@@ -183,28 +153,15 @@ def campaign(kills: int, seed: int, directory: Path) -> int:
         except RuntimeError as failed:
             print(failed, flush=True)
             equal = False
-        wrong += not equal
+        done, wrong = done + 1, wrong + (not equal)
         if equal:
             shutil.rmtree(directory / str(number))
         met[planned.place if killed else "too late: the run had ended"] += 1
         said = "equal" if equal else f"DIFFERENT, kept in {directory / str(number)}"
         print(f"{number:3d} {planned}: {'killed' if killed else 'ended'}, {said}", flush=True)
-    print(f"{kills} kills (seed {seed}), {wrong} different; by place: {dict(met)}")
+    print(f"{done} kills (seed {chosen.seed}), {wrong} different; by place: {dict(met)}")
     return wrong
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    ranks.warm_up()
-    directory = Path(tempfile.mkdtemp(prefix="fastmix-campaign-"))
-    wrong = campaign(options.kills, options.seed, directory)
-    if not wrong:
-        shutil.rmtree(directory)
-    return int(wrong > 0)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_campaign(campaign, __doc__ or "", "kills", 50))

@@ -7,6 +7,7 @@ too long, the processes compare where they are; one of them tells, and all end w
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -150,7 +151,9 @@ class Watchdog:
             told = describe_hang(event)
             print(f"error: {told}", file=sys.stderr, flush=True)
             record_failure(told.splitlines()[0], told)
-            append_jsonl(self._events, event)
+            # A disk that takes nothing is no reason to hang on.
+            with contextlib.suppress(OSError):
+                append_jsonl(self._events, event)
         else:
             # A launcher may end all processes when the first is gone: the report comes before.
             self._ended.wait(2 * self._interval)

@@ -43,6 +43,8 @@ def test_round_trip_keeps_unknown_fields(tmp_path: Path) -> None:
         ({"sources": [{"name": "a", "weight": 0.5}] * 2}, "twice"),
         ({"sources": [{"name": "a", "weight": -1}, {"name": "b", "weight": 2}]}, "equal to 0"),
         ({"sources": [{"name": "a", "weight": "NaN"}]}, "finite"),
+        ({"sources": [{"name": "a", "weight": 1, "tokens": 10**400}]}, "less than or equal"),
+        ({"search": {"train_tokens": 10**400}}, "search.train_tokens is above"),
     ],
 )
 def test_broken_files_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

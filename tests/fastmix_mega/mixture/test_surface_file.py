@@ -66,3 +66,12 @@ def test_a_surface_is_read_back(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="damaged"):
         read_surface_file(path)
+    # Where scipy's compiled code would write outside of its memory.
+    content["few_ngrams"]["single_at"][0] = 0
+    for part, number in (("source", 10**6), ("source", -1), ("start", 10**6)):
+        kept = content["few_ngrams"]["levels"][0]["followed"][part]
+        content["few_ngrams"]["levels"][0]["followed"][part] = [kept[0], number, *kept[2:]]
+        path.write_text(json.dumps(content))
+        with pytest.raises(UserError, match="damaged"):
+            read_surface_file(path)
+        content["few_ngrams"]["levels"][0]["followed"][part] = kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from fastmix_mega.files import read_jsonl
-from fastmix_mega.training.guards.watchdog import _waits
+from fastmix_mega.training.guards.watchdog import Member, Watchdog, _waits
 from tests.launch import clean_environment
 
 pytestmark = pytest.mark.distributed
@@ -52,6 +53,18 @@ def test_a_stopped_process_is_named_by_the_others(tmp_path: Path) -> None:
     assert "rank 1: step 7, training" in shown
     (event,) = read_jsonl(tmp_path / "events.jsonl")
     assert event["ranks"] == [1]
+
+
+def test_a_hang_is_told_whatever_the_disk_takes(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Else the run would hang on."""
+    dog = Watchdog(Member(0, 2, lockstep=True), 0.4, str(tmp_path / "missing"))
+    dog._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    dog._publish()
+    assert dog._is_hung(beats=0)
+    faulthandler.cancel_dump_traceback_later()
+    assert "rank 1 is stuck" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

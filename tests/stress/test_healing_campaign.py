@@ -1,0 +1,30 @@
+"""The short form of the healing campaign: what no other test does to a run, at one layout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.launch import clean_environment
+
+KINDS = ("read-only", "memory", "checkpoints deleted of")
+
+
+@pytest.mark.distributed
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_hurt_runs_end_like_the_uninterrupted_one() -> None:
+    words = [word for kind in KINDS for word in ("--only", f"[ZeRO 1] {kind}")]
+    # Its ranks are forks, which this process, full of threads, could not make.
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.stress.healing_campaign", "--faults", "180", *words],
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "3 faults (seed 1), 0 wrong" in done.stdout
