@@ -51,7 +51,8 @@ def main() -> int:
         for name, mixed in _mixtures(options, seed).items():
             folder = options.output / f"train_{name}_{seed}"
             run("train", _settings(options.data, seed) | mixed, folder)
-            rows.append({"seed": seed, "mixture": name, "losses": last_losses(folder)} | mixed)
+            found = {"told": mixed, "losses": last_losses(folder)}
+            rows.append({"seed": seed, "mixture": name} | found)
             print(name, seed, rows[-1]["losses"], flush=True)
     summary = _summary(rows)
     write_json(options.output / "result.json", {"rows": rows, "summary": summary})
