@@ -6,6 +6,7 @@ exclusively and renamed, as every shared file system promises.
 
 The holder touches the file every few seconds. Whoever finds a lock decides whether it is stale:
 
+- Nobody: whoever made it was killed before writing into it, if that takes seconds.
 - A process of this machine: it is stale if that process has ended (`kill -9` included).
 - The same Slurm job before it was requeued: it is stale, since a job never runs twice at once.
 - A process of another machine: whoever starts watches the file. If it is touched, the lock is in
@@ -48,6 +49,8 @@ class Pace:
     """Between two signs of life of a holder."""
     patience: float = 120.0
     """Without a sign of life until a lock of another machine counts as stale."""
+    empty: float = 5.0
+    """A lock that nobody has written into for so long is a killed process's."""
     settle: float = 1.0
     """After a stale lock was taken over, before it is looked at again: the last of several that do
     so at once keeps it."""
@@ -191,10 +194,13 @@ def _take(
         if other is not None:
             break
         time.sleep(BETWEEN_READS)
-    if other is None and not use.own_name:
+    empty = other is None and _stays_empty(path, pace.empty)
+    if other is None and not empty:
+        other = read_holder(path)
+    if other is None and not (empty or use.own_name or not path.exists()):
         raise UserError(f"{path} is not a lock file of ours; move it, or name {use.elsewhere}")
 
-    if not _is_stale(path, other, holder, pace, say):
+    if not empty and not _is_stale(path, other, holder, pace, say):
         raise UserError(
             f"{use.what} is in use by {other or 'another process'}. Wait until it ends, or name "
             f"{use.elsewhere}. If you are sure that it is gone, remove {path}"
@@ -207,6 +213,19 @@ def _take(
     if winner != holder:
         raise UserError(f"{use.what} is in use by {winner or 'another process'}")
     return other
+
+
+def _stays_empty(path: Path, seconds: float) -> bool:
+    """Whether a process was killed between making the lock and writing who it is."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if path.stat().st_size:
+                return False
+        except OSError:
+            return False
+        time.sleep(BETWEEN_READS)
+    return True
 
 
 def _content(holder: Holder) -> bytes:

@@ -122,13 +122,23 @@ def test_who_loses_the_lock_ends(tmp_path: Path) -> None:
     assert "was taken over by fastmix data" in shown
 
 
-@pytest.mark.parametrize("content", ["mine", "", "{}", "[" * 100_000])
+@pytest.mark.parametrize("content", ["mine", "{}", "[" * 100_000])
 def test_a_file_that_is_no_lock_stays(tmp_path: Path, content: str) -> None:
     path = tmp_path / "a.lock"
     path.write_text(content)
     with pytest.raises(UserError, match="lock"), hold_lock(path, USE, FAST):
         pass
     assert path.read_text() == content
+
+
+def test_an_empty_lock_is_a_killed_process_s(tmp_path: Path) -> None:
+    """Killed between making the file and writing who it is."""
+    path = tmp_path / "a.lock"
+    path.touch()
+    with hold_lock(path, USE, dataclasses.replace(FAST, empty=0.05)) as lock:
+        assert lock.previous is None
+        assert read_holder(path) == lock.holder
+    assert not path.exists()
 
 
 def test_links_and_folders_stay(tmp_path: Path) -> None:

@@ -171,7 +171,9 @@ HURTS = {
     "memory": Hurt(FAILED.format("can't allocate memory"), calls=STEPS),
     "full disk for a while": Hurt("", False, outside=full_for(0.7), disk=True, ends=(1,)),
     "full disk": Hurt(NO_ROOM, False, outside=full_for(LIMIT_SECONDS), disk=True, ends=(1,)),
-    "read-only": Hurt("Read-only file system", False, outside=read_only, ends=(1, 2)),
+    "read-only": Hurt(
+        "Read-only file system|cannot write to", False, outside=read_only, ends=(1, 2)
+    ),
     "slow-disk": Hurt("", False, calls=4),
     "clock-forward": Hurt("", False, calls=STEPS),
     "clock-back": Hurt("", False, calls=STEPS),

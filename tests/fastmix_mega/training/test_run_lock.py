@@ -133,7 +133,7 @@ def test_a_requeued_job_goes_on_at_once(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_file_that_is_no_lock_is_watched_too(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("")
+    (tmp_path / FILE).write_text("torn")
     said: list[str] = []
     with run_lock(tmp_path, "fastmix search", FAST, said.append):
         pass
