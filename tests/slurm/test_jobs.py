@@ -1,4 +1,4 @@
-"""The job scripts as they are shipped, on a real Slurm with two nodes."""
+"""The job scripts as they are shipped, on a real Slurm."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,85 +14,10 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.launch import clean_environment, column, run_config
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.launch import column, run_config
+from tests.slurm.jobs import Jobs, config_file, wait_for_steps
 
 pytestmark = pytest.mark.distributed
-
-
-class Jobs:
-    """Slurm's commands, and what a job's log says."""
-
-    def __init__(self, slurm: dict[str, str], directory: Path) -> None:
-        self.directory = directory
-        site = directory / "site.sh"
-        site.write_text(
-            "load_modules() { :; }\n"
-            f"export FASTMIX_VENV={sys.prefix} FASTMIX_LOGS={directory}/logs\nCONTAINER=()\n"
-        )
-        self.environment = clean_environment() | slurm | {"FASTMIX_SITE": str(site)}
-        for name in ("RANK", "WORLD_SIZE"):
-            self.environment.pop(name, None)
-
-    def call(self, *command: str, check: bool = True) -> str:
-        return subprocess.run(
-            command,
-            cwd=ROOT,
-            env=self.environment,
-            check=check,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        ).stdout
-
-    def submit(self, script: str, *arguments: str, options: tuple[str, ...] = ()) -> str:
-        output = f"--output={self.directory}/%j.log"
-        return self.call(
-            "sbatch", "--parsable", output, *options, f"slurm/{script}", *arguments
-        ).strip()
-
-    def wait_for(self, job: str, *states: str) -> None:
-        while (state := self.state(job)) not in states:
-            bad = ("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "COMPLETED")
-            assert state not in bad, f"{state}: {self.log(job)}"
-            time.sleep(0.3)
-
-    def state(self, job: str) -> str:
-        fields = self.call("scontrol", "--oneliner", "show", "job", job).split()
-        return dict(field.partition("=")[::2] for field in fields)["JobState"]
-
-    def seconds(self, job: str) -> float:
-        """How long it has been running."""
-        elapsed = self.call("squeue", "--noheader", "--format=%M", "--jobs", job).strip()
-        minutes, _, seconds = elapsed.rpartition(":")
-        return 60 * float(minutes) + float(seconds)
-
-    def log(self, job: str) -> str:
-        path = self.directory / f"{job}.log"
-        logs = [path, *sorted((self.directory / "logs" / job).glob("*"))]
-        return "\n".join(each.read_text() for each in logs if each.exists())
-
-
-@pytest.fixture
-def jobs(slurm: dict[str, str], tmp_path: Path) -> Jobs:
-    return Jobs(slurm, tmp_path)
-
-
-def config_file(settings: dict[str, Any], tmp_path: Path, steps: int = 300) -> str:
-    settings["train"]["steps"] = steps
-    settings["checkpoint"] = {"every": min(50, steps // 2)}
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return str(path)
-
-
-def wait_for_steps(run_dir: Path, count: int) -> None:
-    metrics = run_dir / "metrics.jsonl"
-    limit = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= count):
-        assert time.monotonic() < limit, "the job does not train (a failed start is in its log)"
-        time.sleep(0.1)
 
 
 def processes_of(path: str) -> list[int]:
@@ -179,7 +102,7 @@ def test_survives_preemption_a_lost_node_and_its_time_limit(
     for number in (2, 3, 4):
         assert f"job {job}, start {number}" in log
     # 75, or what srun makes of the node that was still ending when the other had.
-    assert log.count("stopped as asked (exit code") == 2
+    assert log.count("stopped (exit code") == 2
     settings.pop("run_dir")
     whole = run_config("search", settings, tmp_path / "whole", processes=2)
     for file, key in (("metrics.jsonl", "loss"), ("history.jsonl", "mixture")):
