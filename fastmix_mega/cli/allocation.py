@@ -58,12 +58,11 @@ def job_of(number: str) -> Job | None:
     """A job as it is now; None while Slurm's controller does not answer, or does not know it."""
     form = "--format=%T|%N|%B"
     try:
-        line = _output("squeue", "--noheader", "--jobs", number, form).splitlines()[0]
-        state, nodes, host = line.split("|")
+        state, nodes, host = _output("squeue", "--noheader", "--jobs", number, form).split("|")
         names = _output("scontrol", "show", "hostnames", nodes).split() if nodes else []
-    except (subprocess.SubprocessError, IndexError):
+    except (subprocess.SubprocessError, ValueError):
         return None
-    return Job(state, tuple(names), host)
+    return Job(state, tuple(names), host.strip())
 
 
 def answering(nodes: Collection[str]) -> list[str]:
@@ -143,7 +142,8 @@ class Supervisor:
             if self._watch is not None:
                 self._watch.terminate()
                 self._watch.wait()
-        return EXIT_STOPPED
+        # A job that somebody has cancelled meanwhile is not requeued.
+        return EXIT_STOPPED if self._job() is not None else 1
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -221,7 +221,7 @@ class Supervisor:
         job, wanted = self._job(), self.options.nodes
         if job is None:
             return []
-        gone = ",".join(sorted(self._lost))
+        gone = ",".join(sorted(self._lost)) or "a node"
         healthy = answering([node for node in job.nodes if node not in self._lost])
         for count in numbers_to_try(len(healthy), wanted, self.options.min_nodes):
             chosen = [node for node in job.nodes if node in healthy][:count]

@@ -39,5 +39,9 @@ def slurm() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def jobs(slurm: dict[str, str], tmp_path: Path) -> Jobs:
-    return Jobs(slurm, tmp_path)
+def jobs(slurm: dict[str, str], tmp_path: Path) -> Iterator[Jobs]:
+    """Afterwards no job is left, and all nodes are up."""
+    given = Jobs(slurm, tmp_path)
+    yield given
+    given.call("scancel", "--user=root")
+    given.bring_back()

@@ -87,19 +87,27 @@ class Jobs:
             self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
 
     def bring_back(self) -> None:
-        """Start the daemons of lost nodes again."""
+        """Start the daemons of lost nodes again; jobs that wait for nodes may start at once."""
         for path in self._daemon("*").parent.glob("slurmd.*.pid"):
             if not Path(f"/proc/{path.read_text().strip()}").exists():
                 node = path.name.split(".")[1]
                 self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
                 self.call("slurmd", "-N", node)
         end = time.monotonic() + 180
-        while set(self.call("sinfo", "--noheader", "--Node", "--format=%T").split()) != {"idle"}:
+        # "down*" has not been heard of yet.
+        while "down" in self.call("sinfo", "--noheader", "--Node", "--format=%T"):
             assert time.monotonic() < end, self.call("sinfo", "--Node", "--long")
             time.sleep(0.2)
 
     def _daemon(self, node: str) -> Path:
         return Path(self.environment["SLURM_CI_DIR"]) / "pid" / f"slurmd.{node}.pid"
+
+    def wait_for_text(self, job: str, text: str) -> None:
+        """In the job's logs."""
+        end = time.monotonic() + 180
+        while text not in (said := self.log(job)):
+            assert time.monotonic() < end, said
+            time.sleep(0.1)
 
     def log(self, job: str) -> str:
         path = self.directory / f"{job}.log"
