@@ -1,11 +1,11 @@
 # What pretrain_proxy.sbatch and pretrain_large.sbatch share; they set VERB and source this file.
 # shellcheck shell=bash
 #
-# A process that dies is healed within the job: the launchers start all processes again from the last
-# checkpoint, FASTMIX_RESTARTS_IN_JOB times an hour at most (fastmix --max-restarts). A lost node
-# requeues the job, or is replaced by a spare one, or left out (fastmix_mega.cli.allocation). Exit
-# code 75 means "stopped, with a checkpoint": the job is requeued and goes on. FASTMIX_MAX_RESTARTS
-# ends an endless circle.
+# A process that dies is healed within the job: the launchers start all processes again from the
+# last checkpoint, FASTMIX_RESTARTS_IN_JOB times an hour at most (fastmix --max-restarts). A lost
+# node requeues the job, or is replaced by a spare one, or left out (fastmix_mega.cli.allocation).
+# Exit code 75 means "stopped, with a checkpoint": the job is requeued and goes on.
+# FASTMIX_MAX_RESTARTS ends an endless circle.
 set -euo pipefail
 
 if [ $# -lt 1 ]; then
@@ -77,7 +77,8 @@ exec "$0" -m fastmix_mega "$@" $HEALING --nproc "$PROCESSES" --nnodes "$SLURM_ST
     --node-rank "$SLURM_NODEID" --rendezvous "$RENDEZVOUS"'
 "$FASTMIX_VENV/bin/python" -m fastmix_mega.cli.allocation --job "$JOB" \
     --nodes "$NODES" --min-nodes "$((LEAST < NODES ? LEAST : NODES))" \
-    --cpus "${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}" --logs "$LOGS/start$((RESTARTS + 1))" \
+    --cpus "${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}" \
+    --logs "$LOGS/start$((RESTARTS + 1))" \
     -- "${CONTAINER[@]}" bash -c "$LAUNCH" "$FASTMIX_VENV/bin/python" "$VERB" "${ARGUMENTS[@]}" &
 STEPS=$!
 # Asked between the trap and here: nobody else would know.
