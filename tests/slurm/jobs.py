@@ -23,6 +23,8 @@ class Jobs:
 
     def __init__(self, slurm: dict[str, str], directory: Path) -> None:
         self.directory = directory
+        self.lost: list[str] = []
+        """Nodes."""
         site = directory / "site.sh"
         site.write_text(
             "load_modules() { :; }\n"
@@ -72,6 +74,7 @@ class Jobs:
             node: its name.
             told: let Slurm know at once what it finds by itself after SlurmdTimeout.
         """
+        self.lost.append(node)
         mark = f"SLURMD_NODENAME={node}".encode()
         dying = {int(self._daemon(node).read_text())}
         for directory in Path("/proc").glob("[0-9]*"):
@@ -88,11 +91,10 @@ class Jobs:
 
     def bring_back(self) -> None:
         """Start the daemons of lost nodes again; jobs that wait for nodes may start at once."""
-        for path in self._daemon("*").parent.glob("slurmd.*.pid"):
-            if not Path(f"/proc/{path.read_text().strip()}").exists():
-                node = path.name.split(".")[1]
-                self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
-                self.call("slurmd", "-N", node)
+        while self.lost:
+            node = self.lost.pop()
+            self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+            self.call("slurmd", "-N", node)
         end = time.monotonic() + 180
         # "down*" has not been heard of yet.
         while "down" in self.call("sinfo", "--noheader", "--Node", "--format=%T"):
