@@ -8,7 +8,8 @@ The holder touches the file every few seconds. Whoever finds a lock decides whet
 
 - Nobody: whoever made it was killed before writing into it, if that takes seconds.
 - A process of this machine: it is stale if that process has ended (`kill -9` included).
-- The same Slurm job before it was requeued: it is stale, since a job never runs twice at once.
+- The same Slurm job before it was requeued, or before it was started again on other nodes (see
+  `fastmix_mega.cli.allocation`): it is stale, since a job never runs twice at once.
 - A process of another machine: whoever starts watches the file. If it is touched, the lock is in
   use. If it is not touched for two minutes, the lock is stale. Clocks are never compared.
 
@@ -35,6 +36,8 @@ from typing import Any
 from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_atomic
 
+START_VARIABLE = "FASTMIX_START_IN_JOB"
+"""Environment variable: the number of a start within a Slurm job's allocation, from 1."""
 READS = 20
 """Looks at a lock without content, whose holder may be about to write it."""
 BETWEEN_READS = 0.02
@@ -77,6 +80,8 @@ class Holder:
     """Slurm's number of the job and of the array's task; empty outside."""
     restarts: int = 0
     """How often Slurm has requeued the job."""
+    start: int = 0
+    """Of the job within its allocation."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     record: dict[str, Any] = field(default_factory=dict)
     """What the command wants to find if it is killed."""
@@ -161,6 +166,7 @@ def this_process(command: str, record: dict[str, Any] | None = None) -> Holder:
         started=datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
         job=job,
         restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")) if job else 0,
+        start=int(os.environ.get(START_VARIABLE, "0")) if job else 0,
         record=record or {},
     )
 
@@ -247,10 +253,16 @@ def _is_stale(
     path: Path, other: Holder | None, mine: Holder, pace: Pace, say: Callable[[str], None]
 ) -> bool:
     """Whether the process that wrote the lock is gone."""
+    same_job = other is not None and other.job != "" and other.job == mine.job
     if other is not None and other.machine == mine.machine:
+        before = same_job and _start_of(other) < _start_of(mine)
+        # Slurm is about to kill what was before.
+        end = time.monotonic() + (pace.patience if before else 0.0)
+        while _born(other.pid) == other.born and time.monotonic() < end:
+            time.sleep(BETWEEN_READS)
         return _born(other.pid) != other.born
-    if other is not None and other.job and other.job == mine.job:
-        return other.restarts < mine.restarts
+    if other is not None and same_job:
+        return _start_of(other) < _start_of(mine)
     say(
         f"{path} names {other or 'nobody'}: watching for up to {pace.patience:.0f} seconds whether "
         "that is alive"
@@ -265,6 +277,10 @@ def _is_stale(
         if now is None:
             return True  # It ended in the meantime.
     return True
+
+
+def _start_of(holder: Holder) -> tuple[int, int]:
+    return holder.restarts, holder.start
 
 
 def _beat(path: Path, holder: Holder, pace: Pace, ended: threading.Event) -> None:

@@ -19,6 +19,12 @@ export FASTMIX_LOGS=${FASTMIX_LOGS:-fastmix-logs}
 export FASTMIX_RESTARTS_IN_JOB=${FASTMIX_RESTARTS_IN_JOB:-3}
 export FASTMIX_MAX_RESTARTS=${FASTMIX_MAX_RESTARTS:-100}
 
+# For jobs that were submitted with --no-kill (docs/reliability.md, "Lost nodes"): how many of their
+# nodes are spare ones that take the place of lost ones, and with how many nodes a run goes on where
+# none is spare (empty: with all).
+export FASTMIX_SPARE_NODES=${FASTMIX_SPARE_NODES:-0}
+export FASTMIX_MIN_NODES=${FASTMIX_MIN_NODES:-}
+
 # Put before the command on every node, for example: (apptainer exec --nv image.sif)
 # shellcheck disable=SC2034
 CONTAINER=()

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fastmix_mega.errors import UserError
 from fastmix_mega.files import write_json
 from fastmix_mega.reading import read_json
 
@@ -90,6 +91,21 @@ def read_manifest(directory: Path) -> CheckpointManifest:
 def _checksum(content: dict[str, Any]) -> str:
     """SHA-256 of the manifest's own content: a flipped bit in it may still be valid JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def require_convertible(before: dict[str, int], now: dict[str, int]) -> None:
+    """Raises: UserError if a checkpoint cannot go from one layout to the other."""
+    for sizes in (before, now):
+        if sizes["interleave"] > 1:
+            raise UserError(
+                "a run with parallel.interleave > 1 continues on the same layout only; start as "
+                f"before: {before}"
+            )
+        if sizes["zero"] == 3:
+            raise UserError(
+                f"a run with ZeRO stage 3 continues on the same layout only; start as before: "
+                f"{before}"
+            )
 
 
 def record_file(path: Path) -> FileRecord:

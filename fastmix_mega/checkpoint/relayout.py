@@ -20,28 +20,12 @@ import torch
 from torch import Tensor
 
 from fastmix_mega.checkpoint.universal import only_data
-from fastmix_mega.errors import UserError
 from fastmix_mega.model.initialize import EMBEDDING_NAME, HEAD_NAME, shard, unshard
 from fastmix_mega.parallel.layout import Layout
 
 UNIVERSAL = "universal"
 SUMS = ("sums", "target_sums")
 """Of a meter's state: what is added up over the processes."""
-
-
-def require_convertible(before: dict[str, int], now: dict[str, int]) -> None:
-    """Raises: UserError if a checkpoint cannot go from one layout to the other."""
-    for sizes in (before, now):
-        if sizes["interleave"] > 1:
-            raise UserError(
-                "a run with parallel.interleave > 1 continues on the same layout only; start as "
-                f"before: {before}"
-            )
-        if sizes["zero"] == 3:
-            raise UserError(
-                f"a run with ZeRO stage 3 continues on the same layout only; start as before: "
-                f"{before}"
-            )
 
 
 def place_of(rank: int, sizes: dict[str, int]) -> dict[str, int]:

@@ -25,6 +25,7 @@ from fastmix_mega.checkpoint.manifest import (
     FileRecord,
     problems,
     read_manifest,
+    require_convertible,
 )
 from fastmix_mega.checkpoint.retention import to_remove
 from fastmix_mega.config.sections import CheckpointSection
@@ -71,6 +72,8 @@ class Checkpoints:
         self.say = say
         self.failed_saves = 0
         """In a row."""
+        self.came_from: dict[str, int] | None = None
+        """The layout of the checkpoint that was loaded, if it was another one."""
         self._deepspeed = deepspeed_engine
         self._collected = collect_from(deepspeed_engine)
         self._tied = tied
@@ -159,7 +162,8 @@ class Checkpoints:
     def _load_at_other_layout(
         self, directory: Path, manifest: CheckpointManifest
     ) -> dict[str, Any]:
-        relayout.require_convertible(manifest.layout, self.layout.sizes)
+        require_convertible(manifest.layout, self.layout.sizes)
+        self.came_from = manifest.layout
         if self.layout.is_main:
             self.say(f"{directory.name} is of the layout {manifest.layout}: converting it")
             relayout.convert(directory, self._tied)

@@ -188,6 +188,12 @@ class HealingAgent(LocalElasticAgent):
         self._run_dir = run_dir
         self._stop_file = stop_file
         self._places = stop_file.parent / "places"
+        self._before = [
+            row | {"run_dir": run_dir}
+            for row in json.loads(os.environ.get(RESTARTS_VARIABLE, "[]"))
+            if "run_dir" not in row
+        ]
+        """By whoever started this launcher: what Slurm's job has been through."""
         self._restarts = Restarts(limit)
         self._starts = 0
         self._done: RunResult | None = None
@@ -201,7 +207,7 @@ class HealingAgent(LocalElasticAgent):
         for path in self._places.iterdir():
             path.unlink()
         os.environ[PLACES_VARIABLE] = str(self._places)
-        os.environ[RESTARTS_VARIABLE] = json.dumps(self._restarts.events())
+        os.environ[RESTARTS_VARIABLE] = json.dumps([*self._before, *self._restarts.events()])
         found: dict[int, Any] = super()._start_workers(worker_group)
         return found
 

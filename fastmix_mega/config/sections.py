@@ -131,6 +131,11 @@ class ParallelSection(Section):
     timeout_minutes: PositiveFloat = 30.0
     """A collective that takes longer ends the run with an error."""
 
+    def sizes(self, data: int) -> dict[str, int]:
+        """The whole layout by name, with so many replicas."""
+        own = self.model_dump(exclude={"timeout_minutes"})
+        return {"data": data} | {name: int(value) for name, value in own.items()}
+
 
 class KernelsSection(Section):
     """What computes the model. Results differ by rounding only, and a run may go on under another

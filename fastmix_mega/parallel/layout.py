@@ -217,15 +217,7 @@ def layout_of_groups(
         weights=ranks_of(parallel_state.get_data_parallel_group(with_context_parallel=True)),
         replica=replica,
         host_group=host_group,
-        sizes={
-            "data": data.size,
-            "tensor": parallel.tensor,
-            "pipeline": parallel.pipeline,
-            "interleave": parallel.interleave,
-            "context": parallel.context,
-            "sequence": int(parallel.sequence),
-            "zero": parallel.zero,
-        },
+        sizes=parallel.sizes(data.size),
     )
 
 

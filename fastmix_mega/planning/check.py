@@ -33,7 +33,12 @@ from fastmix_mega.planning.data_checks import (
     run_folder_and_data,
     same_files,
 )
-from fastmix_mega.planning.folder_checks import changed_schedule, clash, unknown_names
+from fastmix_mega.planning.folder_checks import (
+    changed_layout,
+    changed_schedule,
+    clash,
+    unknown_names,
+)
 from fastmix_mega.planning.rules import as_yaml, nearest_layout, problems
 from fastmix_mega.training.identity import differences
 from fastmix_mega.training.run import Verb
@@ -358,6 +363,7 @@ def _layout(config: Config, processes: int, mode: str, found: Findings) -> Itera
             f"layout: {as_yaml(parallel)}; {micro_batches} micro-batches a step leave the pipeline "
             f"idle for {bubble:.0%} of the time"
         )
+    yield from changed_layout(config, processes // model, found.facts)
 
 
 def _kernels(config: Config, mode: str, found: Findings) -> Iterator[str]:

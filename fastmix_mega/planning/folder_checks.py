@@ -7,13 +7,21 @@ from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from fastmix_mega.checkpoint.manifest import (
+    DamagedCheckpoint,
+    read_manifest,
+    require_convertible,
+)
 from fastmix_mega.config.mistakes import known_paths
 from fastmix_mega.config.parse import read_settings, validated
 from fastmix_mega.config.schema import Config
 from fastmix_mega.errors import UserError
+from fastmix_mega.reading import read_limited
 from fastmix_mega.training.engine.learning_rate import learning_rate
 from fastmix_mega.training.identity import Difference
 
+LONGEST_NAME = 100
+"""Bytes of the file that names the newest checkpoint."""
 SHOWN = 4
 """Differences that are reported one by one."""
 ODD_NAMES = ("data:",)
@@ -91,3 +99,29 @@ def changed_schedule(config: Config, warnings: list[str]) -> Iterator[str]:
             f"{made:,} and goes on at {new:.3g}, since the schedule is now that of "
             f"{now.steps:,} steps"
         )
+
+
+def changed_layout(config: Config, data: int, facts: list[str]) -> Iterator[str]:
+    """Whether the newest checkpoint can go on at this layout, if it was saved at another one.
+
+    Args:
+        config: of the run as it is to go on.
+        data: processes that hold the same part of the model.
+        facts: is given the change.
+    """
+    checkpoints = Path(config.run_dir) / "checkpoints"
+    try:
+        name = read_limited(checkpoints / "latest", LONGEST_NAME).decode().strip()
+        newest = checkpoints / Path(name).name
+        before = read_manifest(newest).layout
+    except (OSError, ValueError, DamagedCheckpoint):
+        return  # None, or the start tells.
+    now = config.parallel.sizes(data)
+    if before == now:
+        return
+    try:
+        require_convertible(before, now)
+    except (UserError, KeyError) as error:
+        yield f"run_dir: {newest.name}: {error}"
+        return
+    facts.append(f"goes on from {newest.name} at another layout: {before} there, {now} here")

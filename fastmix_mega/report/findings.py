@@ -313,6 +313,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Tokens per second", _grouped(round(speeds[len(speeds) // 2])) if speeds else None),
         ("Processes", search.get("world_size")),
         ("Restarts after failures", (run.steps[-1].restarts or None) if run.steps else None),
+        ("Changes of layout", (run.steps[-1].layout_changes or None) if run.steps else None),
         ("Layout", ", ".join(f"{key} {value}" for key, value in layout.items())),
         ("Targets", ", ".join(str(target.get("name")) for target in _targets(run))),
         ("Tokenizer", _tokenizer(tokenizer)),

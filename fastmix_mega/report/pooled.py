@@ -116,6 +116,7 @@ def _logged_steps(lines: Sequence[Sequence[LoggedStep]]) -> list[LoggedStep]:
                     "tokens_per_second": statistics.mean(speeds) if speeds else None,
                     "ranks": None,
                     "restarts": sum(row.restarts for row in rows),
+                    "layout_changes": sum(row.layout_changes for row in rows),
                 }
             )
         )

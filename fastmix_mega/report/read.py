@@ -76,6 +76,8 @@ class LoggedStep(_Row):
     """None in older runs."""
     restarts: int = 0
     """By the launcher, since the start of the run."""
+    layout_changes: int = 0
+    """Since the start of the run."""
 
 
 class Evaluation(_Row):

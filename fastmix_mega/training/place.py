@@ -78,11 +78,12 @@ def restarts_of(run_dir: str, step: int) -> list[dict[str, Any]]:
 
     Args:
         run_dir: of the run.
-        step: at which this start goes on, for a launcher that tells the number of restarts alone.
+        step: at which this start goes on, for a launcher that does not know where the run was.
     """
     told = os.environ.get(RESTARTS_VARIABLE)
     if told is not None:
-        return [row for row in json.loads(told) if row["run_dir"] == run_dir]
+        rows = [row for row in json.loads(told) if row.get("run_dir") == run_dir]
+        return [{"step": step} | row for row in rows]
     count = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if not count:
         return []

@@ -13,6 +13,9 @@ from fastmix_mega.files import append_jsonl, read_jsonl, write_atomic
 from fastmix_mega.training.place import RESTARTED, restarts_of
 from fastmix_mega.training.wandb_mirror import start_wandb
 
+RELAID = "layout"
+"""The kind of an event: the run goes on at another layout."""
+
 
 class RunLog:
     """Appends to a run folder's files and mirrors the numbers elsewhere.
@@ -35,20 +38,35 @@ class RunLog:
         self._start_step = start_step
         self.restarts = self._count_restarts()
         """By the launcher, after failures, since the beginning of the run."""
+        self.layout_changes = len([row for row in self._events() if row["kind"] == RELAID])
+        """Since the beginning of the run."""
         self._started = time.perf_counter()
         self._last = (start_step, self._started)
         self._leaders = ""
         self._wandb = start_wandb(config, start_step, self.say)
 
-    def _count_restarts(self) -> int:
+    def _events(self) -> list[dict[str, Any]]:
         path = self.directory / "events.jsonl"
-        rows = read_jsonl(path) if path.exists() else []
-        known = {row["id"] for row in rows if row["kind"] == RESTARTED}
+        return read_jsonl(path) if path.exists() else []
+
+    def _count_restarts(self) -> int:
+        known = {row["id"] for row in self._events() if row["kind"] == RESTARTED}
         for row in restarts_of(self.config.run_dir, self._start_step):
             if row["id"] not in known:
                 self._append("events.jsonl", row)
                 known.add(row["id"])
         return len(known)
+
+    def layout_changed(self, before: dict[str, int], now: dict[str, int]) -> None:
+        """The run goes on at another layout than that of its checkpoint; sizes by name."""
+        row = {"step": self._start_step, "kind": RELAID, "before": before, "now": now}
+        # A start that ends before its first checkpoint leads here again.
+        if row in self._events():
+            return
+        self.layout_changes += 1
+        names = [name for name in now if now[name] != before.get(name)]
+        told = ", ".join(f"{name} {before.get(name)} to {now[name]}" for name in names)
+        self.event(row, f"the run goes on at another layout after step {self._start_step}: {told}")
 
     def step(self, values: dict[str, Any]) -> None:
         """A line of metrics.jsonl; `values` holds step, tokens, loss, source_loss, ..."""
@@ -59,6 +77,7 @@ class RunLog:
         speed = steps * train.global_batch * train.seq_length / seconds
         values["tokens_per_second"] = round(speed, 1)
         values["restarts"] = self.restarts
+        values["layout_changes"] = self.layout_changes
         self._append("metrics.jsonl", values)
         self._progress(values, now)
         per_source = {

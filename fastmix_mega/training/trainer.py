@@ -175,6 +175,8 @@ class Trainer:
         mixture = self.mixer.policy.mixture
         for line in opening_lines(self.run, self.engine.kernels, mixture, self.start_step):
             log.say(line)
+        if self.checkpoints.came_from is not None:
+            log.layout_changed(self.checkpoints.came_from, self.layout.sizes)
         if log.restarts:
             log.say(f"restarts after failures so far: {log.restarts}")
         return log

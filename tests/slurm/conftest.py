@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.slurm.jobs import Jobs
+
 SCRIPT = Path(__file__).parent / "start_slurm.sh"
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "scancel")
 
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[dict[str, str]]:
-    """The environment for Slurm's commands: two nodes are up."""
+    """The environment for Slurm's commands: three nodes are up."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     reason = f"no {', '.join(missing)}" if missing else "not root" if os.geteuid() else ""
     if reason:
@@ -34,3 +36,12 @@ def slurm() -> Iterator[dict[str, str]]:
     finally:
         subprocess.run([SCRIPT, "stop"], env=environment, check=True)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def jobs(slurm: dict[str, str], tmp_path: Path) -> Iterator[Jobs]:
+    """Afterwards no job is left, and all nodes are up."""
+    given = Jobs(slurm, tmp_path)
+    yield given
+    given.call("scancel", "--user=root")
+    given.bring_back()

@@ -8,7 +8,7 @@ set -euo pipefail
 umask 022
 
 DIR=${SLURM_CI_DIR:-${TMPDIR:-/tmp}/slurm-ci}   # everything (config, state, logs, pids, munge key) lives here
-NODES=${SLURM_CI_NODES:-2}                 # virtual nodes node1..nodeN
+NODES=${SLURM_CI_NODES:-3}                 # virtual nodes node1..nodeN
 CPUS=${SLURM_CI_CPUS:-4}                   # CPUs claimed per virtual node (may exceed the host's)
 MEM=${SLURM_CI_MEM:-8000}                  # MB claimed per virtual node (not enforced)
 PARTITION=ci

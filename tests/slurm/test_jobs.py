@@ -1,4 +1,4 @@
-"""The job scripts as they are shipped, on a real Slurm with two nodes."""
+"""The job scripts as they are shipped, on a real Slurm."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,85 +15,17 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.launch import clean_environment, column, run_config
-
-ROOT = Path(__file__).parent.parent.parent
+from fastmix_mega.files import read_jsonl
+from tests.launch import column, run_config
+from tests.slurm.jobs import Jobs, config_file, wait_for_steps
 
 pytestmark = pytest.mark.distributed
 
-
-class Jobs:
-    """Slurm's commands, and what a job's log says."""
-
-    def __init__(self, slurm: dict[str, str], directory: Path) -> None:
-        self.directory = directory
-        site = directory / "site.sh"
-        site.write_text(
-            "load_modules() { :; }\n"
-            f"export FASTMIX_VENV={sys.prefix} FASTMIX_LOGS={directory}/logs\nCONTAINER=()\n"
-        )
-        self.environment = clean_environment() | slurm | {"FASTMIX_SITE": str(site)}
-        for name in ("RANK", "WORLD_SIZE"):
-            self.environment.pop(name, None)
-
-    def call(self, *command: str, check: bool = True) -> str:
-        return subprocess.run(
-            command,
-            cwd=ROOT,
-            env=self.environment,
-            check=check,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        ).stdout
-
-    def submit(self, script: str, *arguments: str, options: tuple[str, ...] = ()) -> str:
-        output = f"--output={self.directory}/%j.log"
-        return self.call(
-            "sbatch", "--parsable", output, *options, f"slurm/{script}", *arguments
-        ).strip()
-
-    def wait_for(self, job: str, *states: str) -> None:
-        while (state := self.state(job)) not in states:
-            bad = ("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "COMPLETED")
-            assert state not in bad, f"{state}: {self.log(job)}"
-            time.sleep(0.3)
-
-    def state(self, job: str) -> str:
-        fields = self.call("scontrol", "--oneliner", "show", "job", job).split()
-        return dict(field.partition("=")[::2] for field in fields)["JobState"]
-
-    def seconds(self, job: str) -> float:
-        """How long it has been running."""
-        elapsed = self.call("squeue", "--noheader", "--format=%M", "--jobs", job).strip()
-        minutes, _, seconds = elapsed.rpartition(":")
-        return 60 * float(minutes) + float(seconds)
-
-    def log(self, job: str) -> str:
-        path = self.directory / f"{job}.log"
-        logs = [path, *sorted((self.directory / "logs" / job).glob("*"))]
-        return "\n".join(each.read_text() for each in logs if each.exists())
-
-
-@pytest.fixture
-def jobs(slurm: dict[str, str], tmp_path: Path) -> Jobs:
-    return Jobs(slurm, tmp_path)
-
-
-def config_file(settings: dict[str, Any], tmp_path: Path, steps: int = 300) -> str:
-    settings["train"]["steps"] = steps
-    settings["checkpoint"] = {"every": min(50, steps // 2)}
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return str(path)
-
-
-def wait_for_steps(run_dir: Path, count: int) -> None:
-    metrics = run_dir / "metrics.jsonl"
-    limit = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= count):
-        assert time.monotonic() < limit, "the job does not train (a failed start is in its log)"
-        time.sleep(0.1)
+COMMAND = """
+if [ -n "${FASTMIX_CHECK_NODES:-}" ]; then echo "$FASTMIX_CHECK_NODES are too few"; exit 2; fi
+echo "at work as $SLURM_NODEID of $SLURM_STEP_NUM_NODES"; exec sleep 600
+"""
+"""What a step runs."""
 
 
 def processes_of(path: str) -> list[int]:
@@ -117,9 +48,10 @@ def kill_a_rank(config: str) -> None:
     os.kill([pid for pid in found if int(stats[pid][1]) in found][-1], signal.SIGKILL)
 
 
-def wait_for_restart(run_dir: Path) -> None:
-    end = time.monotonic() + 120
-    while not column(run_dir, "metrics.jsonl", "restarts").any():
+def wait_for_restart(run_dir: Path, count: int) -> None:
+    end = time.monotonic() + 600
+    # No line is left where it goes on from the beginning.
+    while max(column(run_dir, "metrics.jsonl", "restarts"), default=0) < count:
         assert time.monotonic() < end, "the run was not started again"
         time.sleep(0.1)
 
@@ -148,26 +80,29 @@ def run_into_time_limit(jobs: Jobs, job: str, config: str) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_survives_preemption_a_lost_node_and_its_time_limit(
+def test_survives_preemption_lost_nodes_and_its_time_limit(
     settings: dict[str, Any], tmp_path: Path, jobs: Jobs
 ) -> None:
-    """On two nodes: a killed rank is healed within the job; USR1 stops and requeues it; a node goes
-    down and comes back; the time limit comes; each time it goes on, and the result is equal."""
+    """On two nodes and a spare one: a killed rank is healed within the job; USR1 stops and requeues
+    it; a lost node is replaced by the spare one; that is lost, which requeues it; the time limit
+    comes; each time it goes on, and the result is equal."""
     config, run_dir = config_file(settings, tmp_path), tmp_path / "run"
-    options = ("--nodes=2", "--signal=B:USR1@20")
+    jobs.environment["FASTMIX_SPARE_NODES"] = "1"
+    options = ("--nodes=3", "--no-kill", "--signal=B:USR1@20")
     job = jobs.submit("pretrain_proxy.sbatch", config, options=options)
     wait_for_steps(run_dir, 5)
     kill_a_rank(config)
-    wait_for_restart(run_dir)
+    wait_for_restart(run_dir, 1)
     jobs.call("scancel", "--batch", "--signal=USR1", job)
     jobs.wait_for(job, "PENDING")
     stopped = column(run_dir, "metrics.jsonl", "step")[-1]
     assert (run_dir / "checkpoints" / f"step_{stopped:.0f}" / "manifest.json").is_file()
     wait_for_steps(run_dir, int(stopped) + 60)
-    jobs.call("scontrol", "update", "NodeName=node2", "State=DOWN", "Reason=test")
-    # Refused where it has come back by itself.
-    jobs.call("scontrol", "update", "NodeName=node2", "State=RESUME", check=False)
+    jobs.lose("node2")
+    wait_for_restart(run_dir, 2)
+    jobs.lose("node3")
     jobs.wait_for(job, "PENDING")
+    jobs.bring_back()
     wait_for_steps(run_dir, len(column(run_dir, "metrics.jsonl", "step")) + 20)
     run_into_time_limit(jobs, job, config)
     jobs.wait_for(job, "PENDING")
@@ -175,11 +110,13 @@ def test_survives_preemption_a_lost_node_and_its_time_limit(
     jobs.wait_for(job, "COMPLETED")
     log = jobs.log(job)
     assert "was killed by SIGKILL after step" in log
-    assert column(run_dir, "metrics.jsonl", "restarts")[-1] == 1
+    assert "lost: node2; the run goes on with a spare node in its place" in log
+    assert "lost: node2,node3; 1 node(s) are left, with which the run cannot go on" in log
+    assert column(run_dir, "metrics.jsonl", "restarts")[-1] == 2
     for number in (2, 3, 4):
         assert f"job {job}, start {number}" in log
     # 75, or what srun makes of the node that was still ending when the other had.
-    assert log.count("stopped as asked (exit code") == 2
+    assert log.count("stopped (exit code") == 3
     settings.pop("run_dir")
     whole = run_config("search", settings, tmp_path / "whole", processes=2)
     for file, key in (("metrics.jsonl", "loss"), ("history.jsonl", "mixture")):
@@ -187,7 +124,7 @@ def test_survives_preemption_a_lost_node_and_its_time_limit(
 
 
 def test_a_sweep_then_the_large_run(settings: dict[str, Any], tmp_path: Path, jobs: Jobs) -> None:
-    """An array over seeds; the large run trains on what one of them found."""
+    """An array over seeds; the large run trains on what one of them found, and loses a node."""
     config, run_dir = config_file(settings, tmp_path, steps=24), tmp_path / "run"
     output = f"--output={tmp_path}/%j.log"
     array = jobs.submit("pretrain_proxy.sbatch", config, options=(output, "--array=3,5"))
@@ -200,12 +137,65 @@ def test_a_sweep_then_the_large_run(settings: dict[str, Any], tmp_path: Path, jo
         column(run_dir / f"seed_{seed}", "history.jsonl", "mixture") for seed in (3, 5)
     )
     assert not np.array_equal(first, second)
-    large = ("mixture=" + str(run_dir / "seed_3" / "mixture.json"), f"run_dir={tmp_path}/large")
-    job = jobs.submit("pretrain_large.sbatch", config, *large, options=("--nodes=2",))
+    mixture, large = str(run_dir / "seed_3" / "mixture.json"), tmp_path / "large"
+    own = {"mixture": mixture, "checkpoint": {"every": 50}, "run_dir": str(large)}
+    settings["train"]["steps"] = 200
+    (tmp_path / "large.yaml").write_text(yaml.safe_dump(settings | own))
+    jobs.environment["FASTMIX_MIN_NODES"] = "1"
+    options = ("--nodes=2", "--no-kill")
+    job = jobs.submit("pretrain_large.sbatch", str(tmp_path / "large.yaml"), options=options)
+    wait_for_steps(large, 60)
+    jobs.lose("node2")
     jobs.wait_for(job, "COMPLETED")
-    manifest = tmp_path / "large" / "checkpoints" / "step_12" / "manifest.json"
-    assert manifest.is_file(), jobs.log(job)
-    assert "start 1: fastmix train" in jobs.log(job)
+    log = jobs.log(job)
+    assert "start 1: fastmix train" in log
+    assert "lost: node2; the run goes on with 1 of 2 nodes" in log
+    assert "the run goes on at another layout after step 50: data 2 to 1" in log
+    kinds = [each["kind"] for each in read_jsonl(large / "events.jsonl")]
+    assert (kinds.count("restarted"), kinds.count("layout")) == (1, 1)
+    assert column(large, "metrics.jsonl", "layout_changes")[[49, 50]].tolist() == [0, 1]
+    assert "<dt>Changes of layout</dt>" in (large / "report.html").read_text()
+    del own["run_dir"], settings["run_dir"]
+    whole = run_config("train", settings | own, tmp_path / "whole", processes=2)
+    here, there = (column(each, "metrics.jsonl", "loss") for each in (large, whole))
+    assert here == pytest.approx(there, rel=1e-5)
+
+
+def supervised(jobs: Jobs, nodes: int, *options: str, keep: str = "--no-kill") -> str:
+    """A job whose steps are `COMMAND`; returns its number."""
+    logs = f"{jobs.directory}/logs/$SLURM_JOB_ID"
+    words = ["mkdir", "-p", f"{logs};", "exec", sys.executable, "-m", "fastmix_mega.cli.allocation"]
+    words += ["--job", "$SLURM_JOB_ID", "--cpus", "1", "--logs", f"{logs}/start", *options]
+    words += ["--", "bash", "-c", f"'{COMMAND}'"]
+    own = (keep, "--requeue", f"--nodes={nodes}", f"--output={jobs.directory}/%j.log")
+    return jobs.call("sbatch", "--parsable", *own, f"--wrap={' '.join(words)}").strip()
+
+
+def test_too_few_nodes_are_left(jobs: Jobs) -> None:
+    """The spare node is lost as well, which Slurm has not missed yet."""
+    job = supervised(jobs, 3, "--nodes=2", "--min-nodes=1")
+    jobs.wait_for_text(job, "at work as 1 of 2")
+    jobs.lose("node3", told=False)
+    jobs.lose("node2")
+    jobs.wait_for(job, "FAILED")
+    log = jobs.log(job)
+    assert "start 1 in this job, on node1,node2" in log
+    assert "it cannot run on 1 node(s):\n1 are too few" in log
+    assert "1 node(s) are left, with which the run cannot go on" in log
+    assert "ExitCode=75:0" in jobs.call("scontrol", "show", "job", job)
+
+
+def test_jobs_that_are_requeued(jobs: Jobs) -> None:
+    """By Slurm, which may take all nodes away; by the watching step, when the job's script is gone
+    with its node, which Slurm does not heal where it leaves the job its nodes."""
+    for lost, keep in (("node2", "--no-kill=off"), ("node1", "--no-kill")):
+        job = supervised(jobs, 2, "--nodes=2", "--min-nodes=1", keep=keep)
+        jobs.wait_for_text(job, "at work as 1 of 2")
+        jobs.wait_for_text(job, "watching the first node")
+        jobs.lose(lost)
+        jobs.wait_for(job, "PENDING")
+        jobs.call("scancel", job)
+        jobs.bring_back()
 
 
 def test_a_mistake_ends_the_job_with_its_message(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fastmix_mega.checkpoint.manifest import CheckpointManifest, FileRecord
 from fastmix_mega.configuration import parse_config
 from fastmix_mega.planning.check import Findings, check
 from fastmix_mega.training.engine.learning_rate import learning_rate
@@ -90,3 +91,26 @@ def test_a_clash_tells_the_first_differences(settings: dict[str, Any]) -> None:
     (shown,) = allowed(settings).mistakes
     assert shown.count("--allow-changed") == 4
     assert "and 3 more differences: " in shown
+
+
+def test_another_layout_than_that_of_the_checkpoint(settings: dict[str, Any]) -> None:
+    """Told where it can be changed, refused where it cannot."""
+    made(settings, 20)
+    checkpoints = Path(settings["run_dir"]) / "checkpoints"
+    (checkpoints / "latest").write_text("step_20\n")
+    config = parse_config(settings)
+    record = FileRecord(bytes=1, sha256="0" * 64)
+    CheckpointManifest(
+        step=20,
+        world_size=2,
+        layout=config.parallel.sizes(2),
+        versions={},
+        files={"a": record, "b": record},
+    ).write(checkpoints / "step_20")
+    assert "another layout" not in "\n".join(check(config, 2).facts)
+    found = check(config, 1)
+    assert "goes on from step_20 at another layout: {'data': 2," in "\n".join(found.facts)
+    assert not found.mistakes
+    settings["parallel"] = {"zero": 3}
+    mistakes = "\n".join(check(parse_config(settings), 2, "train").mistakes)
+    assert "run_dir: step_20: a run with ZeRO stage 3 continues on the same layout only" in mistakes

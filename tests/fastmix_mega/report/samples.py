@@ -267,6 +267,7 @@ def _metrics(
                     "wait_seconds": [0.1, None],
                 },
                 "restarts": step // 100,
+                "layout_changes": step // 100,
             }
         )
     lines.append({"step": steps, "eval": {"unseen": 5.0123, "average": 4.4567}})

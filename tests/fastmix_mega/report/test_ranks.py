@@ -27,6 +27,7 @@ def test_the_slowest_ranks_and_the_restarts_are_on_the_page(tmp_path: Path) -> N
     assert '<th scope="row">1</th><td data-value="0.4">400</td>' in page
     assert "1.64×" in page
     assert "<dt>Restarts after failures</dt>" in page
+    assert "<dt>Changes of layout</dt>" in page
     # It went on with more processes: those before had other places.
     lines = read_run(run_dir).steps
     own = [0.5] * 20 + [0.9]

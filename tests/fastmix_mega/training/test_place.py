@@ -26,6 +26,9 @@ def test_restarts_are_those_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"run_dir": name, "step": 1, "id": name} for name in ("runs/a", "runs/b")]
     monkeypatch.setenv("FASTMIX_RESTARTS", json.dumps(rows))
     assert restarts_of("runs/b", 7) == rows[1:]
+    # Of a lost node nobody knows where the run was.
+    monkeypatch.setenv("FASTMIX_RESTARTS", json.dumps([{"run_dir": "runs/b", "id": "node"}]))
+    assert restarts_of("runs/b", 7) == [{"run_dir": "runs/b", "step": 7, "id": "node"}]
 
 
 def test_another_launcher_tells_their_number_alone(monkeypatch: pytest.MonkeyPatch) -> None:

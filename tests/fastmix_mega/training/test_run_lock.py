@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,27 @@ def test_a_requeued_job_goes_on_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     with run_lock(tmp_path / "run", "fastmix search", FAST, said.append):
         pass
     assert not said
+
+
+def test_a_job_that_starts_again_on_other_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the lock of its earlier start; on the same machine when that has ended."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("FASTMIX_START_IN_JOB", "2")
+    write_lock(tmp_path / "run", machine="elsewhere", start=1)
+    said: list[str] = []
+    with run_lock(tmp_path / "run", "fastmix search", FAST, said.append):
+        pass
+    assert not said
+
+    process = hold_elsewhere(tmp_path / "run")
+    content = json.loads((tmp_path / "run" / FILE).read_bytes())
+    (tmp_path / "run" / FILE).write_text(json.dumps(content | {"job": "7", "start": 1}))
+    threading.Timer(0.3, process.kill).start()
+    patient = dataclasses.replace(FAST, patience=30)
+    with run_lock(tmp_path / "run", "fastmix search", patient):
+        assert process.wait() == -signal.SIGKILL
 
 
 def test_a_file_that_is_no_lock_is_watched_too(tmp_path: Path) -> None:

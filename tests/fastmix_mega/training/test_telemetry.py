@@ -44,6 +44,21 @@ def test_progress_line(settings: dict[str, Any]) -> None:
     assert "mixture: beta 60% gamma 20%" in shown
 
 
+def test_a_change_of_layout_is_told_and_counted_once(settings: dict[str, Any]) -> None:
+    """The start that made it may end before its first checkpoint; a later change is another."""
+    config = parse_config(settings)
+    Path(config.run_dir).mkdir()
+    stream = io.StringIO()
+    two, one = {"data": 2, "zero": 1}, {"data": 1, "zero": 1}
+    for _ in range(2):
+        RunLog(config, 5, stream).layout_changed(two, one)
+    log = RunLog(config, 9, stream)
+    log.layout_changed(one, two)
+    log.step({"step": 12, "tokens": 1, "loss": 2.5, "source_loss": [None, 1.0, 2.0, 3.0]})
+    assert read_jsonl(Path(config.run_dir) / "metrics.jsonl")[0]["layout_changes"] == 2
+    assert stream.getvalue().count("at another layout after step 5: data 2 to 1\n") == 1
+
+
 def test_a_full_disk_delays_lines_and_loses_none(settings: dict[str, Any]) -> None:
     config = parse_config(settings)
     Path(config.run_dir).mkdir()
