@@ -52,7 +52,9 @@ class Jobs:
         ).strip()
 
     def wait_for(self, job: str, *states: str) -> None:
+        end = time.monotonic() + 900
         while (state := self.state(job)) not in states:
+            assert time.monotonic() < end, f"{state}: {self.log(job)}"
             bad = ("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "COMPLETED")
             assert state not in bad, f"{state}: {self.log(job)}"
             time.sleep(0.3)
@@ -83,9 +85,11 @@ class Jobs:
                     # Its parent may be the daemon of a step, which has no such variable.
                     stat = (directory / "stat").read_text().rpartition(")")[2].split()
                     dying |= {int(directory.name), int(stat[1])}
-        for pid in dying - {1}:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # All at once, as a node dies: srun has a child that ends the step of a killed srun.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in dying - {1}:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
         if told:
             self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
 
