@@ -14,11 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fastmix_mega.config.mistakes import shorten
 from fastmix_mega.config.parse import read_yaml_file
 from fastmix_mega.data.indexed_reader import IndexedTokens
 from fastmix_mega.errors import UserError
 from fastmix_mega.export.blend import Unit
 from fastmix_mega.export.plan import Part
+from fastmix_mega.mixture.file import MOST_TOKENS
 from fastmix_mega.quantities import parse_quantity
 
 
@@ -141,8 +143,9 @@ def _quantity(value: object, where: str) -> int | None:
         number = parse_quantity(str(value))
     except ValueError:
         number = 0
-    if number <= 0:
-        raise UserError(f"{where}: {value!r} is no number of tokens or rows, such as 1.5B")
+    if not 0 < number <= MOST_TOKENS:
+        told = shorten(repr(value))
+        raise UserError(f"{where}: {told} is no number of tokens or rows, such as 1.5B")
     return number
 
 

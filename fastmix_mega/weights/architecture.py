@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fastmix_mega.config.mistakes import explain_mistakes
+from fastmix_mega.config.mistakes import explain_mistakes, shorten
 from fastmix_mega.config.sections import ModelSection
 from fastmix_mega.errors import UserError
 from fastmix_mega.model.presets import ModelShape
@@ -61,7 +61,7 @@ def read_architecture(content: Any) -> Architecture:
     family = content["model_type"]
     if family not in FAMILIES:
         raise UserError(
-            f"config.json: model_type {family!r} is not supported; those that are: "
+            f"config.json: model_type {shorten(repr(family))} is not supported; those that are: "
             f"{', '.join(FAMILIES)}"
         )
     _refuse(content, family)
@@ -110,7 +110,8 @@ def _refuse(content: dict[str, Any], family: str) -> None:
             raise UserError(f"config.json: {key}: {reason}")
     activation = content.get("hidden_act", "silu")
     if activation != "silu":
-        raise UserError(f"config.json: hidden_act {activation!r} is not supported; silu is")
+        told = shorten(repr(activation))
+        raise UserError(f"config.json: hidden_act {told} is not supported; silu is")
     if content.get("partial_rotary_factor", 1) != 1:
         raise UserError(
             "config.json: partial_rotary_factor: rotary positions turn whole heads here"
@@ -127,7 +128,8 @@ def _positions(content: dict[str, Any]) -> dict[str, Any]:
     if kind == "default":
         return {"rotary_base": base}
     if kind != "llama3":
-        raise UserError(f"config.json: rotary scaling of type {kind!r} is not supported; llama3 is")
+        told = shorten(repr(kind))
+        raise UserError(f"config.json: rotary scaling of type {told} is not supported; llama3 is")
     scaling = {ours: given.get(theirs) for ours, theirs in SCALING.items()}
     return {"rotary_base": base, "rotary_scaling": scaling}
 

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fastmix_mega.config.mistakes import shorten
 from fastmix_mega.config.sections import ModelSection
 from fastmix_mega.data.tokenizer_limits import LARGEST
 from fastmix_mega.errors import UserError
@@ -143,7 +144,8 @@ def _tensor_files(folder: Path) -> dict[str, str]:
             raise UserError(f"{folder / INDEX} has no weight_map")
         for file in set(files.values()):
             if not isinstance(file, str) or Path(file).name != file:
-                raise UserError(f"{folder / INDEX} names {file!r}, which is no file of the folder")
+                told = shorten(repr(file))
+                raise UserError(f"{folder / INDEX} names {told}, which is no file of the folder")
         return files
     path = folder / SINGLE
     if path.is_file():

@@ -93,6 +93,7 @@ def test_sizes(tmp_path: Path) -> None:
     for text, message in (
         ("a: x", "no number"),
         ("a: -3", "no number"),
+        ("a: 9223372036854775808", "no number"),
         ("a: {rows: 3}", "give tokens"),
         ("- a", "must hold"),
         ("{", "not valid YAML"),

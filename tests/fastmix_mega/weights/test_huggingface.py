@@ -240,6 +240,7 @@ def change_tensors(change: Callable[[dict[str, torch.Tensor]], Any]) -> Spoil:
         (edit(mlp_bias=True), "mlp_bias"),
         (edit(quantization_config={"bits": 4}), "its weights are quantised"),
         (edit(hidden_act="gelu"), "hidden_act 'gelu' is not supported"),
+        (edit(hidden_act=9999 * "x"), r"hidden_act 'x{196}\.\.\. is not supported"),
         (edit(partial_rotary_factor=0.5), "partial_rotary_factor"),
         (edit(rope_scaling={"type": "yarn", "factor": 4}), "scaling of type 'yarn'"),
         (edit(rope_scaling={"rope_type": "llama3"}), "rotary_scaling.factor"),
