@@ -149,17 +149,19 @@ def read_surface_file(path: Path) -> SurfaceFile:
         if content["schema"] != SCHEMA:
             raise AnotherVersion(f"{path} is of another version; search again in another folder")
         given, few = content["ngrams"], content["few_ngrams"]
+        sources, targets = len(content["sources"]), len(content["targets"])
+        constants = {name: _finite(each, ()) for name, each in content["constants"].items()}
         recorded = Recorded(
-            np.array(content["reference"], np.float64),
+            _finite(content["reference"], (sources,)),
             None if given is None else _model(given, few),
-            [_evidence(each) for each in content["evidence"]],
-            None if content["runs"] is None else _runs(content["runs"]),
-            SurfaceConstants(**content["constants"]),
+            [_evidence(each, sources) for each in content["evidence"]],
+            None if content["runs"] is None else _runs(content["runs"], sources, targets),
+            SurfaceConstants(**{name: float(each) for name, each in constants.items()}),
         )
-        targets = [_posterior(each, len(recorded.reference)) for each in content["posterior"]]
-        if len(targets) != len(content["targets"]):
+        posterior = [_posterior(each, sources) for each in content["posterior"]]
+        if not len(posterior) == len(recorded.evidence) == targets:
             raise ValueError
-        found = LossSurface(recorded.reference, recorded.ngrams, targets, recorded.constants)
+        found = LossSurface(recorded.reference, recorded.ngrams, posterior, recorded.constants)
         file = SurfaceFile(
             content,
             list(content["sources"]),
@@ -188,24 +190,35 @@ def read_surface_file(path: Path) -> SurfaceFile:
         ) from None
 
 
-def _evidence(given: dict[str, Any]) -> Evidence:
+def _evidence(given: dict[str, Any], sources: int) -> Evidence:
     slopes = given["slopes"]
-    return Evidence(given["level"], None if slopes is None else Slopes(**_arrays(slopes)))
+    if slopes is not None:
+        slopes = Slopes(**{name: _finite(each, (sources,)) for name, each in slopes.items()})
+    return Evidence(float(_finite(given["level"], ())), slopes)
 
 
-def _runs(given: dict[str, Any]) -> Values:
+def _runs(given: dict[str, Any], sources: int, targets: int) -> Values:
     losses = np.array(given["losses"], np.float64)  # None becomes NaN.
-    return Values(np.array(given["mixtures"]), losses, np.array(given["groups"], np.int64))
+    groups = np.array(given["groups"], np.int64)
+    count = len(groups)
+    if losses.shape != (count, targets) or groups.shape != (count,) or (groups < 0).any():
+        raise ValueError
+    return Values(_finite(given["mixtures"], (count, sources)), losses, groups)
+
+
+def _finite(given: Any, shape: tuple[int, ...]) -> FloatArray:
+    """Raises: ValueError, TypeError: unless it is finite numbers of this shape."""
+    found = np.array(given, np.float64)
+    if found.shape != shape or not np.isfinite(found).all():
+        raise ValueError
+    return found
 
 
 def _posterior(given: dict[str, Any], sources: int) -> TargetPosterior:
     """Raises: ValueError, TypeError: unless it holds finite numbers of the right shape."""
-    mean, covariance = (np.array(given[name], np.float64) for name in ("mean", "covariance"))
     length = 2 + sources
-    if mean.shape != (length,) or covariance.shape != (length, length):
-        raise ValueError
-    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise ValueError
+    mean = _finite(given["mean"], (length,))
+    covariance = _finite(given["covariance"], (length, length))
     known = None if given["known"] is None else KnownRuns(**_arrays(given["known"]))
     return TargetPosterior(mean, covariance, known)
 

@@ -75,3 +75,24 @@ def test_a_surface_is_read_back(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="damaged"):
             read_surface_file(path)
         content["few_ngrams"]["levels"][0]["followed"][part] = kept
+
+
+def test_evidence_of_another_form_is_damage(tmp_path: Path) -> None:
+    recorded, path = random_evidence(6, 2), tmp_path / "surface.json"
+    assert recorded.ngrams is not None
+    even = recorded.reference
+    terms = Terms(*NAMES, np.ones(2), recorded.ngrams.counts.tokens, BUDGET)
+    write_surface(path, terms, recorded, even[None])
+    whole = path.read_text()
+    for spoil in (
+        lambda each: each["evidence"][0].update(level=[1.0]),
+        lambda each: each["evidence"][0].update(level="much"),
+        lambda each: each["evidence"].pop(),
+        lambda each: each["constants"].update(beta={}),
+        lambda each: each["reference"].pop(),
+    ):
+        content = json.loads(whole)
+        spoil(content)
+        path.write_text(json.dumps(content))
+        with pytest.raises(UserError, match="damaged"):
+            read_surface_file(path)
