@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastmix_mega.checkpoint import Checkpoints
-from fastmix_mega.checkpoint.store import checkpoint_steps
+from fastmix_mega.checkpoint.store import Checkpoints, checkpoint_steps
 from fastmix_mega.data.repetition import proxy_share
 from fastmix_mega.data.run_inputs import open_inputs
 from fastmix_mega.data.sampler import MixtureSampler
