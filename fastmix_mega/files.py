@@ -98,9 +98,16 @@ def append_jsonl(path: str | Path, value: dict[str, Any]) -> None:
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """Read the whole lines of a JSONL file; a last line that a crash tore is left out."""
+    """Read the whole lines of a JSONL file; a last line that a crash tore is left out.
+
+    Raises:
+        ValueError: if a line is not JSON.
+    """
     rows: list[dict[str, Any]] = []
     for line in Path(path).read_bytes().split(b"\n")[:-1]:
         if line.strip():
-            rows.append(json.loads(line))
+            try:
+                rows.append(json.loads(line))
+            except RecursionError:
+                raise ValueError("it is nested too deeply") from None
     return rows

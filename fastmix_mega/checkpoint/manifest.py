@@ -122,7 +122,10 @@ def problems(directory: Path, manifest: CheckpointManifest, names: Sequence[str]
     """What is wrong with some of a checkpoint's files; empty if nothing is."""
     found = []
     for name in names:
-        path, wanted = directory / name, manifest.files[name]
+        path, wanted = directory / name, manifest.files.get(name)
+        if wanted is None:
+            found.append(f"{name} is not in the manifest")
+            continue
         if path.is_symlink() or not path.resolve().is_relative_to(directory.resolve()):
             found.append(f"{name} leads out of the checkpoint")
             continue

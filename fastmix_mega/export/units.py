@@ -127,7 +127,7 @@ def read_sizes(path: str | Path) -> dict[str, Size]:
     for name, value in content.items():
         given = value if isinstance(value, dict) else {"tokens": value}
         unknown = set(given) - {"tokens", "rows"}
-        if unknown or "tokens" not in given:
+        if unknown or given.get("tokens") is None:
             raise UserError(f"{path}: {name}: give tokens, and rows where rows are drawn")
         tokens, rows = (_quantity(given.get(key), f"{path}: {name}") for key in ("tokens", "rows"))
         assert tokens is not None

@@ -56,3 +56,9 @@ def test_a_line_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
         append_jsonl(path, {"step": 2})
     append_jsonl(path, {"step": 3})
     assert read_jsonl(path) == [{"step": 1}, {"step": 3}]
+
+
+def test_a_line_that_is_nested_too_deeply_is_no_json(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_jsonl(tmp_path / "rows.jsonl")

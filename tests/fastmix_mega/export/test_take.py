@@ -95,6 +95,7 @@ def test_sizes(tmp_path: Path) -> None:
         ("a: -3", "no number"),
         ("a: 9223372036854775808", "no number"),
         ("a: {rows: 3}", "give tokens"),
+        ("a: null", "give tokens"),
         ("- a", "must hold"),
         ("{", "not valid YAML"),
     ):
