@@ -90,7 +90,7 @@ class HuggingFaceWeights:
             except FileNotFoundError:
                 raise UserError(f"{path} is missing; {INDEX} names it") from None
             except (OSError, SafetensorError) as error:
-                raise UserError(f"{path} is damaged: {error}") from None
+                raise UserError(f"{path} is damaged: {shorten(str(error))}") from None
         return self._open[file]
 
     def _require_every_tensor(self) -> None:
@@ -153,7 +153,7 @@ def _tensor_files(folder: Path) -> dict[str, str]:
             with safe_open(path, framework="pt") as file:
                 return dict.fromkeys(file.keys(), SINGLE)
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{path} is damaged: {error}") from None
+            raise UserError(f"{path} is damaged: {shorten(str(error))}") from None
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
         raise UserError(
             f"{folder} holds its weights as pickles, which can run programs when they are opened; "
