@@ -33,6 +33,7 @@ def add_verb(verbs: Any) -> None:
 
 def _watch(options: argparse.Namespace) -> int:
     """Exit code 1 if the run has drifted."""
+    from fastmix_mega.errors import UserError
     from fastmix_mega.mixture.file import mixture_path, read_mixture
     from fastmix_mega.report.watch import asked_of_run, describe, read_predictions, read_run
 
@@ -41,7 +42,10 @@ def _watch(options: argparse.Namespace) -> int:
         asked = read_mixture(mixture_path(options.mixture)).weights
     predicted = None if options.predicted is None else read_predictions(options.predicted)
     while True:
-        lines, warnings = describe(read_run(options.run), asked, predicted)
+        try:
+            lines, warnings = describe(read_run(options.run), asked, predicted)
+        except OverflowError:
+            raise UserError(f"{options.run} holds numbers that no run has: damaged?") from None
         print("\n".join([*lines, *(f"warning: {text}" for text in warnings)]), flush=True)
         if options.follow is None:
             return 1 if warnings else 0
