@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.launch import clean_environment
+from tests.stress.programs import run_program
 
 SEED = ("--seed", "3")
 """By which the faults come in the middle of a run."""
@@ -19,14 +17,5 @@ KINDS = ("read-only", "memory", "checkpoints deleted of")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 def test_hurt_runs_end_like_the_uninterrupted_one() -> None:
     words = [word for kind in KINDS for word in ("--only", f"[ZeRO 1] {kind}")]
-    # Its ranks are forks, which this process, full of threads, could not make.
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.stress.healing_campaign", "--faults", "180", *SEED, *words],
-        env=clean_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "3 faults (seed 3), 0 wrong" in done.stdout
+    said = run_program("healing_campaign", "--faults", "180", *SEED, *words)
+    assert "3 faults (seed 3), 0 wrong" in said
