@@ -78,16 +78,18 @@ class Jobs:
         """
         self.lost.append(node)
         mark = f"SLURMD_NODENAME={node}".encode()
-        dying = {int(self._daemon(node).read_text())}
+        parents = {int(self._daemon(node).read_text()): 1}
         for directory in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if mark in (directory / "environ").read_bytes().split(b"\0"):
                     # Its parent may be the daemon of a step, which has no such variable.
-                    stat = (directory / "stat").read_text().rpartition(")")[2].split()
-                    dying |= {int(directory.name), int(stat[1])}
-        # All at once, as a node dies: srun has a child that ends the step of a killed srun.
+                    parent = _parent(int(directory.name))
+                    parents |= {int(directory.name): parent, parent: _parent(parent)}
+        dying = sorted(parents.keys() - {1}, key=lambda pid: _depth(pid, parents), reverse=True)
+        # All at once, as a node dies: srun has a child that ends the step of a killed srun. And
+        # children first: Linux wakes stopped processes, with SIGHUP, when they become orphans.
         for number in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in dying - {1}:
+            for pid in dying:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
         if told:
@@ -119,6 +121,15 @@ class Jobs:
         path = self.directory / f"{job}.log"
         logs = [path, *sorted((self.directory / "logs" / job).glob("*"))]
         return "\n".join(each.read_text() for each in logs if each.exists())
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _depth(pid: int, parents: dict[int, int]) -> int:
+    """Its number of ancestors among these processes."""
+    return 1 + _depth(parents[pid], parents) if parents.get(pid) in parents else 0
 
 
 def config_file(settings: dict[str, Any], tmp_path: Path, steps: int = 300) -> str:
