@@ -5,7 +5,8 @@
 reads `configs/NAME.yaml`, splits real text into sources, targets, judges and spare documents (none
 is in two of them), derives the text that only looks like other text, and writes below OUTPUT/NAME
 what `data_tools.prepare` would, and for every family a configuration of the product, FAMILY.yaml.
-What is finished is not done again.
+What is finished is not done again. `--proxy ten_million` writes FAMILY_ten_million.yaml: the same
+text, and the larger model of configs/ten_million.yaml.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ CONFIGS = Path(__file__).parent / "configs"
 LEAST_TOKENS = 400_000
 """Of a source that is drawn from a law, so that nothing repeats."""
 TEXT_FOLDERS = ("sources", "targets", "judge")
-PROXY = CONFIGS / "proxy.yaml"
-"""What is trained on every family."""
+PROXY = "proxy"
+"""What is trained on every family, of configs/NAME.yaml."""
 
 
-def make(name: str, output: Path) -> list[Path]:
+def make(name: str, output: Path, proxy: str = PROXY) -> list[Path]:
     """The configurations of the families of configs/NAME.yaml, their files made."""
     given = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     folder = output / name
@@ -42,7 +43,9 @@ def make(name: str, output: Path) -> list[Path]:
         _make_text(given, folder)
         _make_tokens(given, folder)
         finished.write_text(json.dumps(given))
-    return [_write_family(family, parts, folder) for family, parts in given["families"].items()]
+    return [
+        _write_family(family, parts, folder, proxy) for family, parts in given["families"].items()
+    ]
 
 
 def _make_text(given: dict[str, Any], folder: Path) -> None:
@@ -108,11 +111,12 @@ def _make_tokens(given: dict[str, Any], folder: Path) -> None:
         print(f" sources {entry['name']:>20} {len(made):>7,} {sum(map(len, made)):>10,}")
 
 
-def _write_family(family: str, parts: dict[str, list[str]], folder: Path) -> Path:
+def _write_family(family: str, parts: dict[str, list[str]], folder: Path, name: str) -> Path:
     def entries(kind: str, names: Sequence[str]) -> list[dict[str, str]]:
         return [{"name": name, "prefix": str((folder / kind / name).absolute())} for name in names]
 
-    proxy = yaml.safe_load(PROXY.read_text())
+    family = family if name == PROXY else f"{family}_{name}"
+    proxy = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     config = {
         "run_dir": str(folder.absolute() / "runs" / family),
         "tokenizer": str((folder / "tokenizer.model").absolute()),
@@ -145,13 +149,14 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", default=["python"], help="of configs/NAME.yaml")
     parser.add_argument("--output", type=Path, default=Path("data/judge"))
+    parser.add_argument("--proxy", default=PROXY, help="what is trained, of configs/PROXY.yaml")
     options = parser.parse_args()
     for name in options.names:
         packages = Path("data/quality/packages")
         if name == "debian" and not packages.is_dir():
             command = [sys.executable, "-m", "research.quality.packages", "--output"]
             subprocess.run([*command, str(packages)], check=True)
-        for path in make(name, options.output):
+        for path in make(name, options.output, options.proxy):
             print(path)
 
 

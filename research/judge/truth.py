@@ -17,6 +17,7 @@ trainings:
     surfaceN.TARGET[.sSEED]     the surface's, from a seed's trunk and the first N runs of the swarm
     regmixN.TARGET              RegMix's, fitted to the swarm's first N runs and uniform
     without.SOURCE.NAME         the mixture NAME, the rest in proportion
+    carried.FAMILY.NAME         the mixture NAME of another family of the same sources
 
 and of searches: METHOD.TARGET, of `SEARCHES`; a trunk (`trunk_body`) is for all targets at once.
 """
@@ -117,6 +118,10 @@ def weights_for(family: Family, records: Records, name: str) -> FloatArray | Non
             return None
         left = np.where(np.array(family.sources) == rest[0], 1e-9, whole)
         return left / left.sum()
+    if kind == "carried":
+        every = (records, *records.others)
+        runs = (each.get("train", rest[0], ".".join(rest[1:]), SWARM_SEED) for each in every)
+        return next((np.array(run.weights) for run in runs if run is not None), None)
     if kind == "rule":
         return rules.answer(family, records, rest[0], rest[1], int(rest[2].removeprefix("s")))
     found = records.get("search", family.name, f"{kind}.{rest[0]}", int(rest[1].removeprefix("s")))
