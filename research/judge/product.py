@@ -330,7 +330,10 @@ class Surfaces:
         counts = read_counts(inputs.sources, inputs.targets, size, CONTEXT)
         model = Remembered(counts, self.family.budget, REPETITIONS)
         found = model.fitted(self.reference, np.ones(len(inputs.targets)))
-        return Remembered(counts, self.family.budget, REPETITIONS, found.smoothing)
+        levels = np.array([each.level for each in self.evidence])
+        lengths = found.like(levels, self.reference).context_lengths
+        plain = (counts, self.family.budget, REPETITIONS, found.smoothing, None)
+        return Remembered(*plain, lengths)
 
     @cached_property
     def evidence(self) -> list[Evidence]:

@@ -94,6 +94,31 @@ def test_gradients_are_the_derivatives(longest: int) -> None:
         np.testing.assert_allclose(gradients[:, source], (above - below) / 2e-5, rtol=1e-5)
 
 
+def test_each_target_has_contexts_of_its_own_length() -> None:
+    sources, targets = example()
+    tried = replace(model(sources, targets, 3), context_lengths=(3, 1))
+    mixture = np.array([0.4, 0.35, 0.1, 0.15])
+    losses, gradients = tried.losses(mixture)
+    for target, length in enumerate((3, 1)):
+        alone = model(sources, targets, length).losses(mixture)
+        assert losses[target] == pytest.approx(alone[0][target], rel=1e-12)
+        np.testing.assert_allclose(gradients[target], alone[1][target], rtol=1e-12)
+    assert tried.with_contexts(2).lengths == (2, 1)
+
+
+def test_contexts_are_as_long_as_the_trained_model_is_strong() -> None:
+    sources, targets = example()
+    whole, even = model(sources, targets, 3), np.full(4, 0.25)
+    by_length = np.stack([model(sources, targets, n).losses(even)[0] for n in (1, 2, 3)])
+    for length in (1, 2, 3):
+        suited = whole.like(by_length[length - 1] + 1e-3, even)
+        np.testing.assert_allclose(suited.losses(even)[0], by_length[length - 1], rtol=1e-12)
+    # A model that has learned less than bigrams; one of which nothing is known.
+    first = int(np.argmax(by_length[:, 0])) + 1
+    assert whole.like(np.array([9.0, 0.0]), even).lengths == (first, 3)
+    assert whole.like(np.array([9.0, np.nan]), even).lengths == (first, 3)
+
+
 def test_fitted_smoothing_loses_less_and_nothing_near_it_does() -> None:
     sources, targets = example()
     even, weights = np.full(4, 0.25), np.array([2.0, 1.0])
