@@ -30,7 +30,7 @@ from fastmix_mega.mixture.simplex import floored
 from fastmix_mega.mixture.surface import SIGMAS, LossSurface
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
 from fastmix_mega.mixture.surface_file import SURFACE_FILE, Terms, write_surface
-from fastmix_mega.mixture.surface_fit import Evidence, fit
+from fastmix_mega.mixture.surface_fit import Evidence, Recorded, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -234,6 +234,33 @@ def gains_by_target(
         target.name: {"gain": -float(mean), "deviation": float(deviation)}
         for target, mean, deviation in zip(config.targets, means, deviations, strict=True)
     }
+
+
+def bigram_warnings(names: list[str], recorded: Recorded) -> list[str]:
+    """Of targets on which the run's model is no stronger than bigrams of the data.
+
+    Args:
+        names: of the targets.
+        recorded: the run's evidence.
+    """
+    ngrams = recorded.ngrams
+    if ngrams is None:
+        return []
+    losses, _ = ngrams.with_contexts(1).losses(recorded.reference)
+    weak = [
+        f"{name} ({own.level:.2f} nats per token, bigrams {loss:.2f})"
+        for name, own, loss, length in zip(
+            names, recorded.evidence, losses, ngrams.lengths, strict=True
+        )
+        if length == 1
+    ]
+    if not weak:
+        return []
+    return [
+        f"The run's model is hardly stronger than bigrams of its data on {', '.join(weak)}. Such a "
+        "model learns from any text with the right bigrams, a large one does not: search with more "
+        "tokens or a larger proxy before a large run trains on this mixture."
+    ]
 
 
 def disagreements(names: list[str], alone: dict[str, FloatArray]) -> list[str]:
