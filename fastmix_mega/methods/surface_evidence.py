@@ -257,7 +257,7 @@ def bigram_warnings(names: list[str], recorded: Recorded) -> list[str]:
     if not weak:
         return []
     return [
-        f"The run's model is hardly stronger than bigrams of its data on {', '.join(weak)}. Such a "
+        f"The run's model is no stronger than bigrams of its data on {', '.join(weak)}. Such a "
         "model learns from any text with the right bigrams, a large one does not: search with more "
         "tokens or a larger proxy before a large run trains on this mixture."
     ]

@@ -13,8 +13,8 @@ the targets is a smooth function of the mixture with an exact gradient, and cost
 
 With n = 1 it is the bigram loss model. Longer contexts see through text that has the targets'
 bigrams and nothing else; a model that has hardly learned bigrams does not see through it. So each
-target has contexts of the length whose loss is nearest to that of the model that is trained. How a
-real model learns from the sources is beyond it.
+target has the shortest contexts that lose no more than the model that is trained. How a real model
+learns from the sources is beyond it.
 """
 
 from __future__ import annotations
@@ -196,19 +196,18 @@ class NgramLossModel:
         smoothing = self.smoothing[:longest]
         return replace(self, counts=counts, smoothing=smoothing, context_lengths=lengths)
 
-    def like(self, losses: FloatArray, mixture: FloatArray) -> NgramLossModel:
-        """With contexts, of each target, of the length whose loss is nearest to a trained model's.
+    def as_strong_as(self, losses: FloatArray, mixture: FloatArray) -> NgramLossModel:
+        """With the shortest contexts, of each target, that lose no more than a trained model.
 
         Args:
-            losses: [K] the model's; not finite or not positive where none is known, for the longest
-                contexts.
+            losses: [K] the model's; not finite or not positive where none is known, which means the
+                longest contexts.
             mixture: [S] that it was trained on.
         """
         by_length = self.ngram_losses(mixture) @ self.counts.weights.T  # [longest, K]
-        nearest = np.argmin(np.abs(by_length - losses), axis=0) + 1
-        known = np.isfinite(losses) & (losses > 0)
-        lengths = tuple(int(each) for each in np.where(known, nearest, self.longest))
-        return replace(self, context_lengths=lengths)
+        enough = by_length <= np.where(np.isfinite(losses), losses, 0.0)
+        lengths = np.where(enough.any(axis=0), np.argmax(enough, axis=0) + 1, self.longest)
+        return replace(self, context_lengths=tuple(lengths.tolist()))
 
     def fitted(self, mixture: FloatArray, target_weights: FloatArray) -> NgramLossModel:
         """With the smoothing that loses least on the targets at a mixture.

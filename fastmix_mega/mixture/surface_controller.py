@@ -232,7 +232,7 @@ class SurfaceController(Resumable):
     def _ngrams(self) -> NgramLossModel | None:
         """Of the strength that the run's model has by now."""
         ngrams = self._settings.ngrams
-        return None if ngrams is None else ngrams.like(self._levels(), self.mixture)
+        return None if ngrams is None else ngrams.as_strong_as(self._levels(), self.mixture)
 
     def _with_rows(self, ngrams: NgramLossModel | None) -> Values | None:
         """The finished runs, whose rows take a while."""

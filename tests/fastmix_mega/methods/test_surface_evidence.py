@@ -181,7 +181,7 @@ def test_a_model_no_stronger_than_bigrams_is_told() -> None:
     assert recorded.ngrams is not None
     assert recorded.ngrams.lengths == (1, 2)
     (found,) = bigram_warnings(["code", "answers"], recorded)
-    assert "hardly stronger than bigrams of its data on code (4.50 nats per token" in found
+    assert "no stronger than bigrams of its data on code (4.50 nats per token" in found
     assert "answers (" not in found
     strong = replace(recorded, ngrams=replace(recorded.ngrams, context_lengths=(2, 2)))
     assert bigram_warnings(["code", "answers"], strong) == []

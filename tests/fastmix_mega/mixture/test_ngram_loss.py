@@ -106,17 +106,18 @@ def test_each_target_has_contexts_of_its_own_length() -> None:
     assert tried.with_contexts(2).lengths == (2, 1)
 
 
-def test_contexts_are_as_long_as_the_trained_model_is_strong() -> None:
+def test_contexts_are_the_shortest_that_are_as_strong_as_the_model() -> None:
     sources, targets = example()
     whole, even = model(sources, targets, 3), np.full(4, 0.25)
-    by_length = np.stack([model(sources, targets, n).losses(even)[0] for n in (1, 2, 3)])
-    for length in (1, 2, 3):
-        suited = whole.like(by_length[length - 1] + 1e-3, even)
-        np.testing.assert_allclose(suited.losses(even)[0], by_length[length - 1], rtol=1e-12)
-    # A model that has learned less than bigrams; one of which nothing is known.
-    first = int(np.argmax(by_length[:, 0])) + 1
-    assert whole.like(np.array([9.0, 0.0]), even).lengths == (first, 3)
-    assert whole.like(np.array([9.0, np.nan]), even).lengths == (first, 3)
+    for target in range(2):
+        by_length = [model(sources, targets, n).losses(even)[0][target] for n in (1, 2, 3)]
+        for level in (*np.array(by_length) + 1e-9, *np.array(by_length) - 1e-9):
+            enough = [n for n, loss in enumerate(by_length, 1) if loss <= level]
+            losses = np.full(2, level)
+            assert whole.as_strong_as(losses, even).lengths[target] == (enough or [3])[0]
+    # A model that has learned next to nothing; one of which nothing is known.
+    assert whole.as_strong_as(np.array([9.0, 0.0]), even).lengths == (1, 3)
+    assert whole.as_strong_as(np.array([9.0, np.nan]), even).lengths == (1, 3)
 
 
 def test_fitted_smoothing_loses_less_and_nothing_near_it_does() -> None:
