@@ -298,7 +298,8 @@ class FastMix(GradientMethod):
         if isinstance(mixer.controller, SurfaceController):
             record = evidence_record(self.config, mixer.controller, found.estimate.weights)
             targets = [target.name for target in self.config.targets]
-            weak = bigram_warnings(targets, mixer.controller.recorded())
+            recorded, tokens = mixer.controller.recorded(), float(self.config.train.tokens)
+            weak = bigram_warnings(targets, recorded, tokens)
             answer = replace(found, gains=None, more=record, warnings=[*found.warnings, *weak])
             record.update(self._constrained(answer, mixer.controller.surface()))
             return answer

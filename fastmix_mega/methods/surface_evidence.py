@@ -172,6 +172,7 @@ def surface_controller(
         decay=config.search.decay,
         values=None if runs is None else runs.values,
         seed=config.seed,
+        train_tokens=float(config.train.tokens),
     )
     return SurfaceController(reference, settings)
 
@@ -236,17 +237,18 @@ def gains_by_target(
     }
 
 
-def bigram_warnings(names: list[str], recorded: Recorded) -> list[str]:
+def bigram_warnings(names: list[str], recorded: Recorded, tokens: float) -> list[str]:
     """Of targets on which the run's model is no stronger than bigrams of the data.
 
     Args:
         names: of the targets.
         recorded: the run's evidence.
+        tokens: that the run trained on.
     """
     ngrams = recorded.ngrams
     if ngrams is None:
         return []
-    losses, _ = ngrams.with_contexts(1).losses(recorded.reference)
+    losses = ngrams.losses_by_length(recorded.reference, tokens)[0]
     weak = [
         f"{name} ({own.level:.2f} nats per token, bigrams {loss:.2f})"
         for name, own, loss, length in zip(

@@ -196,18 +196,27 @@ class NgramLossModel:
         smoothing = self.smoothing[:longest]
         return replace(self, counts=counts, smoothing=smoothing, context_lengths=lengths)
 
-    def as_strong_as(self, losses: FloatArray, mixture: FloatArray) -> NgramLossModel:
+    def as_strong_as(
+        self, losses: FloatArray, mixture: FloatArray, tokens: float
+    ) -> NgramLossModel:
         """With the shortest contexts, of each target, that lose no more than a trained model.
 
         Args:
             losses: [K] the model's; not finite or not positive where none is known, which means the
                 longest contexts.
             mixture: [S] that it was trained on.
+            tokens: that it was trained on: n-grams are compared with it at its own budget.
         """
-        by_length = self.ngram_losses(mixture) @ self.counts.weights.T  # [longest, K]
-        enough = by_length <= np.where(np.isfinite(losses), losses, 0.0)
+        enough = self.losses_by_length(mixture, tokens) <= np.where(
+            np.isfinite(losses), losses, 0.0
+        )
         lengths = np.where(enough.any(axis=0), np.argmax(enough, axis=0) + 1, self.longest)
         return replace(self, context_lengths=tuple(lengths.tolist()))
+
+    def losses_by_length(self, mixture: FloatArray, tokens: float) -> FloatArray:
+        """[longest, K] of contexts of 1, 2, ... tokens, after a budget of so many tokens."""
+        found = replace(self, budget=tokens).ngram_losses(mixture) @ self.counts.weights.T
+        return np.asarray(found)
 
     def fitted(self, mixture: FloatArray, target_weights: FloatArray) -> NgramLossModel:
         """With the smoothing that loses least on the targets at a mixture.

@@ -64,6 +64,8 @@ class SurfaceSettings:
     values: Values | None = None
     """Losses of finished runs."""
     seed: int = 0
+    train_tokens: float | None = None
+    """Of the run; None for the budget of the n-grams."""
 
 
 class SurfaceController(Resumable):
@@ -231,8 +233,10 @@ class SurfaceController(Resumable):
 
     def _ngrams(self) -> NgramLossModel | None:
         """Of the strength that the run's model has by now."""
-        ngrams = self._settings.ngrams
-        return None if ngrams is None else ngrams.as_strong_as(self._levels(), self.mixture)
+        ngrams, tokens = self._settings.ngrams, self._settings.train_tokens
+        if ngrams is None:
+            return None
+        return ngrams.as_strong_as(self._levels(), self.mixture, tokens or ngrams.budget)
 
     def _with_rows(self, ngrams: NgramLossModel | None) -> Values | None:
         """The finished runs, whose rows take a while."""

@@ -337,7 +337,7 @@ class Surfaces:
         model = Remembered(counts, self.family.budget, REPETITIONS)
         found = model.fitted(self.reference, np.ones(len(inputs.targets)))
         levels = np.array([each.level for each in self.evidence])
-        lengths = found.as_strong_as(levels, self.reference).context_lengths
+        lengths = found.as_strong_as(levels, self.reference, self.family.budget).context_lengths
         plain = (counts, self.family.budget, REPETITIONS, found.smoothing, None)
         return Remembered(*plain, lengths)
 

@@ -20,7 +20,7 @@ from fastmix_mega.methods.base import OpenedData, Preview
 from fastmix_mega.methods.fastmix import FastMix
 from fastmix_mega.methods.surface_evidence import bigram_warnings, disagreements
 from fastmix_mega.mixture.file import read_mixture
-from tests.fastmix_mega.report.surface_samples import random_evidence
+from tests.fastmix_mega.report.surface_samples import BUDGET, random_evidence
 from tests.launch import column, forked, run_config
 
 ENDS = ("mixture.json", "surface.json", "predictions.json")
@@ -180,12 +180,12 @@ def test_a_model_no_stronger_than_bigrams_is_told() -> None:
     recorded = random_evidence(6, 2)
     assert recorded.ngrams is not None
     assert recorded.ngrams.lengths == (1, 2)
-    (found,) = bigram_warnings(["code", "answers"], recorded)
+    (found,) = bigram_warnings(["code", "answers"], recorded, BUDGET)
     assert "no stronger than bigrams of its data on code (4.50 nats per token" in found
     assert "answers (" not in found
     strong = replace(recorded, ngrams=replace(recorded.ngrams, context_lengths=(2, 2)))
-    assert bigram_warnings(["code", "answers"], strong) == []
-    assert bigram_warnings(["code", "answers"], replace(recorded, ngrams=None)) == []
+    assert bigram_warnings(["code", "answers"], strong, BUDGET) == []
+    assert bigram_warnings(["code", "answers"], replace(recorded, ngrams=None), BUDGET) == []
 
 
 def test_every_target_needs_a_window(surface: dict[str, Any]) -> None:

@@ -114,10 +114,13 @@ def test_contexts_are_the_shortest_that_are_as_strong_as_the_model() -> None:
         for level in (*np.array(by_length) + 1e-9, *np.array(by_length) - 1e-9):
             enough = [n for n, loss in enumerate(by_length, 1) if loss <= level]
             losses = np.full(2, level)
-            assert whole.as_strong_as(losses, even).lengths[target] == (enough or [3])[0]
+            assert whole.as_strong_as(losses, even, BUDGET).lengths[target] == (enough or [3])[0]
+    # At the model's own budget, whatever the n-grams are counted for.
+    large, losses = replace(whole, budget=1e9), np.full(2, by_length[0] + 1e-9)
+    assert large.as_strong_as(losses, even, BUDGET).lengths[1] == 1
     # A model that has learned next to nothing; one of which nothing is known.
-    assert whole.as_strong_as(np.array([9.0, 0.0]), even).lengths == (1, 3)
-    assert whole.as_strong_as(np.array([9.0, np.nan]), even).lengths == (1, 3)
+    assert whole.as_strong_as(np.array([9.0, 0.0]), even, BUDGET).lengths == (1, 3)
+    assert whole.as_strong_as(np.array([9.0, np.nan]), even, BUDGET).lengths == (1, 3)
 
 
 def test_fitted_smoothing_loses_less_and_nothing_near_it_does() -> None:
