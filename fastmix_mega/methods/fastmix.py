@@ -39,6 +39,7 @@ from fastmix_mega.methods.start import (
     search_start,
 )
 from fastmix_mega.methods.surface_evidence import (
+    bigram_warnings,
     evidence_record,
     register_predictions,
     surface_controller,
@@ -296,7 +297,10 @@ class FastMix(GradientMethod):
         found = super().answer(run, mixer, steps)
         if isinstance(mixer.controller, SurfaceController):
             record = evidence_record(self.config, mixer.controller, found.estimate.weights)
-            answer = replace(found, gains=None, more=record)
+            targets = [target.name for target in self.config.targets]
+            recorded, tokens = mixer.controller.recorded(), float(self.config.train.tokens)
+            weak = bigram_warnings(targets, recorded, tokens)
+            answer = replace(found, gains=None, more=record, warnings=[*found.warnings, *weak])
             record.update(self._constrained(answer, mixer.controller.surface()))
             return answer
         names, start = self.config.source_names, self.start

@@ -30,7 +30,7 @@ from fastmix_mega.mixture.simplex import floored
 from fastmix_mega.mixture.surface import SIGMAS, LossSurface
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
 from fastmix_mega.mixture.surface_file import SURFACE_FILE, Terms, write_surface
-from fastmix_mega.mixture.surface_fit import Evidence, fit
+from fastmix_mega.mixture.surface_fit import Evidence, Recorded, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,6 +172,7 @@ def surface_controller(
         decay=config.search.decay,
         values=None if runs is None else runs.values,
         seed=config.seed,
+        train_tokens=float(config.train.tokens),
     )
     return SurfaceController(reference, settings)
 
@@ -234,6 +235,34 @@ def gains_by_target(
         target.name: {"gain": -float(mean), "deviation": float(deviation)}
         for target, mean, deviation in zip(config.targets, means, deviations, strict=True)
     }
+
+
+def bigram_warnings(names: list[str], recorded: Recorded, tokens: float) -> list[str]:
+    """Of targets on which the run's model is no stronger than bigrams of the data.
+
+    Args:
+        names: of the targets.
+        recorded: the run's evidence.
+        tokens: that the run trained on.
+    """
+    ngrams = recorded.ngrams
+    if ngrams is None:
+        return []
+    losses = ngrams.losses_by_length(recorded.reference, tokens)[0]
+    weak = [
+        f"{name} ({own.level:.2f} nats per token, bigrams {loss:.2f})"
+        for name, own, loss, length in zip(
+            names, recorded.evidence, losses, ngrams.lengths, strict=True
+        )
+        if length == 1
+    ]
+    if not weak:
+        return []
+    return [
+        f"The run's model is no stronger than bigrams of its data on {', '.join(weak)}. Such a "
+        "model learns from any text with the right bigrams, a large one does not: search with more "
+        "tokens or a larger proxy before a large run trains on this mixture."
+    ]
 
 
 def disagreements(names: list[str], alone: dict[str, FloatArray]) -> list[str]:

@@ -52,20 +52,21 @@ def fewer_ngrams(
     room = MOST_NUMBERS // (len(weights) * anchors.shape[1])
     fitted = max(FEWEST_MIXTURES, min(MOST_MIXTURES, room))
     mixtures = np.concatenate((anchors, _draws(random, fitted + CHECKS, anchors.shape[1])))
-    whole = np.stack([weights @ model.ngram_losses(mixture) for mixture in mixtures])  # [N, K]
+    whole = np.stack([model.losses(mixture)[0] for mixture in mixtures])  # [N, K]
 
     own = [_candidates(random, each) for each in weights]
     candidates = np.unique(np.concatenate(own))
     small = replace(model, counts=_kept(model.counts, candidates, weights[:, candidates]))
-    each = np.stack([small.ngram_losses(mixture) for mixture in mixtures])  # [N, C]
+    each = np.stack([small.ngram_losses(mixture) for mixture in mixtures])  # [N, longest, C]
     found = np.zeros((len(weights), len(candidates)))
     rows = len(mixtures) - CHECKS
-    for target, ngrams in enumerate(own):
+    errors = np.empty((CHECKS, len(weights)))
+    for target, (ngrams, length) in enumerate(zip(own, model.lengths, strict=True)):
         places = np.searchsorted(candidates, ngrams)
-        ones = np.full((1, len(places)), SUM_WEIGHT)
-        system = np.concatenate((each[:rows, places], ones))
+        losses = each[:, length - 1, places]
+        system = np.append(losses[:rows], np.full((1, len(places)), SUM_WEIGHT), axis=0)
         found[target, places] = nnls(system, np.append(whole[:rows, target], SUM_WEIGHT))[0]
-    errors = each[rows:] @ found.T - whole[rows:]
+        errors[:, target] = losses[rows:] @ found[target, places] - whole[rows:, target]
     chosen = np.flatnonzero(found.any(axis=0))
     counts = _kept(small.counts, chosen, found[:, chosen])
     return replace(model, counts=counts), np.sqrt(np.mean(errors**2, axis=0))

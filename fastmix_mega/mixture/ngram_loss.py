@@ -12,7 +12,9 @@ number of tokens of source i that the budget takes, where repeated text counts f
 the targets is a smooth function of the mixture with an exact gradient, and costs no training.
 
 With n = 1 it is the bigram loss model. Longer contexts see through text that has the targets'
-bigrams and nothing else. How a real model learns from the sources is beyond it.
+bigrams and nothing else; a model that has hardly learned bigrams does not see through it. So each
+target has the shortest contexts that lose no more than the model that is trained. How a real model
+learns from the sources is beyond it.
 """
 
 from __future__ import annotations
@@ -90,6 +92,18 @@ class NgramLossModel:
     """a_n by context length; at least as many as there are levels."""
     read: FloatArray | None = None
     """[S] tokens of each source that were read before the budget begins; None for none."""
+    context_lengths: tuple[int, ...] | None = None
+    """[K] n of each target, from 1; None for the longest of all."""
+
+    @property
+    def longest(self) -> int:
+        """Of the contexts that were counted, in tokens."""
+        return len(self.counts.levels)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """[K] n of each target."""
+        return self.context_lengths or (self.longest,) * len(self.counts.weights)
 
     def losses(self, mixture: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Nats per token of every target, and the derivatives with respect to the mixture.
@@ -105,18 +119,19 @@ class NgramLossModel:
         """
         counts = self.counts
         steps, singles, total = self._upwards(mixture)
-        probability = steps[-1][-1]
-        losses = -(counts.weights @ np.log(probability))
+        losses = np.empty(len(counts.weights))
         slopes = np.empty((len(losses), len(mixture)))
-        for target, shares in enumerate(counts.weights):
-            slopes[target] = self._slope(shares / probability, steps, singles, total)
+        for target, (shares, length) in enumerate(zip(counts.weights, self.lengths, strict=True)):
+            probability = steps[length - 1][-1]
+            losses[target] = -float(shares @ np.log(probability))
+            slopes[target] = self._slope(shares / probability, steps[:length], singles, total)
         epochs, share = self._epochs(mixture)
         return losses, slopes * self.budget * share * worth_of_epochs(epochs, self.repetitions)
 
     def ngram_losses(self, mixture: FloatArray) -> FloatArray:
-        """[U] -log p of every n-gram of the targets, in nats."""
+        """[longest, U] -log p_n of every n-gram of the targets, in nats, by n from 1."""
         steps, _, _ = self._upwards(mixture)
-        return np.asarray(-np.log(steps[-1][-1]))
+        return np.stack([-np.log(step[-1]) for step in steps])
 
     def _epochs(self, mixture: FloatArray) -> tuple[FloatArray, float]:
         """[S] of the sources at the budget's end, and the share of all tokens that counts."""
@@ -177,7 +192,31 @@ class NgramLossModel:
     def with_contexts(self, longest: int) -> NgramLossModel:
         """The same with contexts of at most so many tokens."""
         counts = replace(self.counts, levels=self.counts.levels[:longest])
-        return replace(self, counts=counts, smoothing=self.smoothing[:longest])
+        lengths = tuple(min(length, longest) for length in self.lengths)
+        smoothing = self.smoothing[:longest]
+        return replace(self, counts=counts, smoothing=smoothing, context_lengths=lengths)
+
+    def as_strong_as(
+        self, losses: FloatArray, mixture: FloatArray, tokens: float
+    ) -> NgramLossModel:
+        """With the shortest contexts, of each target, that lose no more than a trained model.
+
+        Args:
+            losses: [K] the model's; not finite or not positive where none is known, which means the
+                longest contexts.
+            mixture: [S] that it was trained on.
+            tokens: that it was trained on: n-grams are compared with it at its own budget.
+        """
+        enough = self.losses_by_length(mixture, tokens) <= np.where(
+            np.isfinite(losses), losses, 0.0
+        )
+        lengths = np.where(enough.any(axis=0), np.argmax(enough, axis=0) + 1, self.longest)
+        return replace(self, context_lengths=tuple(lengths.tolist()))
+
+    def losses_by_length(self, mixture: FloatArray, tokens: float) -> FloatArray:
+        """[longest, K] of contexts of 1, 2, ... tokens, after a budget of so many tokens."""
+        found = replace(self, budget=tokens).ngram_losses(mixture) @ self.counts.weights.T
+        return np.asarray(found)
 
     def fitted(self, mixture: FloatArray, target_weights: FloatArray) -> NgramLossModel:
         """With the smoothing that loses least on the targets at a mixture.

@@ -64,6 +64,8 @@ class SurfaceSettings:
     values: Values | None = None
     """Losses of finished runs."""
     seed: int = 0
+    train_tokens: float | None = None
+    """Of the run; None for the budget of the n-grams."""
 
 
 class SurfaceController(Resumable):
@@ -85,10 +87,8 @@ class SurfaceController(Resumable):
         """[windows, 4 S] sums of every window."""
         self._losses = Trajectory(1)
         """[windows, 1] the loss of each window's target at its start."""
-        values = settings.values
-        if values is not None:
-            values = with_rows(values, reference, settings.ngrams, settings.constants)
-        self._values = values
+        self._values: dict[tuple[int, ...], Values] = {}
+        """Losses of finished runs with their rows, by the n-grams' context lengths."""
         self._answer: FloatArray | None = None
         """[S] the last one that the history shows."""
         count = len(settings.target_weights)
@@ -222,13 +222,33 @@ class SurfaceController(Resumable):
 
     def recorded(self) -> Recorded:
         """All that is known so far."""
+        ngrams = self._ngrams()
         return Recorded(
             reference=self.mixture,
-            ngrams=self._settings.ngrams,
+            ngrams=ngrams,
             evidence=self.evidence(),
-            values=self._values,
+            values=self._with_rows(ngrams),
             constants=self._settings.constants,
         )
+
+    def _ngrams(self) -> NgramLossModel | None:
+        """Of the strength that the run's model has by now."""
+        ngrams, tokens = self._settings.ngrams, self._settings.train_tokens
+        if ngrams is None:
+            return None
+        return ngrams.as_strong_as(self._levels(), self.mixture, tokens or ngrams.budget)
+
+    def _with_rows(self, ngrams: NgramLossModel | None) -> Values | None:
+        """The finished runs, whose rows take a while."""
+        settings = self._settings
+        if settings.values is None:
+            return None
+        lengths = () if ngrams is None else ngrams.lengths
+        if lengths not in self._values:
+            self._values[lengths] = with_rows(
+                settings.values, self.mixture, ngrams, settings.constants
+            )
+        return self._values[lengths]
 
     def surface(self) -> LossSurface:
         """The posterior from all evidence so far."""
@@ -237,16 +257,16 @@ class SurfaceController(Resumable):
     def answers_alone(self) -> dict[str, FloatArray]:
         """[S] what each kind of evidence would answer by itself, within limits and reason."""
         settings = self._settings
-        ngrams, constants = settings.ngrams, settings.constants
+        ngrams, constants = self._ngrams(), settings.constants
         scores = fit(self.mixture, None, self.evidence(), None, constants)
         alone = {"scores": self.answer(scores)}
         if ngrams is not None:
             nothing = [Evidence(0.0) for _ in settings.target_weights]
             for kind, model in (("ngrams", ngrams), ("bigrams", ngrams.with_contexts(1))):
                 alone[kind] = self.answer(fit(self.mixture, model, nothing, None, constants))
-        if self._values is not None:
+        if settings.values is not None:
             nothing = [Evidence(level) for level in self._levels().tolist()]
-            found = fit(self.mixture, ngrams, nothing, self._values, constants)
+            found = fit(self.mixture, ngrams, nothing, self._with_rows(ngrams), constants)
             alone["runs"] = self.answer(found)
         return alone
 

@@ -29,7 +29,7 @@ from fastmix_mega.reading import read_json
 
 SURFACE_FILE = "surface.json"
 """In the run folder."""
-SCHEMA = "fastmix-surface/2"
+SCHEMA = "fastmix-surface/3"
 LARGEST = 256 << 20
 """Bytes of the file: n-grams and finished runs take their place."""
 
@@ -97,7 +97,8 @@ def write_surface(
         "ngrams": None
         if ngrams is None
         else {
-            "longest_context": len(ngrams.counts.levels),
+            "longest_context": ngrams.longest,
+            "context_lengths": list(ngrams.lengths),
             "budget_tokens": ngrams.budget,
             "repetitions": ngrams.repetitions,
             "smoothing": list(ngrams.smoothing),
@@ -294,12 +295,21 @@ def _model(given: dict[str, Any], few: dict[str, Any]) -> NgramLossModel:
 
 
 def ngram_model(counts: NgramCounts, given: dict[str, Any]) -> NgramLossModel:
-    """The n-gram loss model of counts and of the settings in the file."""
+    """The n-gram loss model of counts and of the settings in the file.
+
+    Raises:
+        ValueError, TypeError: unless every target has contexts of a length that was counted.
+    """
     read = given.get("read_tokens")
+    lengths = tuple(given["context_lengths"])
+    known = set(range(1, len(counts.levels) + 1))
+    if len(lengths) != len(counts.weights) or not known.issuperset(lengths):
+        raise ValueError
     return NgramLossModel(
         counts,
         given["budget_tokens"],
         given["repetitions"],
         tuple(given["smoothing"]),
         None if read is None else np.array(read, np.float64),
+        lengths,
     )

@@ -129,17 +129,8 @@ def _fit_target(
         misfit: of the surface.
         constants: of the prior and of the errors.
     """
-    count = len(ngram_slopes)
-    rows: list[FloatArray] = [np.eye(1, 2 + count)[0]]
-    seen, noise = [evidence.level], [constants.level_error]
-    if evidence.slopes is not None:
-        more = slope_rows(evidence.slopes, ngram_slopes, constants)
-        rows += more[0]
-        seen += more[1]
-        noise += more[2]
-    weighted = np.array(rows) / np.array(noise)[:, None]
-    answers = np.array(seen) / np.array(noise)
-    prior = np.concatenate(([evidence.level, constants.beta], np.zeros(count)))
+    weighted, answers = own_rows(evidence, ngram_slopes, constants)
+    prior = prior_means(evidence.level, len(ngram_slopes), constants)
     found = student_posterior(weighted, answers, prior, constants)
     if values is None or len(values.losses) == 0:
         return found
@@ -152,7 +143,26 @@ def _fit_target(
     return replace(found, known=known)
 
 
-def slope_rows(
+def own_rows(
+    evidence: Evidence, ngram_slopes: FloatArray, constants: SurfaceConstants
+) -> tuple[FloatArray, FloatArray]:
+    """[N, P] and [N]: what the run says of (a, beta, d), divided by its noise."""
+    rows: list[FloatArray] = [np.eye(1, 2 + len(ngram_slopes))[0]]
+    seen, noise = [evidence.level], [constants.level_error]
+    if evidence.slopes is not None:
+        more = _slope_rows(evidence.slopes, ngram_slopes, constants)
+        rows += more[0]
+        seen += more[1]
+        noise += more[2]
+    return np.array(rows) / np.array(noise)[:, None], np.array(seen) / np.array(noise)
+
+
+def prior_means(level: float, count: int, constants: SurfaceConstants) -> FloatArray:
+    """[P] of (a, beta, d), with `count` sources."""
+    return np.concatenate(([level, constants.beta], np.zeros(count)))
+
+
+def _slope_rows(
     slopes: Slopes, of_ngrams: FloatArray, constants: SurfaceConstants
 ) -> tuple[list[FloatArray], list[float], list[float]]:
     """Observations of (a, beta, d): each source's slope less the mean over the sources seen."""

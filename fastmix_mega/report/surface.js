@@ -54,10 +54,11 @@ const lossSurface = (() => {
         (together[level.followed_at[i]] + weight * before[i]) / each);
       return { level, weight, below, probability };
     });
-    const slopes = few.weights.map((shares) => {
-      const found = zeros(mixture.length);
-      let sensitivity = shares.map((each, i) => each / probability[i]);
-      for (const step of steps.slice().reverse()) {
+    const lengths = settings.context_lengths;
+    const slopes = few.weights.map((shares, target) => {
+      const found = zeros(mixture.length), own = steps.slice(0, lengths[target]);
+      let sensitivity = shares.map((each, i) => each / own.at(-1).probability[i]);
+      for (const step of own.reverse()) {
         const { level, weight, below } = step;
         const scaled = sensitivity.map((each, i) => each / below[i]);
         const together = gathered(level.followed_at, scaled, level.followed.start.length - 1);
@@ -72,8 +73,8 @@ const lossSurface = (() => {
       across(few.singles, last.map((each) => each / total), found, -1);
       return found.map((each, i) => (each + all / total) * budget * share * worth[i]);
     });
-    const losses = few.weights.map((shares) =>
-      -sum(shares.map((each, i) => each * Math.log(probability[i]))));
+    const losses = few.weights.map((shares, target) => -sum(shares.map((each, i) =>
+      each * Math.log(steps[lengths[target] - 1].probability[i]))));
     return { losses, slopes };
   }
 

@@ -40,7 +40,13 @@ from fastmix_mega.mixture.simplex import floored
 from fastmix_mega.mixture.surface import LossSurface, design
 from fastmix_mega.mixture.surface import SurfaceConstants as SurfaceConstants
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
-from fastmix_mega.mixture.surface_fit import Evidence, fit, slope_rows, student_posterior
+from fastmix_mega.mixture.surface_fit import (
+    Evidence,
+    fit,
+    own_rows,
+    prior_means,
+    student_posterior,
+)
 from fastmix_mega.mixture.surface_values import OWN, Values
 from fastmix_mega.model.presets import resolve_shape
 from fastmix_mega.parallel import layout as parallel_layout
@@ -330,7 +336,10 @@ class Surfaces:
         counts = read_counts(inputs.sources, inputs.targets, size, CONTEXT)
         model = Remembered(counts, self.family.budget, REPETITIONS)
         found = model.fitted(self.reference, np.ones(len(inputs.targets)))
-        return Remembered(counts, self.family.budget, REPETITIONS, found.smoothing)
+        levels = np.array([each.level for each in self.evidence])
+        lengths = found.as_strong_as(levels, self.reference, self.family.budget).context_lengths
+        plain = (counts, self.family.budget, REPETITIONS, found.smoothing, None)
+        return Remembered(*plain, lengths)
 
     @cached_property
     def evidence(self) -> list[Evidence]:
@@ -396,26 +405,19 @@ class Surfaces:
         slopes = -self.ngrams.losses(at)[1]
         found = []
         for number, own in enumerate(self.evidence):
-            rows, seen = [np.eye(1, 2 + len(at))], [own.level]
-            errors = [constants.level_error]
-            if scores and own.slopes is not None:
-                more = slope_rows(own.slopes, slopes[number], constants)
-                rows.append(np.array(more[0]))
-                seen += more[1]
-                errors += more[2]
+            given = own if scores else Evidence(own.level)
+            rows, seen = own_rows(given, slopes[number], constants)
             if branches is not None:
                 points = np.concatenate((at[None], at + weight * (branches[0] - at)))
                 count = len(self.evidence)
                 weighed = design(points, at, self.ngrams, count, constants.bend)[:, number]
                 told = branches[1][:, number]
-                rows.append(weighed[1:] - weighed[0])
-                seen += told.tolist()
                 size = float(np.sqrt(np.mean(told**2)))
-                errors += [float(np.hypot(noise[1], noise[0] * size))] * len(told)
-            by = np.array(errors)
-            prior = np.concatenate(([own.level, constants.beta], np.zeros(len(at))))
-            weighted = np.concatenate(rows) / by[:, None]
-            found.append(student_posterior(weighted, np.array(seen) / by, prior, constants))
+                error = float(np.hypot(noise[1], noise[0] * size))
+                rows = np.concatenate((rows, (weighed[1:] - weighed[0]) / error))
+                seen = np.concatenate((seen, told / error))
+            prior = prior_means(own.level, len(at), constants)
+            found.append(student_posterior(rows, seen, prior, constants))
         return LossSurface(at, self.ngrams, found, constants)
 
     def answer(self, target: int, runs: tuple[FloatArray, FloatArray] | None) -> FloatArray:

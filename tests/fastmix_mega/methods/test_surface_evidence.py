@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from fastmix_mega.evaluation.retrain import Candidate, predictions_of
 from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.base import OpenedData, Preview
 from fastmix_mega.methods.fastmix import FastMix
-from fastmix_mega.methods.surface_evidence import disagreements
+from fastmix_mega.methods.surface_evidence import bigram_warnings, disagreements
 from fastmix_mega.mixture.file import read_mixture
+from tests.fastmix_mega.report.surface_samples import BUDGET, random_evidence
 from tests.launch import column, forked, run_config
 
 ENDS = ("mixture.json", "surface.json", "predictions.json")
@@ -172,6 +174,18 @@ def test_disagreements_name_the_source() -> None:
     alone = {"ngrams": np.array([0.6, 0.3, 0.1]), "scores": np.array([0.05, 0.75, 0.2])}
     (found,) = disagreements(["spam", "web", "code"], alone)
     assert found == "n-grams want 60% of spam, the run's scores 5%"
+
+
+def test_a_model_no_stronger_than_bigrams_is_told() -> None:
+    recorded = random_evidence(6, 2)
+    assert recorded.ngrams is not None
+    assert recorded.ngrams.lengths == (1, 2)
+    (found,) = bigram_warnings(["code", "answers"], recorded, BUDGET)
+    assert "no stronger than bigrams of its data on code (4.50 nats per token" in found
+    assert "answers (" not in found
+    strong = replace(recorded, ngrams=replace(recorded.ngrams, context_lengths=(2, 2)))
+    assert bigram_warnings(["code", "answers"], strong, BUDGET) == []
+    assert bigram_warnings(["code", "answers"], replace(recorded, ngrams=None), BUDGET) == []
 
 
 def test_every_target_needs_a_window(surface: dict[str, Any]) -> None:

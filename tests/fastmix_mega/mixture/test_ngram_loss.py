@@ -94,6 +94,35 @@ def test_gradients_are_the_derivatives(longest: int) -> None:
         np.testing.assert_allclose(gradients[:, source], (above - below) / 2e-5, rtol=1e-5)
 
 
+def test_each_target_has_contexts_of_its_own_length() -> None:
+    sources, targets = example()
+    tried = replace(model(sources, targets, 3), context_lengths=(3, 1))
+    mixture = np.array([0.4, 0.35, 0.1, 0.15])
+    losses, gradients = tried.losses(mixture)
+    for target, length in enumerate((3, 1)):
+        alone = model(sources, targets, length).losses(mixture)
+        assert losses[target] == pytest.approx(alone[0][target], rel=1e-12)
+        np.testing.assert_allclose(gradients[target], alone[1][target], rtol=1e-12)
+    assert tried.with_contexts(2).lengths == (2, 1)
+
+
+def test_contexts_are_the_shortest_that_are_as_strong_as_the_model() -> None:
+    sources, targets = example()
+    whole, even = model(sources, targets, 3), np.full(4, 0.25)
+    for target in range(2):
+        by_length = [model(sources, targets, n).losses(even)[0][target] for n in (1, 2, 3)]
+        for level in (*np.array(by_length) + 1e-9, *np.array(by_length) - 1e-9):
+            enough = [n for n, loss in enumerate(by_length, 1) if loss <= level]
+            losses = np.full(2, level)
+            assert whole.as_strong_as(losses, even, BUDGET).lengths[target] == (enough or [3])[0]
+    # At the model's own budget, whatever the n-grams are counted for.
+    large, losses = replace(whole, budget=1e9), np.full(2, by_length[0] + 1e-9)
+    assert large.as_strong_as(losses, even, BUDGET).lengths[1] == 1
+    # A model that has learned next to nothing; one of which nothing is known.
+    assert whole.as_strong_as(np.array([9.0, 0.0]), even, BUDGET).lengths == (1, 3)
+    assert whole.as_strong_as(np.array([9.0, np.nan]), even, BUDGET).lengths == (1, 3)
+
+
 def test_fitted_smoothing_loses_less_and_nothing_near_it_does() -> None:
     sources, targets = example()
     even, weights = np.full(4, 0.25), np.array([2.0, 1.0])

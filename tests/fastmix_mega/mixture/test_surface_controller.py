@@ -37,6 +37,19 @@ def test_the_scale_is_the_fall_seen_over_the_fall_promised() -> None:
     np.testing.assert_allclose(controller.row()["mixture"], controller.result().weights, atol=2e-3)
 
 
+def test_ngrams_are_as_long_as_the_run_is_strong() -> None:
+    whole = random_evidence(4, 1).ngrams
+    assert whole is not None
+    even = np.full(4, 0.25)
+    levels = (whole.ngram_losses(even) @ whole.counts.weights.T)[:, 0]
+    assert levels[0] > levels[1]
+    for length, level in ((1, levels[0] + 0.01), (2, levels[0] - 0.01), (2, levels[1] - 0.01)):
+        controller = searched(np.full(WINDOWS, level))
+        ngrams = controller.surface().ngrams
+        assert ngrams is not None
+        assert ngrams.lengths == (length,)
+
+
 def test_a_fall_that_was_not_seen_leaves_the_answer_to_the_ngrams() -> None:
     ngrams = random_evidence(4, 1).ngrams
     assert ngrams is not None

@@ -55,11 +55,13 @@ def test_a_surface_is_read_back(tmp_path: Path) -> None:
     ):
         np.testing.assert_allclose(got, wanted, atol=1e-5)
     np.testing.assert_allclose(file.surface.best(weights), found.best(weights), atol=0.05)
+    assert file.surface.ngrams is not None
+    assert file.surface.ngrams.lengths == (1, 2)
     assert file.most_share is not None
     np.testing.assert_allclose(file.most_share * BUDGET, np.minimum(8 * tokens, BUDGET))
 
     content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | {"schema": "fastmix-surface/1"}))
+    path.write_text(json.dumps(content | {"schema": "fastmix-surface/2"}))
     with pytest.raises(UserError, match="of another version"):
         read_surface_file(path)
     content["few_ngrams"]["single_at"][0] = 10**6
@@ -90,6 +92,9 @@ def test_evidence_of_another_form_is_damage(tmp_path: Path) -> None:
         lambda each: each["evidence"].pop(),
         lambda each: each["constants"].update(beta={}),
         lambda each: each["reference"].pop(),
+        lambda each: each["ngrams"].update(context_lengths=[1]),
+        lambda each: each["ngrams"].update(context_lengths=[1, 3]),
+        lambda each: each["ngrams"].update(context_lengths=[1, 0]),
     ):
         content = json.loads(whole)
         spoil(content)

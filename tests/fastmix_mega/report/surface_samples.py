@@ -18,8 +18,9 @@ BUDGET = 300_000.0
 
 
 def random_evidence(sources: int, targets: int, seed: int = 0) -> Recorded:
-    """Each target is written like one of the sources, and two sources repeat at the budget. Six
-    runs are known, the last two of another model, one of which does not know the first target."""
+    """Each target is written like one of the sources, and two sources repeat at the budget. The
+    first target has contexts of one token, the second of two, and so on in turn. Six runs are
+    known, the last two of another model, one of which does not know the first target."""
     random = np.random.default_rng(seed)
     laws = random.dirichlet(np.full(VOCABULARY, 0.2), (sources, VOCABULARY))
 
@@ -37,7 +38,8 @@ def random_evidence(sources: int, targets: int, seed: int = 0) -> Recorded:
     counts = count_ngrams(
         [text(law, 60) for law in laws], [text(law, 20) for law in blends], 2, VOCABULARY, whole
     )
-    ngrams = NgramLossModel(counts, BUDGET, 15.0, (30.0, 10.0))
+    lengths = tuple(1 + number % 2 for number in range(targets))
+    ngrams = NgramLossModel(counts, BUDGET, 15.0, (30.0, 10.0), context_lengths=lengths)
     even = np.full(sources, 1 / sources)
     evidence = [
         Evidence(4.5 + 0.2 * k, Slopes(random.normal(0, 0.4, sources), np.full(sources, 0.1), even))
