@@ -108,13 +108,17 @@ def full_for(seconds: float) -> Outside:
 
 def read_only(scene: Scene) -> str:
     """The run folder's place is taken by a read-only view of it, until the run has ended."""
-    folder = str(scene.run_dir)
-    subprocess.run(["mount", "--bind", folder, folder], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+    folder, view = str(scene.run_dir), f"{scene.run_dir}.view"
+    os.mkdir(view)
+    subprocess.run(["mount", "--bind", folder, view], check=True)
+    # Elsewhere first: in place the run might be writing, which makes it busy.
+    subprocess.run(["mount", "-o", "remount,bind,ro", view], check=True)
+    subprocess.run(["mount", "--bind", view, folder], check=True)
     end = time.monotonic() + LIMIT_SECONDS
     while scene.lives() and time.monotonic() < end:
         time.sleep(0.05)
-    subprocess.run(["umount", folder], check=True)
+    for mounted in (folder, view):
+        subprocess.run(["umount", mounted], check=True)
     return ""
 
 
