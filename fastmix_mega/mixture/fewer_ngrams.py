@@ -52,7 +52,9 @@ def fewer_ngrams(
     room = MOST_NUMBERS // (len(weights) * anchors.shape[1])
     fitted = max(FEWEST_MIXTURES, min(MOST_MIXTURES, room))
     mixtures = np.concatenate((anchors, _draws(random, fitted + CHECKS, anchors.shape[1])))
-    whole = np.stack([model.losses(mixture)[0] for mixture in mixtures])  # [N, K]
+    own_lengths = np.array(model.lengths) - 1, np.arange(len(weights))
+    by_length = (model.losses_by_length(mixture, model.budget) for mixture in mixtures)
+    whole = np.stack([each[own_lengths] for each in by_length])  # [N, K]
 
     own = [_candidates(random, each) for each in weights]
     candidates = np.unique(np.concatenate(own))

@@ -83,8 +83,8 @@ class Jobs:
             with contextlib.suppress(OSError):
                 if mark in (directory / "environ").read_bytes().split(b"\0"):
                     # Its parent may be the daemon of a step, which has no such variable.
-                    parent = _parent(int(directory.name))
-                    parents |= {int(directory.name): parent, parent: _parent(parent)}
+                    parent = parent_of(int(directory.name))
+                    parents |= {int(directory.name): parent, parent: parent_of(parent)}
         dying = sorted(parents.keys() - {1}, key=lambda pid: _depth(pid, parents), reverse=True)
         # All at once, as a node dies: srun has a child that ends the step of a killed srun. And
         # children first: Linux wakes stopped processes, with SIGHUP, when they become orphans.
@@ -123,7 +123,7 @@ class Jobs:
         return "\n".join(each.read_text() for each in logs if each.exists())
 
 
-def _parent(pid: int) -> int:
+def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 

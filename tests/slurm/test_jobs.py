@@ -17,7 +17,7 @@ import yaml
 
 from fastmix_mega.files import read_jsonl
 from tests.launch import column, run_config
-from tests.slurm.jobs import Jobs, config_file, wait_for_steps
+from tests.slurm.jobs import Jobs, config_file, parent_of, wait_for_steps
 
 pytestmark = pytest.mark.distributed
 
@@ -44,8 +44,7 @@ def processes_of(path: str) -> list[int]:
 def kill_a_rank(config: str) -> None:
     """One that a launcher has started: its parent is of the run, too."""
     found = processes_of(config)
-    stats = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in found}
-    os.kill([pid for pid in found if int(stats[pid][1]) in found][-1], signal.SIGKILL)
+    os.kill([pid for pid in found if parent_of(pid) in found][-1], signal.SIGKILL)
 
 
 def wait_for_restart(run_dir: Path, count: int) -> None:
