@@ -4,7 +4,7 @@
 
 One process holds two searches of the demo's size over the same number of tokens a step, one with 8
 sources, one with many; windows of steps (scores, target gradient and update included) alternate.
-Besides: start-up (imports, check, opening all files), the controller's update, memory, open files,
+Besides: start-up (imports, check, opening all files), a trajectory's update, memory, open files,
 and the report of a search with as many sources and 400 outer steps (an invented history).
 """
 
@@ -62,9 +62,10 @@ def settings_of(folder: Path, count: int) -> dict[str, Any]:
     settings["sources"] = [
         {"name": f"s{number}", "prefix": str(folder / f"s{number}")} for number in range(count)
     ]
-    for section in ("model", "train", "search"):
+    for section in ("model", "train"):
         settings[section] = {**settings[section], **SIZES["demo"][section]}
     settings["train"]["steps"] = 1_000_000
+    settings["search"] = {**SIZES["demo"]["search"]}
     settings["search"]["warmup"] = settings["search"]["every"]
     settings["log"]["every"] = 10
     return settings
@@ -167,7 +168,7 @@ def measure(count: int, budget: float) -> list[Row]:
         median = seconds[len(seconds) // 2]
         text = f"{median * 1e3:.2f} ms, slowest of 100 {seconds[-1] * 1e3:.2f} ms"
         rows.append(
-            Row(2, f"controller's update, {count:,} sources", "< 5 ms", text, median < 5e-3)
+            Row(2, f"a trajectory's update, {count:,} sources", "< 5 ms", text, median < 5e-3)
         )
         rows.append(report_row(folder, count))
         with parallel_layout.start(ParallelSection()) as layout:
@@ -177,7 +178,8 @@ def measure(count: int, budget: float) -> list[Row]:
             ]
             windows = [Windows(trainer, 8) for trainer in trainers]
             spans = alternate([each.searching for each in windows], 24, budget)
-            what = f"a window of 8 steps with {count:,} sources / with {FEW}"
+            every = SIZES["demo"]["search"]["every"]
+            what = f"a window of {every} steps with {count:,} sources / with {FEW}"
             rows.append(ratio_row(2, what, 1.05, spans[1], spans[0]))
             for trainer in trainers:
                 trainer.close()

@@ -5,9 +5,10 @@
 In one process windows of plain training steps, of steps with scores, and of steps with all that a
 search adds (target gradient, scores, sums, update) follow one another; neighbours are compared. A
 whole search is a plain window and one with everything, since by default scores are taken in the
-last half of a run. The demo's size has its 4,096-token vocabulary, the 100M proxy one of 32,768.
-Tokens are random: no time depends on them. `--profile` prints where the time of plain and scored
-steps goes instead.
+last half of a run. The default search compares the body's gradients, by hooks; a trajectory, as of
+conversations, those of the head, in closed form. The demo's size has its 4,096-token vocabulary,
+the 100M proxy one of 32,768. Tokens are random: no time depends on them. `--profile` prints where
+the time of plain and scored steps goes instead.
 """
 
 from __future__ import annotations
@@ -27,29 +28,36 @@ SIZES: dict[str, dict[str, Any]] = {
     "demo": {
         "model": {"preset": "demo", "vocab_size": 4096},
         "train": {"global_batch": 16, "micro_batch": 8, "seq_length": 128},
-        "search": {"score_tokens": 0.125, "target_batch": 16, "every": 16},
+        "search": {"target_batch": 16, "every": 16},
     },
     "100M": {
         "model": {"preset": "60M", "vocab_size": 32768},
         "train": {"global_batch": 2, "micro_batch": 2, "seq_length": 128},
-        "search": {"score_tokens": 0.125, "target_batch": 2, "every": 8},
+        "search": {"target_batch": 2, "every": 8},
     },
 }
+SCORED_TOKENS = 0.125
+"""The head's default share."""
+HEAD = {"answer": "trajectory", "initial": "uniform", "score_tokens": SCORED_TOKENS}
+"""Settings of a search by head scores."""
 MOST = {"demo": 1.05, "100M": 1.02}
+"""Of steps with head scores, for plain ones."""
+MOST_SEARCH = 1.10
+MOST_BODY = 1.05
 
 
-def build_loop(folder: Path, size: str, layout: Any, overrides: dict[str, Any]) -> Any:
-    """A search's Trainer over small corpora; `overrides` by section."""
+def build_loop(folder: Path, size: str, layout: Any, search: dict[str, Any]) -> Any:
+    """A search's Trainer over small corpora; `search` are settings beyond the size's."""
     from fastmix_mega.configuration import parse_config
     from fastmix_mega.methods.registry import method_of
     from fastmix_mega.training.trainer import Trainer
     from tests.tiny import tiny_settings
 
-    settings = tiny_settings(folder, folder / f"run-{size}-{len(overrides)}")
-    for section in ("model", "train", "search"):
+    settings = tiny_settings(folder, folder / f"run-{size}-{len(search)}")
+    for section in ("model", "train"):
         settings[section] = {**settings[section], **SIZES[size][section]}
-        settings[section] |= overrides.get(section, {})
     settings["train"]["steps"] = 1_000_000
+    settings["search"] = {**SIZES[size]["search"], **search}
     settings["search"]["warmup"] = settings["search"]["every"]
     return Trainer(method_of(parse_config(settings)), layout)
 
@@ -131,27 +139,42 @@ def measure(size: str, budget: float) -> list[Row]:
     ):
         folder = Path(name)
         write_corpora(folder)
-        most, share = MOST[size], SIZES[size]["search"]["score_tokens"]
-        length = 2 if size == "demo" else 1
-        windows = Windows(build_loop(folder, size, layout, {}), length)
-        plain, scored = alternate((windows.plain, windows.scored), 40, budget / 3)
-        inside = Spread.of([1 + windows.score_share() for _ in range(6 if size == "demo" else 2)])
-        what = f"{size}: scores' own processor time within those steps, 1 + share of the rest"
-        text = f"{inside}, {inside.count} windows"
-        rows.append(Row(1, what, f"at most {most:g}", text, inside.median <= most))
-        what = f"{size}: steps with head scores of {share:g} of the tokens / plain steps"
-        rows.append(ratio_row(1, what, most, scored, plain))
-        if size == "demo":
-            plain, whole = alternate((windows.whole_plain, windows.whole_search), 30, budget / 3)
-            rows.append(ratio_row(1, f"{size}: the whole search / training", 1.05, whole, plain))
-        windows.trainer.close()
-        hooked = build_loop(folder, size, layout, {"search": {"scores": "all"}})
-        windows = Windows(hooked, length)
-        plain, scored = alternate((windows.plain, windows.scored), 40, budget / 3)
-        what = f"{size}: steps with hooks on all parameters / plain steps"
-        rows.append(ratio_row(1, what, 1.05, scored, plain))
-        hooked.close()
+        rows += _default_rows(build_loop(folder, size, layout, {}), size, budget / 2)
+        rows += _head_rows(build_loop(folder, size, layout, HEAD), size, budget / 2)
     return rows
+
+
+def _default_rows(trainer: Any, size: str, budget: float) -> list[Row]:
+    windows = Windows(trainer, _window_steps(size))
+    plain, scored = alternate((windows.plain, windows.scored), 40, budget / 2)
+    what = f"{size}: steps with scores of the body / plain steps"
+    rows = [ratio_row(1, what, MOST_BODY, scored, plain)]
+    plain, whole = alternate((windows.whole_plain, windows.whole_search), 30, budget / 2)
+    what = f"{size}: the whole default search / training"
+    rows.append(ratio_row(1, what, MOST_SEARCH, whole, plain))
+    trainer.close()
+    return rows
+
+
+def _head_rows(trainer: Any, size: str, budget: float) -> list[Row]:
+    windows, most = Windows(trainer, _window_steps(size)), MOST[size]
+    plain, scored = alternate((windows.plain, windows.scored), 40, budget / 2)
+    inside = Spread.of([1 + windows.score_share() for _ in range(6 if size == "demo" else 2)])
+    what = f"{size}: head scores' own processor time within those steps, 1 + share of the rest"
+    text = f"{inside}, {inside.count} windows"
+    rows = [Row(1, what, f"at most {most:g}", text, inside.median <= most)]
+    what = f"{size}: steps with head scores of {SCORED_TOKENS:g} of the tokens / plain steps"
+    rows.append(ratio_row(1, what, most, scored, plain))
+    if size == "demo":
+        plain, whole = alternate((windows.whole_plain, windows.whole_search), 30, budget / 2)
+        what = f"{size}: a whole search by head scores / training"
+        rows.append(ratio_row(1, what, MOST_SEARCH, whole, plain))
+    trainer.close()
+    return rows
+
+
+def _window_steps(size: str) -> int:
+    return 2 if size == "demo" else 1
 
 
 def profile(size: str) -> None:

@@ -23,18 +23,18 @@ from benchmarks.timing import Row
 from fastmix_mega.parallel.devices import usable_cores
 
 SHARES = {
-    "scale_simulation": 0.0,
-    "loader": 0.05,
-    "start CONFIG": 0.1,
-    "search_memory": 0.05,
-    "score_quality CONFIG": 0.1,
-    "many_sources": 0.1,
-    "training_speed --size demo": 0.1,
-    "search_cost --size demo": 0.2,
-    "training_speed --size 10M": 0.1,
-    "search_cost --size 100M": 0.2,
+    "benchmarks.scale_simulation": 0.0,
+    "benchmarks.loader": 0.05,
+    "benchmarks.start CONFIG": 0.1,
+    "benchmarks.search_memory": 0.05,
+    "research.score_quality CONFIG": 0.1,
+    "benchmarks.many_sources": 0.1,
+    "benchmarks.training_speed --size demo": 0.1,
+    "benchmarks.search_cost --size demo": 0.2,
+    "benchmarks.training_speed --size 10M": 0.1,
+    "benchmarks.search_cost --size 100M": 0.2,
 }
-"""Benchmarks, and their part of the time."""
+"""Modules with their arguments, and their part of the time."""
 OVERHEAD_SECONDS = 300.0
 """For imports and set-up of one benchmark on a busy machine, before it counts as run over."""
 LIBRARIES = ("torch", "deepspeed", "megatron-core", "numpy")
@@ -42,7 +42,7 @@ LIBRARIES = ("torch", "deepspeed", "megatron-core", "numpy")
 
 def run(words: list[str], budget: float) -> list[Row] | str:
     """The rows of one benchmark, or why there are none."""
-    command = [sys.executable, "-m", f"benchmarks.{words[0]}", *words[1:]]
+    command = [sys.executable, "-m", *words]
     try:
         done = subprocess.run(
             [*command, "--budget", f"{budget:.0f}", "--json"],
@@ -99,14 +99,14 @@ def main() -> None:
         words = [options.config if word == "CONFIG" else word for word in command.split()]
         found = run(words, max(10.0, 60 * options.minutes * share))
         if isinstance(found, str):
-            failed.append(f"`benchmarks.{command}` was not measured: {found}.")
+            failed.append(f"`{command}` was not measured: {found}.")
             print(failed[-1], flush=True)
             found = []
         rows += found
         for row in found:
             print(f"goal {row.goal}, {row.what}: {row.measured}", flush=True)
         # The page is whole at any time: a run that is cut short leaves what it measured.
-        waiting = [f"`benchmarks.{each}` was not reached." for each in [*SHARES][number + 1 :]]
+        waiting = [f"`{each}` was not reached." for each in [*SHARES][number + 1 :]]
         options.output.write_text(page(rows, [*failed, *waiting], commit))
 
 

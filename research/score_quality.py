@@ -3,12 +3,12 @@
     python -m research.score_quality CONFIG [--budget 120] [--warm-up 60]
 
 After some steps of real training at the demo's size, the same outer step is measured in three ways:
-ours (preconditioned, every sequence of a window, a share of its tokens), `method: reference` (raw
-lm_head gradients of one micro-batch), and explicit backward passes of further sequences of every
-source. Compared is noise x operations: the noise of an estimate is the variance of its sources'
-means over the spread of the true scores; the operations are those beyond training. Scores measured
-over `--windows` windows at a fixed model give both. The mixture is uniform: near a good one the
-sources' true scores are level, and no way of measuring could tell them apart.
+ours at the head (preconditioned, every sequence of a window, a share of its tokens), `method:
+reference` (raw lm_head gradients of one micro-batch), and explicit backward passes of further
+sequences of every source. Compared is noise x operations: the noise of an estimate is the variance
+of its sources' means over the spread of the true scores; the operations are those beyond training.
+Scores measured over `--windows` windows at a fixed model give both. The mixture is uniform: near a
+good one the sources' true scores are level, and no way of measuring could tell them apart.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ def measure(config_path: str, warm_up: int, windows: int) -> list[Row]:
             "log.wandb=disabled",
             "search.target_batch=128",
             "search.initial=uniform",
+            "search.answer=trajectory",
+            "search.scores=head",
         ]
         settings += ["search.every=8", "search.score_tokens=0.25"]
         settings += [f"search.warmup={warm_up - warm_up % 8}", "train.steps=400"]
@@ -126,8 +128,8 @@ def rows_of(config: Any, shape: Any, noise: dict[str, list[float]]) -> list[Row]
         ratios["explicit"].append(whole / sequences * ours_cost / ours)
         ratios["tokens"].append(share / whole)
     for key, what, least in (
-        ("reference", "noise x operations of `method: reference` / of ours", 8.0),
-        ("explicit", "of explicit per-source backward passes / of ours", 3.0),
+        ("reference", "noise x operations of `method: reference` / of head scores", 8.0),
+        ("explicit", "of explicit per-source backward passes / of head scores", 3.0),
     ):
         values = sorted(ratios[key])
         text = f"{values[1]:.1f} ({values[0]:.1f} to {values[-1]:.1f}, 3 repetitions)"

@@ -66,6 +66,9 @@ if TYPE_CHECKING:
     from fastmix_mega.training.observers import TargetGradients
     from fastmix_mega.training.outer_loop import OuterLoop
 
+TOLD_DISAGREEMENTS = 8
+"""Between the kinds of evidence, in the terminal."""
+
 
 class FastMix(GradientMethod):
     """See the module's docstring."""
@@ -374,7 +377,12 @@ def _surface_lines(mixture: MixtureFile) -> list[str]:
         f"{SIGMAS * predicted[target]['deviation']:.3f} (90%)"
         for target, found in search["predicted_gain"].items()
     ]
-    return lines + [f"warning: the evidence disagrees: {each}" for each in search["disagreements"]]
+    told = search["disagreements"]
+    lines += [f"warning: the evidence disagrees: {each}" for each in told[:TOLD_DISAGREEMENTS]]
+    if len(told) > TOLD_DISAGREEMENTS:
+        more = len(told) - TOLD_DISAGREEMENTS
+        lines.append(f"warning: and {more} more sources, which the report marks")
+    return lines
 
 
 def epochs_by_source(names: Sequence[str], epochs: Sequence[float | None]) -> str:

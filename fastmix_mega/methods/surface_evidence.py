@@ -266,16 +266,18 @@ def bigram_warnings(names: list[str], recorded: Recorded, tokens: float) -> list
 
 
 def disagreements(names: list[str], alone: dict[str, FloatArray]) -> list[str]:
-    """In words, the sources that one kind of evidence wants and another does not."""
+    """In words, the sources that one kind of evidence wants and another does not; the largest
+    differences first."""
     if len(alone) < 2:
         return []
     ngrams, scores = alone["ngrams"], alone["scores"]
     even = 1 / len(names)
-    found = []
-    for name, first, second in zip(names, ngrams, scores, strict=True):
-        if max(first, second) > even and min(first, second) < even / 2:
-            found.append(f"n-grams want {first:.0%} of {name}, the run's scores {second:.0%}")
-    return found
+    found = [
+        (abs(first - second), f"n-grams want {first:.0%} of {name}, the run's scores {second:.0%}")
+        for name, first, second in zip(names, ngrams, scores, strict=True)
+        if max(first, second) > even and min(first, second) < even / 2
+    ]
+    return [text for _, text in sorted(found, key=lambda each: -each[0])]
 
 
 def write_run_surface(

@@ -197,10 +197,11 @@ def student_posterior(
     variances = np.full(len(prior) - 2, 100 * constants.scale**2 + 1)
     mean: FloatArray = prior
     covariance: FloatArray = np.eye(len(prior))
+    told = rows.T @ rows
     for _ in range(EM_ITERATIONS):
         level_and_beta = np.array([1e-2, constants.beta_spread**-2])
         precision = np.diag(np.concatenate((level_and_beta, 1 / variances)))
-        covariance = np.asarray(np.linalg.inv(rows.T @ rows + precision), np.float64)
+        covariance = _inverse(told + precision)
         mean = np.asarray(covariance @ (rows.T @ answers + precision @ prior), np.float64)
         squares = mean[2:] ** 2 + np.diag(covariance)[2:]
         # Large discrepancies get large scales of their own.
@@ -209,3 +210,14 @@ def student_posterior(
             break
         variances = np.asarray(spread)
     return TargetPosterior(mean, covariance)
+
+
+def _inverse(matrix: FloatArray) -> FloatArray:
+    """Of a symmetric positive definite [P, P]: a third of the time of one that knows neither."""
+    from scipy.linalg.lapack import dpotrf, dpotri
+
+    root, wrong = dpotrf(matrix)
+    assert wrong == 0, "the precision of a posterior is positive definite"
+    upper, wrong = dpotri(root)
+    assert wrong == 0, "a Cholesky factor has no zero on its diagonal"
+    return np.triu(upper) + np.triu(upper, 1).T

@@ -1,8 +1,9 @@
 """Peak memory of one process by part, from the configuration alone: pure functions.
 
 The formulas follow what DeepSpeed and megatron-core allocate; `benchmarks/plan_memory.py` compares
-them with what torch measures. Two moments compete for the peak: the last micro-batch's backward
-pass, with all activations alive, and the optimizer step, with its copies of the gradient.
+them with what torch measures. Three moments compete for the peak: the last micro-batch's backward
+pass, with all activations alive; the optimizer step, with its copies of the gradient; and, in a
+search, the pass over the targets, which adds their gradient up in fp32.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Memory:
     optimizer: float
     """fp32 master weights and Adam's moments."""
     direction: float
-    """v, the preconditioned target gradient, and every target's own where there are several."""
+    """v, the preconditioned target gradient, and every target's own where there are several; 0
+    where the peak is in the pass over the targets, which makes them anew."""
     activations: float
     logits: float
     buffers: float
@@ -117,14 +119,21 @@ def stage_memory(
     # ZeRO 2 makes its buffer anew in every backward pass.
     forward_buffers = 0 if parallel.zero == 2 else state.pass_buffers
     moments = [
-        (state.gradients, work.body, work.forward_logits, forward_buffers),
-        (state.gradients, work.body + work.layer, work.backward_logits, state.pass_buffers),
-        (state.gradients_in_step, 0, 0, state.step_buffers),
-        *_target_moments(
-            config, work, (state.gradients_kept, forward_buffers), directions, measured, width
+        (direction, state.gradients, work.body, work.forward_logits, forward_buffers),
+        (
+            *(direction, state.gradients, work.body + work.layer),
+            *(work.backward_logits, state.pass_buffers),
+        ),
+        (direction, state.gradients_in_step, 0, 0, state.step_buffers),
+        # The former direction is gone by then.
+        *(
+            (0, *moment)
+            for moment in _target_moments(
+                config, work, (state.gradients_kept, forward_buffers), directions, measured, width
+            )
         ),
     ]
-    gradients, activations, logits, buffers = max(moments, key=sum)
+    direction, gradients, activations, logits, buffers = max(moments, key=sum)
     return Memory(
         parameters=state.parameters,
         gradients=gradients,

@@ -84,7 +84,7 @@ def project(root: Node, p: FloatArray, lower: FloatArray, upper: FloatArray) -> 
 
 def _mass(node: Node, level: float, p: FloatArray, lower: FloatArray, upper: FloatArray) -> float:
     """The node's share at a level: monotone and continuous."""
-    rows = list(node.sources)
+    rows = np.array(node.sources, np.intp)
     own = float(np.clip(p[rows] * level, lower[rows], upper[rows]).sum())
     whole = own + sum(_mass(group, level, p, lower, upper) for group in node.groups)
     return min(max(whole, node.lower), node.upper)
@@ -103,6 +103,8 @@ def _fill(
     low, high = -1400.0, 700.0  # Of the level's logarithm: all that a float can hold.
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
+        if middle in (low, high):
+            break  # No float lies between them.
         if _mass(free, math.exp(middle), p, lower, upper) < share:
             low = middle
         else:

@@ -54,10 +54,11 @@ class HeadMeter(Meter):
             access.passes.evaluate(micro_batches, losses)
             return
         weight = head.head_weight
+        # Given up first: a direction and the gradients of the next one are never held together.
+        self._direction, self._target_directions = None, []
         empty = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
         # The whole one first, then every target's own.
         gradients = [empty, *(torch.zeros_like(empty) for _ in range(self.target_count))]
-        self._target_directions = []
         shares_here = shares.tolist()
         targets = self._targets_by_row(micro_batches)
 

@@ -46,7 +46,9 @@ class HookMeter(Meter):
         losses: Forward,
         again: Forward,
     ) -> None:
-        self._target_directions = []
+        # Given up first: a direction and the gradients of the next one are never held together.
+        self._directions, self._target_directions = None, []
+        self._products.target_directions = []
         shared = [
             replace(batch, weights=batch.weights * shares[batch.sources]) for batch in micro_batches
         ]

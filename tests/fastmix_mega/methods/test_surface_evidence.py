@@ -176,6 +176,12 @@ def test_disagreements_name_the_source() -> None:
     assert found == "n-grams want 60% of spam, the run's scores 5%"
 
 
+def test_the_largest_disagreement_comes_first() -> None:
+    alone = {"ngrams": np.array([0.3, 0.1, 0.6]), "scores": np.array([0.45, 0.5, 0.05])}
+    found = disagreements(["web", "code", "spam"], alone)
+    assert [text.split(" of ")[1].split(",")[0] for text in found] == ["spam", "code"]
+
+
 def test_a_model_no_stronger_than_bigrams_is_told() -> None:
     recorded = random_evidence(6, 2)
     assert recorded.ngrams is not None
