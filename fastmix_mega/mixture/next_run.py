@@ -30,7 +30,10 @@ def most_telling(found: LossSurface, candidates: FloatArray, weights: FloatArray
         seed: of the draws.
     """
     mean, covariance = found.together(candidates, weights)
-    return most_reducing(mean, covariance, found.constants.level_noise, seed)
+    # A seed may be bad for all targets at once.
+    noises = np.array([found.noise(number) for number in range(len(weights))])
+    noise = float(weights @ noises / weights.sum())
+    return most_reducing(mean, covariance, noise, seed)
 
 
 def most_reducing(mean: FloatArray, covariance: FloatArray, noise: float, seed: int) -> int:

@@ -57,7 +57,7 @@ class SurfaceConstants:
     bend: float = 0.02
     """c, a share."""
     level_noise: float = 0.02
-    """SD of a training's loss over seeds, in nats."""
+    """SD of a training's loss over seeds, in nats; finished runs may say another one."""
     level_error: float = 0.08
     """SD of the run's own level as that of a fresh training, in nats: a search trains on
     micro-batches of one source each, and looks at few target sequences. Differences between
@@ -118,8 +118,13 @@ class LossSurface:
         for number, target in enumerate(self.targets):
             expected, covariance = self._joint(target, rows[:, number], mixtures)
             means[:, number] = expected
-            variances[:, number] = np.diag(covariance) + self.constants.level_noise**2
+            variances[:, number] = np.diag(covariance) + self.noise(number) ** 2
         return Prediction(means, np.sqrt(variances))
+
+    def noise(self, target: int) -> float:
+        """SD in nats over seeds of a training's loss on one target."""
+        known = self.targets[target].known
+        return self.constants.level_noise if known is None else known.noise
 
     @property
     def misfit(self) -> Misfit:

@@ -29,7 +29,7 @@ from fastmix_mega.reading import read_json
 
 SURFACE_FILE = "surface.json"
 """In the run folder."""
-SCHEMA = "fastmix-surface/3"
+SCHEMA = "fastmix-surface/4"
 LARGEST = 256 << 20
 """Bytes of the file: n-grams and finished runs take their place."""
 
@@ -125,8 +125,8 @@ def write_surface(
     write_atomic(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _lists(arrays: dict[str, FloatArray]) -> dict[str, Any]:
-    return {name: array.tolist() for name, array in arrays.items()}
+def _lists(arrays: dict[str, Any]) -> dict[str, Any]:
+    return {name: np.asarray(array).tolist() for name, array in arrays.items()}
 
 
 def _written_runs(values: Values) -> dict[str, Any]:
@@ -220,12 +220,19 @@ def _posterior(given: dict[str, Any], sources: int) -> TargetPosterior:
     length = 2 + sources
     mean = _finite(given["mean"], (length,))
     covariance = _finite(given["covariance"], (length, length))
-    known = None if given["known"] is None else KnownRuns(**_arrays(given["known"]))
+    known = None if given["known"] is None else _known(given["known"], sources)
     return TargetPosterior(mean, covariance, known)
 
 
-def _arrays(lists: dict[str, Any]) -> dict[str, FloatArray]:
-    return {name: np.array(each, np.float64) for name, each in lists.items()}
+def _known(given: dict[str, Any], sources: int) -> KnownRuns:
+    count = len(given["losses"])
+    return KnownRuns(
+        mixtures=_finite(given["mixtures"], (count, sources)),
+        rows=_finite(given["rows"], (count, 2 + sources)),
+        losses=_finite(given["losses"], (count,)),
+        precision=_finite(given["precision"], (count, count)),
+        noise=float(_finite(given["noise"], ())),
+    )
 
 
 def _few(model: NgramLossModel, anchors: FloatArray, seed: int) -> dict[str, Any]:

@@ -5,9 +5,12 @@ The loss of a run on mixture x is the surface's linear part there, plus the surf
 is that of universal kriging (Cressie, 1993): near the runs it follows them, and far from them the
 rest of the evidence.
 
+How noisy a training is depends on the targets and the sources, so that runs say it themselves: the
+noise is the one of the largest marginal likelihood, near the usual one unless they say otherwise.
+
 Runs of another model, budget or text form a group of their own, with a free offset: they tell
-differences between mixtures and no level. How large their differences are in this search's nats,
-and how noisy they are, is chosen by the marginal likelihood, since units may differ.
+differences between mixtures and no level. How large their differences are in this search's nats is
+chosen by the marginal likelihood too, since units may differ.
 """
 
 from __future__ import annotations
@@ -29,6 +32,10 @@ SCALE_SPREAD = 1.0
 """SD of the prior of a scale's logarithm."""
 NOISES = (1.0, 2.0, 4.0, 8.0)
 """How much noisier other groups may be."""
+OWN_NOISES = 2.0 ** (np.arange(-4, 13) / 4)
+"""How noisy the search's own kind of runs may be, in usual noises."""
+NOISE_SPREAD = 0.5
+"""SD of the prior of its logarithm."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,8 @@ class KnownRuns:
     """[N] in the search's own nats, but for the offsets of groups."""
     precision: FloatArray
     """[N, N] the inverse of the covariance of misfit, offsets and noise."""
+    noise: float
+    """SD in nats over seeds of a training of the search's own kind."""
 
     def weights(self, parameters: FloatArray) -> FloatArray:
         """[N] that the misfit's covariance with these runs is multiplied by in a prediction.
@@ -114,19 +123,23 @@ def known_runs(
     noise: float,
     before: tuple[FloatArray, FloatArray],
 ) -> KnownRuns:
-    """Values as evidence, other groups' scales and noises chosen.
+    """Values as evidence, noises and other groups' scales chosen.
 
     Args:
         values: of one target.
         misfit: of the surface.
-        noise: SD of a training's loss over seeds, in nats.
+        noise: the usual SD of a training's loss over seeds, in nats.
         before: mean [P] and covariance [P, P] of the parameters without the values.
     """
     rows, groups = values.rows, values.groups
     covariance = misfit.covariance(values.mixtures, values.mixtures)
     losses = values.losses.copy()
-    noises = np.full(len(losses), noise)
     mean, spread = before
+    own = np.flatnonzero(groups == OWN)
+    shared = rows[own] @ spread @ rows[own].T + covariance[np.ix_(own, own)]
+    own_noise = noise * _noise(losses[own] - rows[own] @ mean, shared, noise)
+    noises = np.full(len(losses), noise)
+    noises[own] = own_noise
     for group in set(groups.tolist()) - {OWN}:
         own = np.flatnonzero(groups == group)
         shared = rows[own] @ spread @ rows[own].T + covariance[np.ix_(own, own)] + FREE**2
@@ -136,7 +149,23 @@ def known_runs(
     offsets = np.where((groups[:, None] == groups) & (groups != OWN), FREE**2, 0.0)
     whole = covariance + offsets + np.diag(noises**2)
     precision = np.asarray(np.linalg.inv(whole))
-    return KnownRuns(mixtures=values.mixtures, rows=rows, losses=losses, precision=precision)
+    return KnownRuns(values.mixtures, rows, losses, precision, own_noise)
+
+
+def _noise(errors: FloatArray, covariance: FloatArray, noise: float) -> float:
+    """The likeliest factor of the usual noise.
+
+    Args:
+        errors: [N] losses less what is expected.
+        covariance: [N, N] of the errors, without noise.
+        noise: SD of one run, before it is multiplied.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    squares = (vectors.T @ errors) ** 2
+    whole = np.maximum(values, 0) + (noise * OWN_NOISES[:, None]) ** 2
+    likelihood = -0.5 * (squares / whole + np.log(whole)).sum(axis=1)
+    likelihood -= 0.5 * (np.log(OWN_NOISES) / NOISE_SPREAD) ** 2
+    return float(OWN_NOISES[likelihood.argmax()])
 
 
 def _scale(

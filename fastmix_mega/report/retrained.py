@@ -98,7 +98,7 @@ def retrained_view(run: Run) -> RetrainedView | None:
                     float(means[place]),
                     float(deviations[place]),
                     statistics.mean(gaps),
-                    _error(run, gaps),
+                    _error(run.surface.surface.noise(place), gaps),
                 )
             )
     return RetrainedView(given.baseline, len(first), rows, _levels(run, given)) if rows else None
@@ -122,7 +122,7 @@ def _levels(run: Run, given: Retrained) -> list[Level]:
                     predicted=float(predicted.mean[0, place]),
                     deviation=float(predicted.deviation[0, place]),
                     seen=statistics.mean(each[target] for each in losses),
-                    error=run.surface.surface.constants.level_noise / math.sqrt(len(losses)),
+                    error=run.surface.surface.noise(place) / math.sqrt(len(losses)),
                 )
             )
     return found
@@ -182,8 +182,12 @@ def _weights(run: Run, given: str | dict[str, float] | None) -> FloatArray | Non
     return weights / weights.sum() if weights.sum() > 0 else None
 
 
-def _error(run: Run, gaps: list[float]) -> float:
-    """Of the mean of paired differences; never below what two trainings' seeds make."""
-    assert run.surface is not None
-    noise = run.surface.surface.constants.level_noise * math.sqrt(2 / len(gaps))
-    return max(noise, statistics.stdev(gaps) / math.sqrt(len(gaps))) if len(gaps) > 1 else noise
+def _error(noise: float, gaps: list[float]) -> float:
+    """Of the mean of paired differences; never below what two trainings' seeds make.
+
+    Args:
+        noise: SD over seeds of a training.
+        gaps: the differences.
+    """
+    least = noise * math.sqrt(2 / len(gaps))
+    return max(least, statistics.stdev(gaps) / math.sqrt(len(gaps))) if len(gaps) > 1 else least

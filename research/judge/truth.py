@@ -18,6 +18,8 @@ trainings:
     regmixN.TARGET              RegMix's, fitted to the swarm's first N runs and uniform
     without.SOURCE.NAME         the mixture NAME, the rest in proportion
     carried.FAMILY.NAME         the mixture NAME of another family of the same sources
+    best.TARGET                 the best of all that the swarm's seed was spent on, but for the
+                                product's own answers; other seeds say what it is worth
 
 and of searches: METHOD.TARGET, of `SEARCHES`; a trunk (`trunk_body`) is for all targets at once.
 """
@@ -42,6 +44,8 @@ from research.judge.records import Record, Records
 RESULTS = Path("research/results/judge.jsonl")
 SWARM_SEED = 101
 """Of every run of the swarm: common noise cancels."""
+SWARM_SIZE = 32
+"""Mixtures, half of them near good ones."""
 DICE = 20261126
 HEADING = "| mixture | loss (SD, seeds) | minus uniform | regret | below bigrams | weights, % |"
 HALF = "HALF"
@@ -112,6 +116,8 @@ def weights_for(family: Family, records: Records, name: str) -> FloatArray | Non
     if kind.startswith(("regmix", "surface")):
         trunk = int(rest[1].removeprefix("s")) if len(rest) > 1 else 1
         return from_swarm(family, records, kind, rest[0], trunk)
+    if kind == "best":
+        return best_mixture(family, records, rest[0])
     if kind == "without":
         whole = weights_for(family, records, ".".join(rest[1:]))
         if whole is None:
@@ -149,6 +155,24 @@ def near_mixture(family: Family, records: Records, number: int) -> FloatArray | 
     logs = np.log(np.maximum(chosen, 0.003)) + dice.normal(0, 0.7, len(chosen))
     weights: FloatArray = np.exp(logs) / np.exp(logs).sum()
     return weights
+
+
+def best_mixture(family: Family, records: Records, target: str) -> FloatArray | None:
+    """[S] the lowest loss of the target with the swarm's seed, once the swarm is whole; the same
+    one for all seeds."""
+    runs = list(records.of("train", family.name))
+    earlier = [run for run in runs if run.name == f"best.{target}"]
+    if earlier:
+        return np.array(earlier[0].weights)
+    if any(
+        records.get("train", family.name, f"{part}.{SWARM_SIZE // 2 - 1}", SWARM_SEED) is None
+        for part in ("swarm", "near")
+    ):
+        return None
+    others = [
+        run for run in runs if run.seed == SWARM_SEED and not run.name.startswith("surface0.")
+    ]
+    return np.array(min(others, key=lambda run: run.losses[target]).weights)
 
 
 def from_swarm(
@@ -265,7 +289,8 @@ def _concerns(family: Family, name: str) -> bool:
     """False for a target that the family does not have."""
     kind, *rest = name.split(".")
     return (
-        not kind.startswith(("bigram", "ngrams", "surface", "regmix")) or rest[0] in family.targets
+        not kind.startswith(("bigram", "ngrams", "surface", "regmix", "best"))
+        or rest[0] in family.targets
     )
 
 

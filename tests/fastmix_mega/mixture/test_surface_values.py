@@ -33,13 +33,16 @@ def test_a_prediction_is_a_gaussian_conditioned_on_the_runs() -> None:
     rows = design(mixtures, EVEN, None, 1, GAUSSIAN.bend)[:, 0]
     misfit = Misfit(EVEN, GAUSSIAN.misfit, GAUSSIAN.misfit_length)
     whole = rows @ before.covariance @ rows.T + misfit.covariance(mixtures, mixtures)
-    seen = whole[:6, :6] + GAUSSIAN.level_noise**2 * np.eye(6)
+    known_runs = found.targets[0].known
+    assert known_runs is not None
+    assert found.noise(0) == known_runs.noise
+    seen = whole[:6, :6] + known_runs.noise**2 * np.eye(6)
     gain = whole[6:, :6] @ np.linalg.inv(seen)
     mean = rows[6:] @ before.mean + gain @ (losses - rows[:6] @ before.mean)
     spread = whole[6:, 6:] - gain @ whole[:6, 6:]
     predicted = found.predict(new)
     np.testing.assert_allclose(predicted.mean[:, 0], mean, atol=1e-8)
-    deviation = np.sqrt(np.diag(spread) + GAUSSIAN.level_noise**2)
+    deviation = np.sqrt(np.diag(spread) + known_runs.noise**2)
     np.testing.assert_allclose(predicted.deviation[:, 0], deviation, atol=1e-8)
     means, deviations = found.differences(new[0], new[1])
     assert means[0] == pytest.approx(mean[0] - mean[1], abs=1e-8)
@@ -53,6 +56,31 @@ def test_a_prediction_is_a_gaussian_conditioned_on_the_runs() -> None:
         step = 1e-6 * np.eye(SOURCES)[source]
         above, below = (found.objective(new[0] + sign * step, np.ones(1))[0] for sign in (1, -1))
         assert gradient[source] == pytest.approx((above - below) / 2e-6, rel=1e-4)
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.03, 0.1])
+def test_runs_say_how_noisy_they_are(noise: float) -> None:
+    random = np.random.default_rng(3)
+    mixtures = random.dirichlet(np.ones(SOURCES), size=60)
+    truth = np.array([3.0, 0.0, 0.1, -0.1, 0.1, -0.1])
+    losses = design(mixtures, EVEN, None, 1, GAUSSIAN.bend)[:, 0] @ truth
+    losses += random.normal(0, noise, len(losses))
+    found = fit(EVEN, None, NOTHING, values_of(mixtures, losses), GAUSSIAN)
+    assert noise / 1.5 < found.noise(0) < 1.5 * noise
+    # One run cannot say it.
+    single = fit(EVEN, None, NOTHING, values_of(mixtures[:1], losses[:1]), GAUSSIAN)
+    assert single.noise(0) == GAUSSIAN.level_noise
+    assert fit(EVEN, None, NOTHING, None, GAUSSIAN).noise(0) == GAUSSIAN.level_noise
+
+
+def test_noise_is_no_excuse_for_a_source_that_lies() -> None:
+    """A worth of -4 nats, where the prior has 0.2: the source is set free all the same."""
+    random = np.random.default_rng(4)
+    mixtures = random.dirichlet(np.ones(SOURCES), size=8)
+    losses = design(mixtures, EVEN, None, 1, 0.02)[:, 0] @ np.array([3.0, 0.0, -4.0, 0, 0, 0])
+    losses += random.normal(0, 0.02, len(losses))
+    found = fit(EVEN, None, NOTHING, values_of(mixtures, losses), SurfaceConstants())
+    assert found.targets[0].mean[2] == pytest.approx(-4, abs=0.3)
 
 
 def test_runs_of_another_kind_tell_differences_and_no_level() -> None:
