@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.timing import Row, parser, tell
 from fastmix_mega.configuration import load_config
+from fastmix_mega.methods.registry import method_of
 from fastmix_mega.planning.describe import best_plan, planned_shape
 from fastmix_mega.planning.layouts import Machine
 from fastmix_mega.planning.rules import as_yaml
@@ -41,15 +42,14 @@ class Simulated:
     outer_ms: float
     share: float
     """Of the time, in outer steps."""
-    scores: float
-    """Of a training step, for the product with v."""
     every: int
     """The smallest `search.every` at which outer steps take no more than LIMIT."""
 
 
 def simulate(path: str, gpus: int, between_nodes: float, every: int) -> Simulated | None:
     """None where nothing fits."""
-    config = load_config(path, [f"search.every={every}", "search.target_batch=128"])
+    settings = [f"search.every={every}", "search.target_batch=128"]
+    config = method_of(load_config(path, settings), "search").config
     shape = planned_shape(config)
     machine = replace(Machine(80e9), between_nodes=between_nodes)
     _, plans = best_plan(config, shape, gpus, "search", machine)
@@ -63,8 +63,6 @@ def simulate(path: str, gpus: int, between_nodes: float, every: int) -> Simulate
     hops = math.log2(gpus) * HOP_SECONDS
     steps = float((step * slowest[:1000]).mean()) + hops
     outers = float((outer * slowest[1000:]).mean()) + OUTER_COLLECTIVES * hops
-    head, body = shape.vocab_size * shape.hidden_size, shape.body_parameters
-    scores = config.search.scored_share(False) * head / (3 * (head + body))
     layout = as_yaml(best.parallel).removeprefix("parallel: ").strip("{}")
     needed = math.ceil(outers * (1 - LIMIT) / (LIMIT * steps))
     share = outers / (outers + every * steps)
@@ -73,7 +71,6 @@ def simulate(path: str, gpus: int, between_nodes: float, every: int) -> Simulate
         step_ms=steps * 1e3,
         outer_ms=outers * 1e3,
         share=share,
-        scores=scores,
         every=max(1, needed),
     )
 
