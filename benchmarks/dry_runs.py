@@ -29,8 +29,8 @@ class Case:
 PROXY = ["model.vocab_size=32000", "tokenizer=/nowhere"]
 CASES = {
     "150M, search, 8": Case("proxy_150m", 8, "search", PROXY),
-    "1B, search, 16, TP2 + sequence": Case(
-        "large_1b", 16, "search", ["parallel.tensor=2", "parallel.sequence=true"]
+    "7B, search, 32, TP2 + sequence": Case(
+        "large_7b", 32, "search", ["parallel.tensor=2", "parallel.sequence=true"]
     ),
     "1B, 8": Case("large_1b", 8),
     "1B, 1,024": Case("large_1b", 1024, "train", ["train.global_batch=4096"]),
