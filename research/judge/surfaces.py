@@ -3,10 +3,11 @@
     python -m research.judge.surfaces data/judge/python/plain.yaml ... [--others FILE ...]
 
 A trunk's record is replayed through the product's controller, as a search for each target alone
-would have seen it. Two tables: what that one run foretells of every mixture that was retrained,
-and what it foretells once some of them are evidence, beside RegMix fitted to the same ones. With
-several families the sizes of errors are chosen on the others, by the likelihood of their losses
-(leave one family out).
+would have seen it. Three tables: what that one run foretells of every mixture that was retrained;
+how much of its error is the noise of these trainings' own seeds, from mixtures that two seeds were
+spent on; and what it foretells once some runs are evidence, beside RegMix fitted to the same ones.
+With several families the sizes of errors are chosen on the others, by the likelihood of their
+losses (leave one family out).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from research.judge.truth import RESULTS, SWARM_SEED
 WIDTH = float(norm.ppf(0.95))
 """Half of a 90% interval, in standard deviations."""
 GRID = {"scale": (0.14, 0.2, 0.3), "slope_bias": (0.5, 0.7, 1.0), "misfit": (0.05, 0.08, 0.12)}
-RUNS = (4, 8, 12, 16)
+RUNS = (4, 8, 16, 24)
 """Of a family, that are evidence."""
 LEAST_LEFT = 6
 """Mixtures to foretell."""
@@ -191,6 +192,51 @@ def alone_table(every: Sequence[Judged], constants: dict[str, product.SurfaceCon
     return "\n".join(lines)
 
 
+def noise_table(
+    every: Sequence[Judged], records: Records, constants: dict[str, product.SurfaceConstants]
+) -> str:
+    """Of differences from uniform with the same seed, on mixtures that two other seeds than the
+    swarm's were spent on.
+
+    The product of the errors with two seeds has the square of the surface's own error as its mean:
+    their noise is independent.
+    """
+    lines = [
+        "| family: target | mixtures | SD over seeds | RMSE | without the seeds' noise |",
+        "|---|---|---|---|---|",
+    ]
+    for each in every:
+        runs = list(records.of("train", each.family.name))
+        seen = {(run.name, run.seed): run for run in runs if run.seed != SWARM_SEED}
+        names = sorted({name for name, _ in seen if name.startswith("best.")})
+        seeds = sorted({seed for _, seed in seen})[:2]
+        names = [name for name in names if all((name, seed) in seen for seed in seeds)]
+        if not names:
+            continue
+        mixtures = np.array([seen[name, seeds[0]].weights for name in names])
+        found = each.surfaces.fitted(constants[each.family.name])
+        at = np.concatenate((each.mixtures[:1], mixtures))
+        predicted = found.predict(at).mean
+        for number, target in enumerate(each.targets):
+            gaps = np.array(
+                [
+                    [
+                        seen[name, seed].losses[target] - seen["uniform", seed].losses[target]
+                        for name in names
+                    ]
+                    for seed in seeds
+                ]
+            )  # [2, N]
+            errors = predicted[1:, number] - predicted[0, number] - gaps
+            noise = np.sqrt(np.mean((gaps[0] - gaps[1]) ** 2) / 2)
+            own = np.sqrt(max(float(np.mean(errors[0] * errors[1])), 0.0))
+            lines.append(
+                f"| {each.family.name}: {target} | {len(names)} | {noise:.3f} | "
+                f"{np.sqrt(np.mean(errors**2)):.3f} | {own:.3f} |"
+            )
+    return "\n".join(lines)
+
+
 def runs_table(every: Sequence[Judged], constants: dict[str, product.SurfaceConstants]) -> str:
     """What runs add: RMSE and Spearman on the mixtures that no evidence held, means over draws."""
     lines = [
@@ -246,7 +292,8 @@ def main() -> None:
         constants[each.family.name] = (
             product.SurfaceConstants() if options.product else chosen(others or every)
         )
-    print(alone_table(every, constants), "", runs_table(every, constants), sep="\n")
+    print(alone_table(every, constants), "", noise_table(every, records, constants), "", sep="\n")
+    print(runs_table(every, constants), flush=True)
 
 
 if __name__ == "__main__":
