@@ -139,17 +139,17 @@ def measure(size: str, budget: float) -> list[Row]:
     ):
         folder = Path(name)
         write_corpora(folder)
-        rows += _default_rows(build_loop(folder, size, layout, {}), size, budget / 2)
-        rows += _head_rows(build_loop(folder, size, layout, HEAD), size, budget / 2)
+        rows += _default_rows(build_loop(folder, size, layout, {}), size, 0.7 * budget)
+        rows += _head_rows(build_loop(folder, size, layout, HEAD), size, 0.3 * budget)
     return rows
 
 
 def _default_rows(trainer: Any, size: str, budget: float) -> list[Row]:
     windows = Windows(trainer, _window_steps(size))
-    plain, scored = alternate((windows.plain, windows.scored), 40, budget / 2)
+    plain, scored = alternate((windows.plain, windows.scored), 40, 0.2 * budget)
     what = f"{size}: steps with scores of the body / plain steps"
     rows = [ratio_row(1, what, MOST_BODY, scored, plain)]
-    plain, whole = alternate((windows.whole_plain, windows.whole_search), 30, budget / 2)
+    plain, whole = alternate((windows.whole_plain, windows.whole_search), 30, 0.8 * budget)
     what = f"{size}: the whole default search / training"
     rows.append(ratio_row(1, what, MOST_SEARCH, whole, plain))
     trainer.close()

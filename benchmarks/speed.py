@@ -71,7 +71,8 @@ def page(rows: list[Row], missing: list[str], commit: str) -> str:
         "missed or open: [performance.md](performance.md). Medians with quartiles.",
         "",
         f"{today}, commit {commit or 'unknown'}; {usable_cores()} cores of a {platform.machine()} "
-        f"machine, load {os.getloadavg()[0]:.0f} at the end; one thread a process; {versions}.",
+        f"machine, load {os.getloadavg()[0]:.0f} at the end;",
+        f"one thread a process; {versions}.",
         "",
         "| goal | what | wanted | measured | |",
         "|---:|---|---|---|---|",
