@@ -156,3 +156,13 @@ def test_the_probability_of_being_better() -> None:
     assert found.probability_better(more, EVEN, np.ones(1)) > 0.99
     assert found.probability_better(EVEN, more, np.ones(1)) < 0.01
     assert found.probability_better(EVEN, EVEN, np.ones(1)) == 0.5
+
+
+def test_scores_that_are_all_the_same_move_nothing() -> None:
+    """Their noise is 0 too, so that the precision is singular to the last bit."""
+    for count in (1, 2, 7, 40):
+        even = np.full(count, 1 / count)
+        slopes = Slopes(np.full(count, 0.3), np.zeros(count), np.ones(count))
+        found = fit(even, None, [Evidence(3.0, slopes)])
+        assert np.isfinite(found.targets[0].covariance).all()
+        np.testing.assert_allclose(found.best(np.ones(1)), even, atol=1e-3)
