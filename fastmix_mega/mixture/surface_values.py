@@ -149,7 +149,9 @@ def known_runs(
     offsets = np.where((groups[:, None] == groups) & (groups != OWN), FREE**2, 0.0)
     whole = covariance + offsets + np.diag(noises**2)
     precision = np.asarray(np.linalg.inv(whole))
-    return KnownRuns(values.mixtures, rows, losses, precision, own_noise)
+    return KnownRuns(
+        mixtures=values.mixtures, rows=rows, losses=losses, precision=precision, noise=own_noise
+    )
 
 
 def _noise(errors: FloatArray, covariance: FloatArray, noise: float) -> float:
