@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.search_cost import SIZES, Windows
+from benchmarks.search_cost import SIZES, Windows, set_size
 from benchmarks.timing import (
     Row,
     Span,
@@ -62,11 +62,7 @@ def settings_of(folder: Path, count: int) -> dict[str, Any]:
     settings["sources"] = [
         {"name": f"s{number}", "prefix": str(folder / f"s{number}")} for number in range(count)
     ]
-    for section in ("model", "train"):
-        settings[section] = {**settings[section], **SIZES["demo"][section]}
-    settings["train"]["steps"] = 1_000_000
-    settings["search"] = {**SIZES["demo"]["search"]}
-    settings["search"]["warmup"] = settings["search"]["every"]
+    set_size(settings, "demo", {})
     settings["log"]["every"] = 10
     return settings
 

@@ -54,12 +54,17 @@ def build_loop(folder: Path, size: str, layout: Any, search: dict[str, Any]) -> 
     from tests.tiny import tiny_settings
 
     settings = tiny_settings(folder, folder / f"run-{size}-{len(search)}")
+    set_size(settings, size, search)
+    return Trainer(method_of(parse_config(settings)), layout)
+
+
+def set_size(settings: dict[str, Any], size: str, search: dict[str, Any]) -> None:
+    """Make the tests' settings those of an endless search of a size; `search` as above."""
     for section in ("model", "train"):
-        settings[section] = {**settings[section], **SIZES[size][section]}
+        settings[section] |= SIZES[size][section]
     settings["train"]["steps"] = 1_000_000
     settings["search"] = {**SIZES[size]["search"], **search}
     settings["search"]["warmup"] = settings["search"]["every"]
-    return Trainer(method_of(parse_config(settings)), layout)
 
 
 class Windows:

@@ -135,17 +135,18 @@ def known_runs(
     covariance = misfit.covariance(values.mixtures, values.mixtures)
     losses = values.losses.copy()
     mean, spread = before
+    expected, shared = rows @ mean, rows @ spread @ rows.T + covariance
     own = np.flatnonzero(groups == OWN)
-    shared = rows[own] @ spread @ rows[own].T + covariance[np.ix_(own, own)]
-    own_noise = noise * _noise(losses[own] - rows[own] @ mean, shared, noise)
+    own_noise = _noise(losses[own] - expected[own], shared[np.ix_(own, own)], noise)
     noises = np.full(len(losses), noise)
     noises[own] = own_noise
     for group in set(groups.tolist()) - {OWN}:
-        own = np.flatnonzero(groups == group)
-        shared = rows[own] @ spread @ rows[own].T + covariance[np.ix_(own, own)] + FREE**2
-        scale, factor = _scale(values.losses[own], rows[own] @ mean, shared, noise)
-        losses[own] /= scale
-        noises[own] *= factor
+        its = np.flatnonzero(groups == group)
+        scale, factor = _scale(
+            values.losses[its], expected[its], shared[np.ix_(its, its)] + FREE**2, noise
+        )
+        losses[its] /= scale
+        noises[its] *= factor
     offsets = np.where((groups[:, None] == groups) & (groups != OWN), FREE**2, 0.0)
     whole = covariance + offsets + np.diag(noises**2)
     precision = np.asarray(np.linalg.inv(whole))
@@ -155,19 +156,19 @@ def known_runs(
 
 
 def _noise(errors: FloatArray, covariance: FloatArray, noise: float) -> float:
-    """The likeliest factor of the usual noise.
+    """The likeliest SD of a run, in nats.
 
     Args:
         errors: [N] losses less what is expected.
         covariance: [N, N] of the errors, without noise.
-        noise: SD of one run, before it is multiplied.
+        noise: the usual SD.
     """
     values, vectors = np.linalg.eigh(covariance)
     squares = (vectors.T @ errors) ** 2
     whole = np.maximum(values, 0) + (noise * OWN_NOISES[:, None]) ** 2
     likelihood = -0.5 * (squares / whole + np.log(whole)).sum(axis=1)
     likelihood -= 0.5 * (np.log(OWN_NOISES) / NOISE_SPREAD) ** 2
-    return float(OWN_NOISES[likelihood.argmax()])
+    return float(noise * OWN_NOISES[likelihood.argmax()])
 
 
 def _scale(

@@ -118,27 +118,21 @@ def stage_memory(
     work = activations_of(config, shape, parallel, stage, in_flight, mode, savings)
     # ZeRO 2 makes its buffer anew in every backward pass.
     forward_buffers = 0 if parallel.zero == 2 else state.pass_buffers
-    moments = [
-        (direction, state.gradients, work.body, work.forward_logits, forward_buffers),
-        (
-            *(direction, state.gradients, work.body + work.layer),
-            *(work.backward_logits, state.pass_buffers),
-        ),
-        (direction, state.gradients_in_step, 0, 0, state.step_buffers),
-        # The former direction is gone by then.
-        *(
-            (0, *moment)
-            for moment in _target_moments(
-                config, work, (state.gradients_kept, forward_buffers), directions, measured, width
-            )
-        ),
+    training = [
+        (state.gradients, work.body, work.forward_logits, forward_buffers),
+        (state.gradients, work.body + work.layer, work.backward_logits, state.pass_buffers),
+        (state.gradients_in_step, 0, 0, state.step_buffers),
     ]
-    direction, gradients, activations, logits, buffers = max(moments, key=sum)
+    kept = (state.gradients_kept, forward_buffers)
+    at_targets = _target_moments(config, work, kept, directions, measured, width)
+    # The former direction is given up before the pass over the targets.
+    moments = [(direction, *each) for each in training] + [(0.0, *each) for each in at_targets]
+    held, gradients, activations, logits, buffers = max(moments, key=sum)
     return Memory(
         parameters=state.parameters,
         gradients=gradients,
         optimizer=state.optimizer,
-        direction=direction,
+        direction=held,
         activations=activations,
         logits=logits,
         buffers=buffers,

@@ -18,6 +18,8 @@ KINDS = {"ngrams": "n-grams alone", "scores": "scores alone", "runs": "finished 
 """Of evidence, as they stand in mixture.json, and in words."""
 MIXTURES = {"uniform": "even split", "baseline": "", "answer": "this mixture", **KINDS}
 """In the order of the page; the baseline has the user's name."""
+SHOWN_DISAGREEMENTS = 8
+"""In words; the table marks all."""
 FAR_APART = 2.0
 """A source's shares by two kinds of evidence disagree where one is above the even share, and the
 other below it by this factor."""
@@ -87,7 +89,7 @@ def evidence_view(
         rows=rows,
         has_worth=bool(worth),
         reasons=[_reason(source, shares, worth, mixture.uniform) for source in _explained(mixture)],
-        disagreements=search.disagreements,
+        disagreements=_told(search.disagreements),
         targets=targets,
         predictions=_predictions(run, mixture, (wrong, wrong_levels), baseline),
         gains=[
@@ -98,6 +100,12 @@ def evidence_view(
         better="" if probability is None else f"{probability:.0%}",
         even_start=all(abs(share - mixture.uniform) < 1e-6 for share in search.trained_on.values()),
     )
+
+
+def _told(disagreements: list[str]) -> list[str]:
+    """The largest ones, and how many more there are."""
+    told, more = disagreements[:SHOWN_DISAGREEMENTS], len(disagreements) - SHOWN_DISAGREEMENTS
+    return [*told, f"and {more} more sources, marked ≠ below"] if more > 0 else told
 
 
 def _shares(name: str, shares: dict[str, dict[str, float]], even: float) -> list[Cell]:

@@ -217,22 +217,24 @@ def noise_table(
         found = each.surfaces.fitted(constants[each.family.name])
         at = np.concatenate((each.mixtures[:1], mixtures))
         predicted = found.predict(at).mean
-        for number, target in enumerate(each.targets):
-            gaps = np.array(
+        losses = np.array(
+            [
                 [
-                    [
-                        seen[name, seed].losses[target] - seen["uniform", seed].losses[target]
-                        for name in names
-                    ]
-                    for seed in seeds
+                    [seen[name, seed].losses[target] for target in each.targets]
+                    for name in ("uniform", *names)
                 ]
-            )  # [2, N]
-            errors = predicted[1:, number] - predicted[0, number] - gaps
-            noise = np.sqrt(np.mean((gaps[0] - gaps[1]) ** 2) / 2)
-            own = np.sqrt(max(float(np.mean(errors[0] * errors[1])), 0.0))
+                for seed in seeds
+            ]
+        )
+        gaps = losses[:, 1:] - losses[:, :1]  # [2, N, K]
+        errors = predicted[1:] - predicted[0] - gaps
+        noises = np.sqrt(np.mean((gaps[0] - gaps[1]) ** 2, axis=0) / 2)
+        sizes = np.sqrt(np.mean(errors**2, axis=(0, 1)))
+        own = np.sqrt(np.maximum(np.mean(errors[0] * errors[1], axis=0), 0.0))
+        for number, target in enumerate(each.targets):
             lines.append(
-                f"| {each.family.name}: {target} | {len(names)} | {noise:.3f} | "
-                f"{np.sqrt(np.mean(errors**2)):.3f} | {own:.3f} |"
+                f"| {each.family.name}: {target} | {len(names)} | {noises[number]:.3f} | "
+                f"{sizes[number]:.3f} | {own[number]:.3f} |"
             )
     return "\n".join(lines)
 
