@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,18 @@ def numbers_to_try(healthy: int, wanted: int, least: int) -> list[int]:
     return list(range(min(healthy, wanted), least - 1, -1))
 
 
+def port_of(job: int, requeued: int, start: int) -> int:
+    """Of a step's rendezvous: jobs that share a node must not share one, nor a job with its own
+    earlier step, whose processes may still be ending.
+
+    Args:
+        job: its number.
+        requeued: how often it has been.
+        start: number of the step since then, from 1.
+    """
+    return 20000 + zlib.crc32(f"{job} {requeued} {start}".encode()) % 12000
+
+
 class Supervisor:
     """A job's steps, one after the other.
 
@@ -163,9 +176,8 @@ class Supervisor:
         self._starts += 1
         again = "" if self._starts == 1 else f"-again{self._starts - 1}"
         log = f"{self.options.logs}{again}-node%n.log"
-        number = int(os.environ["SLURM_JOB_ID"]) * 7 + int(os.environ.get("SLURM_RESTART_COUNT", 0))
-        # Jobs that share a node must not share a port, nor a job with its own earlier start.
-        port = 20000 + (number + self._starts) % 12000
+        requeued = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+        port = port_of(int(os.environ["SLURM_JOB_ID"]), requeued, self._starts)
         own = {
             START_VARIABLE: str(self._starts),
             RESTARTS_VARIABLE: json.dumps(self._restarts),

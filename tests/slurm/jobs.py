@@ -16,6 +16,8 @@ import yaml
 from tests.launch import clean_environment
 
 ROOT = Path(__file__).parent.parent.parent
+ENDING = 16
+"""Lines of a log that are shown of a job that did not end well."""
 
 
 class Jobs:
@@ -54,9 +56,9 @@ class Jobs:
     def wait_for(self, job: str, *states: str) -> None:
         end = time.monotonic() + 900
         while (state := self.state(job)) not in states:
-            assert time.monotonic() < end, f"{state}: {self.log(job)}"
+            assert time.monotonic() < end, f"{state}:\n{self._ends(job)}"
             bad = ("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "COMPLETED")
-            assert state not in bad, f"{state}: {self.log(job)}"
+            assert state not in bad, f"{state}:\n{self._ends(job)}"
             time.sleep(0.3)
 
     def state(self, job: str) -> str:
@@ -118,9 +120,20 @@ class Jobs:
             time.sleep(0.1)
 
     def log(self, job: str) -> str:
+        return "\n".join(each.read_text() for each in self._logs(job))
+
+    def _logs(self, job: str) -> list[Path]:
         path = self.directory / f"{job}.log"
-        logs = [path, *sorted((self.directory / "logs" / job).glob("*"))]
-        return "\n".join(each.read_text() for each in logs if each.exists())
+        every = [path, *sorted((self.directory / "logs" / job).glob("*"))]
+        return [each for each in every if each.exists()]
+
+    def _ends(self, job: str) -> str:
+        """Of the job's logs, and of those of Slurm's daemons: the whole would be cut anywhere."""
+        daemons = sorted((Path(self.environment["SLURM_CI_DIR"]) / "log").glob("slurm*.log"))
+        return "\n".join(
+            "\n".join([f"--- {each}", *each.read_text(errors="replace").splitlines()[-ENDING:]])
+            for each in [*self._logs(job)[-4:], *daemons, *self._logs(job)[:1]]
+        )
 
 
 def parent_of(pid: int) -> int:

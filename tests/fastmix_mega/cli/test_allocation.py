@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastmix_mega.cli.allocation import numbers_to_try, srun
+from fastmix_mega.cli.allocation import numbers_to_try, port_of, srun
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,9 @@ def test_a_step_shares_what_a_lost_nodes_step_holds() -> None:
     command = srun(["node1", "node3"], "true", options=["--output=log"])
     place = ["--nodes", "2", "--ntasks", "2", "--nodelist", "node1,node3"]
     assert command == ["srun", "--overlap", *place, "--output=log", "true"]
+
+
+def test_steps_that_may_meet_on_a_node_have_ports_of_their_own() -> None:
+    every = [port_of(job, again, start) for job in (1, 2) for again in range(4) for start in (1, 2)]
+    assert len(set(every)) == len(every)
+    assert all(20000 <= port < 32000 for port in every)
