@@ -3,7 +3,7 @@
 `search.evidence` names run folders of `fastmix train`, folders that hold such (a swarm's, a
 retraining's), and files of the schema fastmix-evidence/1. Runs of the search's own model, budget
 and text are its own; all others tell differences between mixtures alone, in groups of what is
-alike.
+alike. Short runs that start from a trained model are branches: their mixture had little time.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from fastmix_mega.mixture.surface_values import OWN, Values
 
 FEWEST = 3
 """Runs of another kind that tell anything: their offset and scale are free."""
+SHORT = 0.5
+"""Share of the search's tokens that a branch of a trained model reads at most."""
 _TRAIN = {"steps", "global_batch", "seq_length", "schedule", "optimizer"}
 
 
@@ -48,6 +50,8 @@ class _Finished:
     losses: Mapping[str, float]
     kind: str
     """The same for runs whose losses are comparable."""
+    short: bool = False
+    """Whether it is a branch of a trained model."""
 
 
 def read_runs(given: Sequence[str], config: Config, tokenizer_sha256: str) -> RunEvidence:
@@ -85,6 +89,7 @@ def _evidence(runs: Sequence[_Finished], config: Config) -> RunEvidence:
         np.array([[run.mixture.get(name, 0.0) for name in config.source_names] for run in runs]),
         np.array([[run.losses.get(name, math.nan) for name in names] for run in runs]),
         np.array(groups, np.int64),
+        np.array([run.short for run in runs]),
     )
     own = groups.count(OWN)
     found = RunEvidence(values)
@@ -92,6 +97,10 @@ def _evidence(runs: Sequence[_Finished], config: Config) -> RunEvidence:
         f"evidence: {len(runs)} finished runs; {own} of this search's model, budget and held-out "
         f"text, {len(runs) - own} of {len(kinds)} other kind(s), which tell differences alone"
     )
+    if values.short.any():
+        found.facts.append(
+            f"{values.short.sum()} of them are short branches of a trained model, which count less"
+        )
     for number, kind in enumerate(kinds, 1):
         if groups.count(number) < FEWEST:
             origin = next(run.where for run in runs if run.kind == kind)
@@ -160,7 +169,9 @@ def _of_folder(folder: Path, config: Config, tokenizer_sha256: str) -> _Finished
     losses = {name: loss for name, loss in rows[-1].items() if math.isfinite(loss)}
     wanted = {target.name for target in config.targets}
     found = {name: loss for name, loss in losses.items() if name in wanted} or losses
-    return _Finished(str(folder.resolve()), mixture.weights, found, _kind(given, wanted))
+    kind = _kind(given, wanted)
+    short = given.init_from is not None and given.train.tokens <= SHORT * config.train.tokens
+    return _Finished(str(folder.resolve()), mixture.weights, found, kind, short)
 
 
 def _of_file(path: Path) -> Iterator[_Finished]:

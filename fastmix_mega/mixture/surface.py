@@ -12,7 +12,8 @@ right about most sources, and one source may fool them entirely.
 
 Evidence is linear in the unknowns (a, beta, d):
     a level: the loss of the run itself;
-    a value: the loss of another finished run at its mixture (`surface_values.py`);
+    a value: the loss of another finished run, or of a short branch of a trained model, at its
+        mixture (`surface_values.py`);
     a slope: what the run's late scores say of a source, relative to the average of all, with an
     error of two parts: the scores' own noise, and a bias that does not fall with more sequences.
 
@@ -49,7 +50,7 @@ class SurfaceConstants:
     beta_spread: float = 0.2
     slope_bias: float = 0.7
     """SD of a slope's lasting error, as a share of the root mean square of the slopes: the bias of
-    a short horizon does not fall with more sequences."""
+    a short horizon does not fall with more sequences. And of a short branch's."""
     scale: float = 0.2
     """Of the prior of d, in nats per unit of share."""
     freedom: float = 2.0

@@ -29,7 +29,7 @@ from fastmix_mega.reading import read_json
 
 SURFACE_FILE = "surface.json"
 """In the run folder."""
-SCHEMA = "fastmix-surface/4"
+SCHEMA = "fastmix-surface/5"
 LARGEST = 256 << 20
 """Bytes of the file: n-grams and finished runs take their place."""
 
@@ -136,6 +136,7 @@ def _written_runs(values: Values) -> dict[str, Any]:
             [loss if isfinite(loss) else None for loss in row] for row in values.losses.tolist()
         ],
         "groups": values.groups.tolist(),
+        "short": values.short.tolist(),
     }
 
 
@@ -200,11 +201,13 @@ def _evidence(given: dict[str, Any], sources: int) -> Evidence:
 
 def _runs(given: dict[str, Any], sources: int, targets: int) -> Values:
     losses = np.array(given["losses"], np.float64)  # None becomes NaN.
-    groups = np.array(given["groups"], np.int64)
+    groups, short = np.array(given["groups"], np.int64), np.array(given["short"])
     count = len(groups)
     if losses.shape != (count, targets) or groups.shape != (count,) or (groups < 0).any():
         raise ValueError
-    return Values(_finite(given["mixtures"], (count, sources)), losses, groups)
+    if short.shape != (count,) or short.dtype != np.bool_:
+        raise ValueError
+    return Values(_finite(given["mixtures"], (count, sources)), losses, groups, short)
 
 
 def _finite(given: Any, shape: tuple[int, ...]) -> FloatArray:

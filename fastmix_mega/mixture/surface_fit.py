@@ -22,7 +22,7 @@ from fastmix_mega.mixture.surface import (
     design,
     misfit_of,
 )
-from fastmix_mega.mixture.surface_values import TargetValues, Values, known_runs
+from fastmix_mega.mixture.surface_values import RunErrors, TargetValues, Values, known_runs
 
 EM_ITERATIONS = 50
 LEAST_ERROR = 1e-6
@@ -138,7 +138,8 @@ def _fit_target(
     if values is None or len(values.losses) == 0:
         return found
     before = (found.mean, found.covariance)
-    known = known_runs(values, misfit, constants.level_noise, before)
+    errors = RunErrors(misfit, constants.level_noise, constants.slope_bias)
+    known = known_runs(values, errors, before)
     whitened, told = known.whitened
     found = student_posterior(
         np.concatenate((weighted, whitened)), np.concatenate((answers, told)), prior, constants

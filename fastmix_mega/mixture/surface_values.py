@@ -11,10 +11,15 @@ noise is the one of the largest marginal likelihood, near the usual one unless t
 Runs of another model, budget or text form a group of their own, with a free offset: they tell
 differences between mixtures and no level. How large their differences are in this search's nats is
 chosen by the marginal likelihood too, since units may differ.
+
+Short branches of a trained model are such a group. A short horizon is wrong about a mixture however
+well it is measured, as late scores are: each has a lasting error besides, of a share of the group's
+own spread.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +53,8 @@ class TargetValues:
     """[N]"""
     groups: NDArray[np.int64]
     """[N]"""
+    short: NDArray[np.bool_]
+    """[N]"""
     rows: FloatArray
     """[N, P] what the losses weigh the surface's parameters with."""
 
@@ -62,6 +69,8 @@ class Values:
     """[N, K], NaN where a run does not know a target."""
     groups: NDArray[np.int64]
     """[N] `OWN`, or the number of another group."""
+    short: NDArray[np.bool_]
+    """[N] whether it is a short branch of a trained model; alike in a group, never in `OWN`."""
     rows: FloatArray | None = None
     """[N, K, P] what the losses weigh the surface's parameters with."""
 
@@ -73,6 +82,7 @@ class Values:
             np.concatenate((self.mixtures, more.mixtures)),
             np.concatenate((self.losses, more.losses)),
             np.concatenate((self.groups, groups)),
+            np.concatenate((self.short, more.short)),
         )
 
     def of(self, target: int) -> TargetValues:
@@ -83,6 +93,7 @@ class Values:
             self.mixtures[kept],
             self.losses[kept, target],
             self.groups[kept],
+            self.short[kept],
             self.rows[kept, target],
         )
 
@@ -117,22 +128,31 @@ class KnownRuns:
         return np.asarray(root @ self.rows), np.asarray(root @ self.losses)
 
 
+@dataclass(frozen=True)
+class RunErrors:
+    """What is known of runs' errors beforehand."""
+
+    misfit: Misfit
+    """Of the surface."""
+    noise: float
+    """The usual SD of a training's loss over seeds, in nats."""
+    short_bias: float
+    """SD of a short branch's lasting error, as a share of the spread of its group's losses."""
+
+
 def known_runs(
-    values: TargetValues,
-    misfit: Misfit,
-    noise: float,
-    before: tuple[FloatArray, FloatArray],
+    values: TargetValues, errors: RunErrors, before: tuple[FloatArray, FloatArray]
 ) -> KnownRuns:
     """Values as evidence, noises and other groups' scales chosen.
 
     Args:
         values: of one target.
-        misfit: of the surface.
-        noise: the usual SD of a training's loss over seeds, in nats.
+        errors: of runs.
         before: mean [P] and covariance [P, P] of the parameters without the values.
     """
     rows, groups = values.rows, values.groups
-    covariance = misfit.covariance(values.mixtures, values.mixtures)
+    noise = errors.noise
+    covariance = errors.misfit.covariance(values.mixtures, values.mixtures)
     losses = values.losses.copy()
     mean, spread = before
     expected, shared = rows @ mean, rows @ spread @ rows.T + covariance
@@ -142,11 +162,10 @@ def known_runs(
     noises[own] = own_noise
     for group in set(groups.tolist()) - {OWN}:
         its = np.flatnonzero(groups == group)
-        scale, factor = _scale(
-            values.losses[its], expected[its], shared[np.ix_(its, its)] + FREE**2, noise
-        )
+        told = _Told(values.losses[its], expected[its], shared[np.ix_(its, its)] + FREE**2)
+        bias = errors.short_bias if values.short[its].all() else 0.0
+        scale, noises[its] = _scale(told, noise, bias)
         losses[its] /= scale
-        noises[its] *= factor
     offsets = np.where((groups[:, None] == groups) & (groups != OWN), FREE**2, 0.0)
     whole = covariance + offsets + np.diag(noises**2)
     precision = np.asarray(np.linalg.inv(whole))
@@ -171,26 +190,39 @@ def _noise(errors: FloatArray, covariance: FloatArray, noise: float) -> float:
     return float(noise * OWN_NOISES[likelihood.argmax()])
 
 
-def _scale(
-    losses: FloatArray, expected: FloatArray, covariance: FloatArray, noise: float
-) -> tuple[float, float]:
+@dataclass(frozen=True)
+class _Told:
+    """Losses of a group, and what is expected of them."""
+
+    losses: FloatArray
+    """[N] as they were given."""
+    expected: FloatArray
+    """[N] in nats."""
+    covariance: FloatArray
+    """[N, N] of the error, without noise."""
+
+
+def _scale(told: _Told, noise: float, bias: float) -> tuple[float, float]:
     """The likeliest scale and noise of a group: losses = scale * (expected + error).
 
     Args:
-        losses: [N] as they were given.
-        expected: [N] in nats.
-        covariance: [N, N] of the error, without noise.
-        noise: SD of one run, before it is multiplied.
+        told: of the group.
+        noise: SD of one run in nats, before it is multiplied.
+        bias: SD of a lasting error, as a share of the losses' spread.
+
+    Returns:
+        The scale, and one run's SD in nats, its lasting error included.
     """
-    best, most = (1.0, 1.0), -np.inf
-    for factor in NOISES:
-        whole = covariance + (noise * factor) ** 2 * np.eye(len(losses))
-        root = np.linalg.cholesky(whole)
-        for scale in SCALES:
-            error = np.linalg.solve(root, losses / scale - expected)
-            likelihood = -0.5 * float(error @ error) - float(np.log(np.diag(root)).sum())
-            likelihood -= len(losses) * np.log(scale)
-            likelihood -= 0.5 * (np.log(scale) / SCALE_SPREAD) ** 2
-            if likelihood > most:
-                best, most = (float(scale), factor), likelihood
+    losses, count = told.losses, len(told.losses)
+    spread = bias * float(losses.std())
+    best, most = (1.0, noise), -np.inf
+    for factor, scale in itertools.product(NOISES, SCALES):
+        deviation = float(np.hypot(noise * factor, spread / scale))
+        root = np.linalg.cholesky(told.covariance + deviation**2 * np.eye(count))
+        error = np.linalg.solve(root, losses / scale - told.expected)
+        likelihood = -0.5 * float(error @ error) - float(np.log(np.diag(root)).sum())
+        likelihood -= count * np.log(scale)
+        likelihood -= 0.5 * (np.log(scale) / SCALE_SPREAD) ** 2
+        if likelihood > most:
+            best, most = (float(scale), deviation), likelihood
     return best

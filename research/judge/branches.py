@@ -5,14 +5,12 @@
 
 The first trains a model at uniform, then from its end one branch a source, which holds half of
 that source, and one at uniform. The second prints how well the loss surface of the search foretells
-the swarm of `truth.py` with these branches as evidence, and without. A branch of mixture x counts
-as a training on u + WEIGHT (x - u), u uniform: it has seen x late and for a short time.
+the swarm of `truth.py` with these branches as evidence, and without.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,11 +28,6 @@ SEED = 7
 """Of every branch: common noise cancels."""
 SHARE = 0.5
 """Of the branch's own source, beside uniform."""
-WEIGHT = 0.3
-NOISES = (0.3, 0.6)
-"""Of a branch, as a share of the branches' root mean square."""
-LEAST_NOISE = 0.01
-"""Nats."""
 
 
 def mixtures_of(family: Family) -> dict[str, FloatArray]:
@@ -72,26 +65,22 @@ def train(family: Family, records: Records, steps: int, peak: float) -> None:
         print(family.name, title, found.losses, flush=True)
 
 
-def differences(
-    family: Family, records: Records, steps: int
-) -> tuple[FloatArray, FloatArray] | None:
-    """[B, S] mixtures of branches and [B, K] their losses above the one at uniform."""
-    runs = {
-        name: records.get("train", family.name, f"branch{steps}.{name}", SEED)
+def losses_of(family: Family, records: Records, steps: int) -> tuple[FloatArray, FloatArray] | None:
+    """[B, S] mixtures of the branches and [B, K] their losses, that at uniform first; None while
+    one is missing."""
+    runs = [
+        records.get("train", family.name, f"branch{steps}.{name}", SEED)
         for name in mixtures_of(family)
-    }
-    known = [run for run in runs.values() if run is not None]
+    ]
+    known = [run for run in runs if run is not None]
     if len(known) < len(runs):
         return None
     losses = np.array([[run.losses[target] for target in family.targets] for run in known])
-    return np.array([run.weights for run in known[1:]]), losses[1:] - losses[0]
+    return np.array([run.weights for run in known]), losses
 
 
-def foretold(
-    each: Judged, branches: tuple[FloatArray, FloatArray] | None, noise: float, scores: bool
-) -> list[Foretold]:
+def foretold(found: product.LossSurface, each: Judged) -> list[Foretold]:
     """By target, differences from uniform of all the swarm."""
-    found = each.surfaces.with_branches(branches, WEIGHT, (noise, LEAST_NOISE), scores)
     predicted = found.predict(each.mixtures)
     less = predicted.mean[1:] - predicted.mean[0]
     seen = each.losses[1:] - each.losses[0]
@@ -105,20 +94,19 @@ def table(every: Sequence[Judged], records: Records, lengths: Sequence[int]) -> 
     """RMSE of differences from uniform, and rank correlation, by family and target."""
     yield "| evidence | mean RMSE, Spearman | by family and target |"
     yield "|---|---|---|"
-    kinds: list[tuple[str, int | None, float, bool]] = [
-        ("n-grams", None, 0.0, False),
-        ("n-grams, scores", None, 0.0, True),
+    kinds: list[tuple[str, int | None, bool]] = [
+        ("n-grams", None, False),
+        ("n-grams, scores", None, True),
     ]
-    for length, noise in itertools.product(lengths, NOISES):
-        branches = f"{length} steps (noise {noise})"
-        kinds.append((f"n-grams, {branches}", length, noise, False))
-        kinds.append((f"n-grams, scores, {branches}", length, noise, True))
-    for title, steps, noise, scores in kinds:
+    for length in lengths:
+        kinds.append((f"n-grams, {length} steps", length, False))
+        kinds.append((f"n-grams, scores, {length} steps", length, True))
+    for title, steps, scores in kinds:
         found: list[Foretold] = []
         for each in every:
-            known = None if steps is None else differences(each.family, records, steps)
-            if steps is None or known is not None:
-                found += foretold(each, known, noise, scores)
+            known = None if steps is None else losses_of(each.family, records, steps)
+            if known is not None or steps is None:
+                found += foretold(each.surfaces.with_branches(known, scores), each)
         if not found:
             continue
         sizes = [f"{one.size:.3f} {one.rank:.2f}" for one in found]

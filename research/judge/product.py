@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from data_tools.build_corpora import CorporaConfig, build_corpora
 from data_tools.preprocess_run import Options, RunOptions, preprocess
@@ -37,15 +39,12 @@ from fastmix_mega.mixture.counting import read_sequences
 from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.mixture.ngram_loss import NgramLossModel, read_counts
 from fastmix_mega.mixture.simplex import floored
-from fastmix_mega.mixture.surface import LossSurface, design
+from fastmix_mega.mixture.surface import LossSurface as LossSurface
 from fastmix_mega.mixture.surface import SurfaceConstants as SurfaceConstants
 from fastmix_mega.mixture.surface_controller import SurfaceController, SurfaceSettings
 from fastmix_mega.mixture.surface_fit import (
     Evidence,
     fit,
-    own_rows,
-    prior_means,
-    student_posterior,
 )
 from fastmix_mega.mixture.surface_values import OWN, Values
 from fastmix_mega.model.presets import resolve_shape
@@ -381,44 +380,27 @@ class Surfaces:
         evidence, values = self.evidence, None
         if runs is not None:
             mixtures, losses = runs
-            values = Values(mixtures, losses, np.full(len(mixtures), OWN))
+            count = len(mixtures)
+            values = Values(mixtures, losses, np.full(count, OWN), np.full(count, False))
             if not trunk:
                 evidence = [Evidence(level) for level in losses.mean(axis=0).tolist()]
         return fit(self.reference, self.ngrams, evidence, values, constants)
 
     def with_branches(
-        self,
-        branches: tuple[FloatArray, FloatArray] | None,
-        weight: float,
-        noise: tuple[float, float],
-        scores: bool,
+        self, branches: tuple[FloatArray, FloatArray] | None, scores: bool = True
     ) -> LossSurface:
-        """The posterior with differences between short branches of the trunk.
+        """The posterior with short branches of the trunk.
 
         Args:
-            branches: [B, S] mixtures, and [B, K] losses above those of the branch at uniform.
-            weight: a branch on x counts as a training on u + weight (x - u).
-            noise: of a branch: a share of the branches' root mean square, and nats.
+            branches: [B, S] mixtures and [B, K] losses.
             scores: whether the trunk's scores count.
         """
-        at, constants = self.reference, SurfaceConstants()
-        slopes = -self.ngrams.losses(at)[1]
-        found = []
-        for number, own in enumerate(self.evidence):
-            given = own if scores else Evidence(own.level)
-            rows, seen = own_rows(given, slopes[number], constants)
-            if branches is not None:
-                points = np.concatenate((at[None], at + weight * (branches[0] - at)))
-                count = len(self.evidence)
-                weighed = design(points, at, self.ngrams, count, constants.bend)[:, number]
-                told = branches[1][:, number]
-                size = float(np.sqrt(np.mean(told**2)))
-                error = float(np.hypot(noise[1], noise[0] * size))
-                rows = np.concatenate((rows, (weighed[1:] - weighed[0]) / error))
-                seen = np.concatenate((seen, told / error))
-            prior = prior_means(own.level, len(at), constants)
-            found.append(student_posterior(rows, seen, prior, constants))
-        return LossSurface(at, self.ngrams, found, constants)
+        values = None
+        if branches is not None:
+            count = len(branches[0])
+            values = Values(*branches, np.full(count, OWN + 1), np.full(count, True))
+        evidence = [each if scores else Evidence(each.level) for each in self.evidence]
+        return fit(self.reference, self.ngrams, evidence, values, SurfaceConstants())
 
     def answer(self, target: int, runs: tuple[FloatArray, FloatArray] | None) -> FloatArray:
         """[S] for one target, with runs as in `fitted`."""
@@ -468,6 +450,54 @@ def features(family: Family, trunk: Path, sequences: int = 400) -> Features:
             [read(text) for text in inputs.targets],
             head.detach().clone().float()[:size],
         )
+
+
+class Merger:
+    """Losses of models whose weights lie between those of branches.
+
+    Args:
+        family: whose.
+        branches: run folders by name, `uniform` first.
+    """
+
+    def __init__(self, family: Family, branches: dict[str, Path]) -> None:
+        self._family, self._branches = family, branches
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Merger:
+        family = self._family
+        layout = self._open.enter_context(parallel_layout.start(family.config.parallel))
+        shape = resolve_shape(family.config.model, family.inputs.tokenizer.vocab_size)
+        vectors = []
+        for run in self._branches.values():
+            model = AnsweringModel(family.config, shape, layout, RunWeights(str(run)))
+            vectors.append(parameters_to_vector(model.chunk.parameters()).detach().clone())
+        self._model, self._even = model, vectors[0]
+        self._moves = torch.stack(vectors[1:]) - vectors[0]
+        self._texts = [
+            torch.from_numpy(read_sequences(text, 160 * text.seq_length, 1).astype(np.int64))
+            for text in family.inputs.targets
+        ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    @torch.no_grad()
+    def losses(self, parts: FloatArray) -> list[float]:
+        """[K] nats per token.
+
+        Args:
+            parts: [S] of every source's branch, less that at uniform.
+        """
+        merged = self._even + torch.as_tensor(parts, dtype=torch.float32) @ self._moves
+        vector_to_parameters(merged, self._model.chunk.parameters())
+        found = []
+        for text in self._texts:
+            logits = self._model.logits(text[:, :-1])
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten())
+            found.append(float(loss))
+        return found
 
 
 def regmix_predictions(mixtures: FloatArray, losses: FloatArray, new: FloatArray) -> FloatArray:

@@ -33,7 +33,8 @@ def test_told_runs_make_the_answer_better_than_others() -> None:
         for way, regret in regrets.items():
             chosen: list[int] = []
             for step in range(4):
-                known = Values(pool[chosen], losses[chosen][:, None], np.full(len(chosen), OWN))
+                own, whole = np.full(len(chosen), OWN), np.full(len(chosen), False)
+                known = Values(pool[chosen], losses[chosen][:, None], own, whole)
                 found = fit(even, None, [Evidence(3.0, slopes)], known, constants)
                 if step == 3:
                     break

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,8 +18,12 @@ GAUSSIAN = SurfaceConstants(freedom=1e9)
 NOTHING = [Evidence(3.0)]
 
 
-def values_of(mixtures: np.ndarray, losses: np.ndarray, group: int = OWN) -> Values:
-    return Values(mixtures, np.reshape(losses, (len(mixtures), 1)), np.full(len(mixtures), group))
+def values_of(
+    mixtures: np.ndarray, losses: np.ndarray, group: int = OWN, short: bool = False
+) -> Values:
+    count = len(mixtures)
+    single = np.reshape(losses, (count, 1))
+    return Values(mixtures, single, np.full(count, group), np.full(count, short))
 
 
 def test_a_prediction_is_a_gaussian_conditioned_on_the_runs() -> None:
@@ -102,10 +108,34 @@ def test_runs_of_another_kind_tell_differences_and_no_level() -> None:
     assert np.abs(other.best(np.ones(1)) - own.best(np.ones(1))).max() < 0.1
 
 
+def test_short_branches_are_wrong_however_well_they_are_measured() -> None:
+    """In units of their own, from a level of their own, each with an error of 0.7 of their spread:
+    as branches their intervals hold, as whole runs of another kind they do not."""
+    random, held = np.random.default_rng(0), {True: 0, False: 0}
+    constants, new = replace(GAUSSIAN, misfit=1e-6), random.dirichlet(np.ones(SOURCES), size=10)
+    mixtures = np.concatenate((EVEN[None], 0.5 * EVEN + 0.5 * np.eye(SOURCES)))
+    for _ in range(40):
+        worth = random.normal(0, GAUSSIAN.scale, SOURCES)
+        truth = np.concatenate(([3.0, 0.0], worth))
+        told = design(mixtures, EVEN, None, 1, GAUSSIAN.bend)[:, 0] @ truth
+        told += random.normal(0, 0.7 * told.std(), len(told))
+        wanted = design(new, EVEN, None, 1, GAUSSIAN.bend)[:, 0] @ truth
+        scores = worth + random.normal(0, 0.7 * worth.std(), SOURCES)
+        evidence = [Evidence(3.0, Slopes(scores, np.full(SOURCES, 0.01), np.ones(SOURCES)))]
+        for short in held:
+            values = values_of(mixtures, 2.8 + told / 6, 1, short)
+            found = fit(EVEN, None, evidence, values, constants)
+            for mixture, loss in zip(new, wanted, strict=True):
+                mean, deviation = (each[0] for each in found.differences(mixture, EVEN))
+                held[short] += abs(mean - (loss - 3.0)) < 1.645 * deviation
+    assert held[True] > 0.8 * 40 * len(new)
+    assert held[False] < 0.75 * 40 * len(new)
+
+
 def test_a_run_that_does_not_know_a_target_says_nothing_of_it() -> None:
     mixtures = np.random.default_rng(2).dirichlet(np.ones(SOURCES), size=3)
     losses = np.column_stack((np.full(3, 2.5), np.full(3, np.nan)))
-    values = Values(mixtures, losses, np.full(3, OWN))
+    values = Values(mixtures, losses, np.full(3, OWN), np.full(3, False))
     found = fit(EVEN, None, [Evidence(3.0), Evidence(4.0)], values, GAUSSIAN)
     assert found.predict(mixtures[:1]).mean[0, 0] < 2.8
     assert found.predict(mixtures[:1]).mean[0, 1] == pytest.approx(4.0)

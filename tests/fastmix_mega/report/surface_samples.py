@@ -48,7 +48,7 @@ def random_evidence(sources: int, targets: int, seed: int = 0) -> Recorded:
     losses = 4.5 + 0.2 * np.arange(targets) + random.normal(0, 0.1, (6, targets))
     losses[5, 0] = np.nan
     groups = np.array([OWN, OWN, OWN, OWN, 1, 1])
-    runs = Values(random.dirichlet(np.ones(sources), 6), losses, groups)
+    runs = Values(random.dirichlet(np.ones(sources), 6), losses, groups, groups == 1)
     return Recorded(even, ngrams, evidence, runs)
 
 
