@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastmix_mega import __version__
 from fastmix_mega.cli import audit as cli_audit
+from fastmix_mega.cli import branch as cli_branch
 from fastmix_mega.cli import doctor as cli_doctor
 from fastmix_mega.cli import evaluate as cli_evaluate
 from fastmix_mega.cli import launch
@@ -141,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_evaluate.add_verb(verbs, positive, main)
     cli_doctor.add_verb(verbs, positive, nodes_of, main)
     cli_retrain.add_verb(verbs, positive, main)
+    cli_branch.add_verb(verbs, positive, main)
     cli_surface.add_verb(verbs)
     cli_verify.add_verb(verbs)
     verbs.add_parser("data", help="prepare data: fastmix data TOOL --help", add_help=False)

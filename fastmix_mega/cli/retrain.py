@@ -131,22 +131,11 @@ def run_study(
 
     from fastmix_mega.evaluation.retrain import final_losses, record, table
     from fastmix_mega.files import write_atomic, write_json
-    from fastmix_mega.methods.fixed import finished_before
-    from fastmix_mega.planning.check import require_no_mistakes
-    from fastmix_mega.planning.fits_here import check_here
 
     with run_lock(study.folder, "fastmix retrain"):
-        jobs = [(each, seed) for seed in study.seeds for each in study.candidates]
-        left = [job for job in jobs if not finished_before(study.config(*job))]
-        for first in {candidate.name: (candidate, seed) for candidate, seed in left}.values():
-            require_no_mistakes(check_here(study.config(*first), processes, 1, "train"))
-        for number, (candidate, seed) in enumerate(left, 1):
-            print(f"run {number} of {len(left)}: {candidate.name}, seed {seed}", flush=True)
-            words = ["train", str(study.config_path), *study.words(candidate, seed)]
-            healing = launch.Healing(str(study.run_dir(candidate, seed)))
-            code = launch.run_processes(main, words, processes, healing=healing)
-            if code != 0:
-                return code
+        code = train_missing(main, study, processes)
+        if code != 0:
+            return code
         results: dict[str, list[Losses]] = {
             each.name: [final_losses(study.run_dir(each, seed)) for seed in study.seeds]
             for each in study.candidates
@@ -160,4 +149,36 @@ def run_study(
         write_json(study.folder / "retrain.json", content)
         write_atomic(study.folder / "retrain.md", shown)
     print(f"\n{shown}\nresult:  {study.folder / 'retrain.json'}")
+    return 0
+
+
+def train_missing(main: Main, study: Study, processes: int) -> int:
+    """Train what is not finished, one run after the other.
+
+    Returns:
+        The exit code: that of the first run that did not end well.
+
+    Raises:
+        UserError: if a run cannot be made; before any is trained.
+
+    Args:
+        main: the command.
+        study: what is trained.
+        processes: of every run.
+    """
+    from fastmix_mega.methods.fixed import finished_before
+    from fastmix_mega.planning.check import require_no_mistakes
+    from fastmix_mega.planning.fits_here import check_here
+
+    jobs = [(each, seed) for seed in study.seeds for each in study.candidates]
+    left = [job for job in jobs if not finished_before(study.config(*job))]
+    for first in {candidate.name: (candidate, seed) for candidate, seed in left}.values():
+        require_no_mistakes(check_here(study.config(*first), processes, 1, "train"))
+    for number, (candidate, seed) in enumerate(left, 1):
+        print(f"run {number} of {len(left)}: {candidate.name}, seed {seed}", flush=True)
+        words = ["train", str(study.config_path), *study.words(candidate, seed)]
+        healing = launch.Healing(str(study.run_dir(candidate, seed)))
+        code = launch.run_processes(main, words, processes, healing=healing)
+        if code != 0:
+            return code
     return 0

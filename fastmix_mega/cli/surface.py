@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,13 @@ def add_verb(verbs: Any) -> None:
         "mixture with them is told too",
     )
     surface.add_argument(
+        "--best",
+        type=Path,
+        metavar="FILE",
+        help="write the best mixture, for training: with --evidence it is another one than the "
+        "search's",
+    )
+    surface.add_argument(
         "--next",
         type=Path,
         metavar="FILE",
@@ -52,30 +60,30 @@ def add_verb(verbs: Any) -> None:
 
 def _surface(options: argparse.Namespace) -> int:
     from fastmix_mega.files import write_json
-    from fastmix_mega.methods.predictions import BEST, Foresight
+    from fastmix_mega.methods.predictions import Foresight
+    from fastmix_mega.mixture.file import weights_file
 
     if options.output is not None:
         if options.output.suffix not in (".csv", ".json"):
             raise UserError(f"--output {options.output}: name a .csv or a .json file")
         asked = ResultFile(options.output, options.overwrite)
         require_output_file(asked, [options.run_dir, *options.mixture], MARKS)
-    if options.next is not None:
-        asked = ResultFile(options.next, options.overwrite)
-        require_output_file(asked, [options.run_dir, *options.mixture])
+    for path in (options.best, options.next):
+        if path is not None:
+            asked = ResultFile(path, options.overwrite)
+            require_output_file(asked, [options.run_dir, *options.mixture, *options.evidence])
     found = Foresight(options.run_dir, evidence=options.evidence)
     rows = found.rows(options.mixture)
     if found.runs is not None:
         print("\n".join([*found.runs.facts, *found.runs.warnings]), file=sys.stderr)
+    if options.best is not None:
+        write_json(options.best, weights_file(found.best()))
+        print(f"the best mixture: {options.best}", file=sys.stderr)
     if options.next is not None:
-        sources = [{"name": name, "weight": each} for name, each in found.next_run().items()]
-        write_json(options.next, {"schema": "fastmix-mixture/1", "sources": sources})
+        write_json(options.next, weights_file(found.next_run()))
         print(f"a run on this mixture would tell most: {options.next}", file=sys.stderr)
     if options.output is None:
-        print(_table(rows))
-        best = next((row["weights"] for row in rows if row["mixture"] == BEST), None)
-        if best is not None:
-            told = sorted(best.items(), key=lambda each: -each[1])
-            print(f"{BEST}: " + ", ".join(f"{name} {share:.1%}" for name, share in told))
+        print(table(rows))
         return 0
     from fastmix_mega.files import write_atomic
 
@@ -95,7 +103,10 @@ def _surface(options: argparse.Namespace) -> int:
     return 0
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Predictions for people, with the best mixture where more evidence has changed it."""
+    from fastmix_mega.methods.predictions import BEST
+
     wide = max(7, *(len(row["mixture"]) for row in rows))
     target = max(6, *(len(row["target"]) for row in rows))
     lines = [f"{'mixture':<{wide}}  {'target':<{target}}  {'loss':>7}  90% interval"]
@@ -104,4 +115,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
         f"{row['low']:.3f} to {row['high']:.3f}"
         for row in rows
     ]
+    best = next((row["weights"] for row in rows if row["mixture"] == BEST), None)
+    if best is not None:
+        told = sorted(best.items(), key=lambda each: -each[1])
+        lines.append(f"{BEST}: " + ", ".join(f"{name} {share:.1%}" for name, share in told))
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -108,19 +109,23 @@ class Foresight:
         """What was read of the evidence; None without any."""
         self._surface = recorded.with_runs(None if self.runs is None else self.runs.values)
 
-    def best(self) -> FloatArray:
-        """[S] the best mixture within the search's limits."""
+    def best(self) -> dict[str, float]:
+        """By source, the best mixture within the search's limits."""
+        return dict(zip(self._config.source_names, self._best.tolist(), strict=True))
+
+    @cached_property
+    def _best(self) -> FloatArray:
+        """[S]"""
         return surface_answer(self._config, self._inputs, self._surface)
 
     def next_run(self) -> dict[str, float]:
         """By source, the mixture on which a run would tell most about the best one."""
         config, found = self._config, self._surface
-        best = self.best()
         answers = [
-            surface_answer(config, self._inputs, found, each, best)
+            surface_answer(config, self._inputs, found, each, self._best)
             for each in found.drawn(CANDIDATES, config.seed)
         ]
-        candidates = np.stack([best, *answers])
+        candidates = np.stack([self._best, *answers])
         chosen = most_telling(found, candidates, target_weights(config), config.seed)
         return dict(zip(config.source_names, candidates[chosen].tolist(), strict=True))
 
@@ -136,7 +141,7 @@ class Foresight:
         tokens = [each.num_tokens for each in self._inputs.sources]
         given = _named(self._run_dir, mixtures, self._config, tokens)
         if self.runs is not None:
-            given[BEST] = self.best()
+            given[BEST] = self._best
         predicted = self._surface.predict(np.stack(list(given.values())))
         targets = [target.name for target in self._config.targets]
         return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -106,6 +106,12 @@ class MixtureFile(_Part):
 
     def write(self, path: str | Path) -> None:
         write_json(path, self.content())
+
+
+def weights_file(weights: Mapping[str, float]) -> dict[str, Any]:
+    """The content of a mixture file that holds weights by source and nothing else."""
+    sources = [{"name": name, "weight": weight} for name, weight in weights.items()]
+    return {"schema": "fastmix-mixture/1", "sources": sources}
 
 
 def mixture_path(given: str | Path) -> Path:

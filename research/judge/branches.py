@@ -19,23 +19,12 @@ import numpy as np
 
 from research.forked import warm_up
 from research.judge import product
-from research.judge.product import Family, FloatArray
+from research.judge.branch_runs import SEED, losses_of, mixtures_of
+from research.judge.product import Family
 from research.judge.records import Record, Records
 from research.judge.surfaces import Foretold, Judged, judged
 
 RESULTS = Path("research/results/judge_branches.jsonl")
-SEED = 7
-"""Of every branch: common noise cancels."""
-SHARE = 0.5
-"""Of the branch's own source, beside uniform."""
-
-
-def mixtures_of(family: Family) -> dict[str, FloatArray]:
-    """[S] by name: uniform, and one for every source."""
-    even = np.full(len(family.sources), 1 / len(family.sources))
-    own = np.eye(len(even))
-    found = {name: (1 - SHARE) * even + SHARE * own[i] for i, name in enumerate(family.sources)}
-    return {"uniform": even} | found
 
 
 def train(family: Family, records: Records, steps: int, peak: float) -> None:
@@ -63,20 +52,6 @@ def train(family: Family, records: Records, steps: int, peak: float) -> None:
             )
         )
         print(family.name, title, found.losses, flush=True)
-
-
-def losses_of(family: Family, records: Records, steps: int) -> tuple[FloatArray, FloatArray] | None:
-    """[B, S] mixtures of the branches and [B, K] their losses, that at uniform first; None while
-    one is missing."""
-    runs = [
-        records.get("train", family.name, f"branch{steps}.{name}", SEED)
-        for name in mixtures_of(family)
-    ]
-    known = [run for run in runs if run is not None]
-    if len(known) < len(runs):
-        return None
-    losses = np.array([[run.losses[target] for target in family.targets] for run in known])
-    return np.array([run.weights for run in known]), losses
 
 
 def foretold(found: product.LossSurface, each: Judged) -> list[Foretold]:

@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 
 from research.forked import warm_up
 from research.judge import product
-from research.judge.branches import SEED, mixtures_of
+from research.judge.branch_runs import SEED, mixtures_of
 from research.judge.product import Family, FloatArray
 from research.judge.records import Records
 from research.judge.surfaces import Judged, judged

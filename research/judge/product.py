@@ -402,10 +402,9 @@ class Surfaces:
         evidence = [each if scores else Evidence(each.level) for each in self.evidence]
         return fit(self.reference, self.ngrams, evidence, values, SurfaceConstants())
 
-    def answer(self, target: int, runs: tuple[FloatArray, FloatArray] | None) -> FloatArray:
-        """[S] for one target, with runs as in `fitted`."""
-        weights = np.eye(len(self.family.targets))[target]
-        return floored(self.fitted(SurfaceConstants(), runs).best(weights))
+    def answer(self, found: LossSurface, target: int) -> FloatArray:
+        """[S] of one of this family's surfaces, for one target."""
+        return floored(found.best(np.eye(len(self.family.targets))[target]))
 
 
 @dataclass(frozen=True)

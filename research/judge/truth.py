@@ -15,6 +15,7 @@ trainings:
     METHOD.TARGET.sSEED         what the search METHOD.TARGET with that seed found
     rule.RULE.TARGET.sSEED      what a rule of `rules.py` makes of the trunk with that seed
     surfaceN.TARGET[.sSEED]     the surface's, from a seed's trunk and the first N runs of the swarm
+    branched.TARGET             the surface's, from seed 1's trunk and its branches of 50 steps
     regmixN.TARGET              RegMix's, fitted to the swarm's first N runs and uniform
     without.SOURCE.NAME         the mixture NAME, the rest in proportion
     carried.FAMILY.NAME         the mixture NAME of another family of the same sources
@@ -38,6 +39,7 @@ import numpy as np
 
 from research.forked import warm_up
 from research.judge import product, rules
+from research.judge.branch_runs import losses_of
 from research.judge.product import Family, FloatArray
 from research.judge.records import Record, Records
 
@@ -48,6 +50,7 @@ SWARM_SIZE = 32
 """Mixtures, half of them near good ones."""
 DICE = 20261126
 HEADING = "| mixture | loss (SD, seeds) | minus uniform | regret | below bigrams | weights, % |"
+BRANCH_STEPS = 50
 HALF = "HALF"
 """In settings: half of the run's steps."""
 MOVING = "search.answer=trajectory"
@@ -116,6 +119,8 @@ def weights_for(family: Family, records: Records, name: str) -> FloatArray | Non
     if kind.startswith(("regmix", "surface")):
         trunk = int(rest[1].removeprefix("s")) if len(rest) > 1 else 1
         return from_swarm(family, records, kind, rest[0], trunk)
+    if kind == "branched":
+        return from_branches(family, records, rest[0])
     if kind == "best":
         return best_mixture(family, records, rest[0])
     if kind == "without":
@@ -193,7 +198,21 @@ def from_swarm(
     place = family.targets.index(target)
     if kind.startswith("regmix"):
         return product.swarm_fit(mixtures, losses[:, place], zlib.crc32(kind.encode()))
-    return product.Surfaces(family, trunk).answer(place, (mixtures, losses) if count else None)
+    surfaces = product.Surfaces(family, trunk)
+    values = (mixtures, losses) if count else None
+    return surfaces.answer(surfaces.fitted(product.SurfaceConstants(), values), place)
+
+
+def from_branches(family: Family, records: Records, target: str) -> FloatArray | None:
+    """[S] None while the trunk or a branch is missing."""
+    every = (records, *records.others)
+    known = (losses_of(family, each, BRANCH_STEPS) for each in every)
+    branches = next((found for found in known if found is not None), None)
+    trunk = records.get("search", family.name, "trunk_body", 1)
+    if branches is None or trunk is None:
+        return None
+    surfaces = product.Surfaces(family, trunk)
+    return surfaces.answer(surfaces.with_branches(branches), family.targets.index(target))
 
 
 def table(family: Family, records: Records) -> str:
@@ -289,7 +308,7 @@ def _concerns(family: Family, name: str) -> bool:
     """False for a target that the family does not have."""
     kind, *rest = name.split(".")
     return (
-        not kind.startswith(("bigram", "ngrams", "surface", "regmix", "best"))
+        not kind.startswith(("bigram", "ngrams", "surface", "regmix", "best", "branched"))
         or rest[0] in family.targets
     )
 
