@@ -31,6 +31,7 @@ PARSED_ONLY = {
     r"--nproc 4 parallel\.tensor=2": "four processes; tests of the evaluation run layouts",
     r"--seeds 3": "three searches in processes of their own",
     r"fastmix retrain": "nine training runs; tests/fastmix_mega/evaluation/test_retrain.py",
+    r"fastmix branch": "a training a source; tests/fastmix_mega/evaluation/test_branches.py",
     r"--evidence": "needs retrained runs; tests/fastmix_mega/methods/test_run_evidence.py",
 }
 """By a regular expression over the command."""
