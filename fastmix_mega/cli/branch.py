@@ -20,6 +20,8 @@ from fastmix_mega.training.run_lock import run_lock
 Main = Callable[[Sequence[str]], int]
 BEST_FILE = "best.json"
 """In the folder of the branches: the best mixture with them as evidence."""
+DEAR = 1.0
+"""Proxy runs, above which fewer branches are suggested."""
 
 
 def add_verb(verbs: Any, positive: Callable[[str], int], main: Main) -> None:
@@ -74,6 +76,8 @@ def _branch(main: Main, options: argparse.Namespace) -> int:
     steps = study.config(study.candidates[0], seed).train.steps
     cost = count * steps / load_config(options.run / "config.yaml").train.steps
     print(f"{count} branches of {steps} steps: {cost:.2g} proxy runs", flush=True)
+    if cost > DEAR and not options.source:
+        print("name the sources in doubt with --source, for fewer of them", flush=True)
     with run_lock(folder, "fastmix branch"):
         code = train_missing(main, study, options.nproc or launch.default_processes())
         if code != 0:

@@ -7,7 +7,8 @@ On the trunk's last hidden state h: a classifier r_i(h) of the source, and a hea
 each, both trained on the sources' text with the trunk frozen. The best predictor of a mixture x
 that knows h alone is sum_i x_i r_i p_i / sum_j x_j r_j, whose loss on a target is known for every
 x. The table says how well that foretells the swarm of `truth.py`, beside the n-gram loss model, and
-both together by least squares (in sample).
+what the search's loss surface makes of its losses at the mixtures of branches, taken as it takes
+those: differences of an unknown scale with a lasting error.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch.nn.functional import cross_entropy
 
 from research.forked import warm_up
 from research.judge import product
+from research.judge.branch_runs import mixtures_of
 from research.judge.product import Family, Features, FloatArray
 from research.judge.records import Records
 from research.judge.surfaces import judged
@@ -110,20 +112,26 @@ def rows(family: Family, swarm: Records) -> list[str]:
     trunk = family.config_path.parent / "trunks" / family.name
     laws = laws_of(product.features(family, trunk))
     ngrams = np.array([each.surfaces.ngrams.losses(mixture)[0] for mixture in each.mixtures])
+    at = np.array(list(mixtures_of(family).values()))
+    told = np.array([[law.loss(mixture) for law in laws] for mixture in at])
+    surfaces = [each.surfaces.with_branches(given) for given in (None, (at, told))]
+    predicted = [surface.predict(each.mixtures).mean for surface in surfaces]
     found = []
     for number, (target, law) in enumerate(zip(family.targets, laws, strict=True)):
         context = np.array([law.loss(mixture) for mixture in each.mixtures])
-        columns = np.stack([ngrams[:, number], context], axis=1)
-        columns = columns[1:] - columns[0]
-        seen = each.losses[1:, number] - each.losses[0, number]
-        both = np.linalg.lstsq(columns, seen, rcond=None)[0]
-        cells = [
-            f"{family.name}: {target}",
-            *(f"{spearmanr(column, seen).statistic:.2f}" for column in columns.T),
-            *(f"{np.std(column) / np.std(seen):.2f}" for column in columns.T),
-            f"{_size(columns[:, 0] - seen):.3f}",
-            f"{_size(columns @ both - seen):.3f} ({both[0]:.1f}, {both[1]:.1f})",
-        ]
+        seen, *columns = (
+            losses[1:] - losses[0]
+            for losses in (
+                each.losses[:, number],
+                ngrams[:, number],
+                context,
+                *(losses[:, number] for losses in predicted),
+            )
+        )
+        cells = [f"{family.name}: {target}"]
+        cells += [f"{spearmanr(column, seen).statistic:.2f}" for column in columns]
+        cells += [f"{np.std(column) / np.std(seen):.2f}" for column in columns[:2]]
+        cells += [f"{_size(column - seen):.3f}" for column in (columns[0], *columns[2:])]
         found.append("| " + " | ".join(cells) + " |")
     return found
 
@@ -143,8 +151,9 @@ def main() -> None:
     warm_up()
     swarm = Records(options.swarm, options.others)
     print(
-        "| family: target | Spearman: n-grams | context | SD as a share of that seen: n-grams "
-        "| context | RMSE: n-grams | both (factors) |\n|---|---|---|---|---|---|---|"
+        "| family: target | Spearman: n-grams | context | search | with the context | SD as a "
+        "share of that seen: n-grams | context | RMSE: n-grams | search | with the context |\n"
+        "|---|---|---|---|---|---|---|---|---|---|"
     )
     for path in options.families:
         print("\n".join(rows(Family(path), swarm)), flush=True)
