@@ -64,9 +64,7 @@ def add_verb(verbs: Any, positive: Callable[[str], int], main: Main) -> None:
 def _branch(main: Main, options: argparse.Namespace) -> int:
     from fastmix_mega.configuration import load_config
     from fastmix_mega.evaluation.branches import branch_study
-    from fastmix_mega.files import write_json
     from fastmix_mega.methods.predictions import Foresight
-    from fastmix_mega.mixture.file import weights_file
 
     if launch.under_launcher():
         raise UserError("branch starts its own processes; run it without torchrun")
@@ -85,7 +83,7 @@ def _branch(main: Main, options: argparse.Namespace) -> int:
         branches = [str(study.run_dir(each, seed)) for each in study.candidates]
         found = Foresight(options.run, evidence=branches)
         assert found.runs is not None
-        write_json(folder / BEST_FILE, weights_file(found.best()))
+        found.mixture_file(branches).write(folder / BEST_FILE)
     print("\n".join([*found.runs.facts, *found.runs.warnings, "", table(found.rows([]))]))
     print(f"\nbest mixture: {folder / BEST_FILE}")
     return 0

@@ -77,7 +77,7 @@ def _surface(options: argparse.Namespace) -> int:
     if found.runs is not None:
         print("\n".join([*found.runs.facts, *found.runs.warnings]), file=sys.stderr)
     if options.best is not None:
-        write_json(options.best, weights_file(found.best()))
+        found.mixture_file(options.evidence).write(options.best)
         print(f"the best mixture: {options.best}", file=sys.stderr)
     if options.next is not None:
         write_json(options.next, weights_file(found.next_run()))

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastmix_mega.config.schema import Config
 from fastmix_mega.configuration import load_config
-from fastmix_mega.errors import UserError
+from fastmix_mega.errors import MISSHAPEN, UserError
 from fastmix_mega.evaluation.retrain import Candidate, Study
 from fastmix_mega.methods.predictions import why_no_surface
 from fastmix_mega.mixture.file import read_mixture
@@ -52,7 +52,7 @@ def branch_study(
         raise UserError(
             f"--source {unknown[0]} is no source of {run}; it has {', '.join(config.source_names)}"
         )
-    trained = read_mixture(run / "mixture.json").search["trained_on"]
+    trained = _trained_on(run, config)
     candidates = [
         Candidate(name, mixture)
         for name, mixture in branch_mixtures(trained, sources or config.source_names).items()
@@ -76,6 +76,16 @@ def branch_mixtures(
             name: (1 - SHARE) * share + SHARE * (name == source) for name, share in trained.items()
         }
     return found
+
+
+def _trained_on(run: Path, config: Config) -> dict[str, float]:
+    """The mixture of the search's run itself."""
+    path = run / "mixture.json"
+    given: Any = read_mixture(path).search.get("trained_on")
+    try:
+        return {name: float(given[name]) for name in config.source_names}
+    except MISSHAPEN:
+        raise UserError(f"{path} is damaged: it does not say what the search trained on") from None
 
 
 def _settings(run: Path, config: Config) -> dict[str, Any]:

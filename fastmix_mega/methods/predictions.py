@@ -18,9 +18,10 @@ from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.base import target_weights
 from fastmix_mega.methods.run_evidence import read_runs
 from fastmix_mega.methods.surface_evidence import surface_answer
-from fastmix_mega.mixture.file import mixture_path, read_mixture, resolve_mixture
+from fastmix_mega.mixture.file import MixtureFile, mixture_path, read_mixture, resolve_mixture
 from fastmix_mega.mixture.next_run import most_telling
 from fastmix_mega.mixture.ngram_loss import read_counts
+from fastmix_mega.mixture.simplex import effective_sources, entropy
 from fastmix_mega.mixture.surface import SIGMAS, LossSurface
 from fastmix_mega.mixture.surface_file import SURFACE_FILE, ngram_model, read_surface_file
 from fastmix_mega.mixture.surface_fit import Recorded
@@ -28,6 +29,11 @@ from fastmix_mega.training.seed_folders import seed_folders
 
 BEST = "best with evidence"
 """Of the mixtures that are predicted: the least loss once more runs are known."""
+KEPT = (
+    *("method", "answer_from", "objective", "config_sha256", "seed", "steps", "train_tokens"),
+    *("constraints", "warnings", "init_from"),
+)
+"""What a mixture with more evidence says of its search, in mixture.json's `search`."""
 CANDIDATES = 24
 """Draws of the posterior whose best mixtures a next run may be on."""
 
@@ -102,6 +108,7 @@ class Foresight:
         if config is None:
             config = load_common_config(run_dir / "config.yaml")
         self._run_dir, self._config = run_dir, config
+        self._file = _mixture_of(run_dir, config)
         self._inputs = open_inputs(config)
         recorded = read_evidence(run_dir, config, self._inputs)
         sha256 = self._inputs.tokenizer.sha256
@@ -109,25 +116,66 @@ class Foresight:
         """What was read of the evidence; None without any."""
         self._surface = recorded.with_runs(None if self.runs is None else self.runs.values)
 
-    def best(self) -> dict[str, float]:
-        """By source, the best mixture within the search's limits."""
-        return dict(zip(self._config.source_names, self._best.tolist(), strict=True))
+    @cached_property
+    def best(self) -> FloatArray:
+        """[S] the best mixture within the search's limits."""
+        weights = target_weights(self._config)
+        # A surface may have several hollows: the search's own answer lies in one.
+        starts = (None, np.array([source.weight for source in self._file.sources]))
+        answers = [
+            surface_answer(self._config, self._inputs, self._surface, start=start)
+            for start in starts
+        ]
+        return min(answers, key=lambda answer: self._surface.objective(answer, weights)[0])
 
     @cached_property
-    def _best(self) -> FloatArray:
-        """[S]"""
-        return surface_answer(self._config, self._inputs, self._surface)
+    def _draws(self) -> list[FloatArray]:
+        """[S] each: the best mixtures of draws of the posterior."""
+        return [
+            surface_answer(self._config, self._inputs, self._surface, each, self.best)
+            for each in self._surface.drawn(CANDIDATES, self._config.seed)
+        ]
 
     def next_run(self) -> dict[str, float]:
         """By source, the mixture on which a run would tell most about the best one."""
-        config, found = self._config, self._surface
-        answers = [
-            surface_answer(config, self._inputs, found, each, self._best)
-            for each in found.drawn(CANDIDATES, config.seed)
-        ]
-        candidates = np.stack([self._best, *answers])
-        chosen = most_telling(found, candidates, target_weights(config), config.seed)
+        config, candidates = self._config, np.stack([self.best, *self._draws])
+        weights = target_weights(config)
+        chosen = most_telling(self._surface, candidates, weights, config.seed)
         return dict(zip(config.source_names, candidates[chosen].tolist(), strict=True))
+
+    def mixture_file(self, evidence: Sequence[str]) -> MixtureFile:
+        """The best mixture as a search writes it, for exports and trainings.
+
+        Args:
+            evidence: the runs that it rests on besides the search, for the record.
+        """
+        file, best = self._file, self.best
+        errors = np.sqrt(np.mean((np.array(self._draws) - best) ** 2, axis=0))
+        tokens = file.search.get("train_tokens")
+        sources = [
+            source.model_copy(
+                update={
+                    "weight": weight,
+                    "stderr": error,
+                    "gain": None,
+                    "epochs_at_budget": (
+                        weight * tokens / known.num_tokens if isinstance(tokens, int) else None
+                    ),
+                }
+            )
+            for source, known, weight, error in zip(
+                file.sources, self._inputs.sources, best.tolist(), errors.tolist(), strict=True
+            )
+        ]
+        even = np.full(len(best), 1 / len(best))
+        weights = target_weights(self._config)
+        search = {key: file.search[key] for key in KEPT if key in file.search} | {
+            "entropy": entropy(best),
+            "effective_sources": effective_sources(best),
+            "probability_better": self._surface.probability_better(best, even, weights),
+            "evidence_runs": list(evidence),
+        }
+        return file.model_copy(update={"sources": sources, "search": search})
 
     def rows(self, mixtures: Sequence[str]) -> list[dict[str, Any]]:
         """One row per mixture and target: loss, standard deviation, the 90% interval and the
@@ -141,7 +189,7 @@ class Foresight:
         tokens = [each.num_tokens for each in self._inputs.sources]
         given = _named(self._run_dir, mixtures, self._config, tokens)
         if self.runs is not None:
-            given[BEST] = self._best
+            given[BEST] = self.best
         predicted = self._surface.predict(np.stack(list(given.values())))
         targets = [target.name for target in self._config.targets]
         return [
@@ -170,6 +218,20 @@ def predict_mixtures(
         UserError: if a file is wrong.
     """
     return Foresight(run_dir, config).rows(mixtures)
+
+
+def _mixture_of(run_dir: Path, config: Config) -> MixtureFile:
+    """A search's answer, its sources in the configuration's order.
+
+    Raises:
+        UserError: if it is of others.
+    """
+    path = run_dir / "mixture.json"
+    file = read_mixture(path)
+    by_name = {source.name: source for source in file.sources}
+    if set(by_name) != set(config.source_names):
+        raise UserError(f"{path} is of other sources; search again in another folder")
+    return file.model_copy(update={"sources": [by_name[name] for name in config.source_names]})
 
 
 def _named(

@@ -79,7 +79,8 @@ def judgements(found: product.LossSurface, each: Judged) -> Iterator[Judgement]:
         less = Foretold(mean[1:] - mean[0], predicted.deviation[1:, k], seen[1:] - seen[0])
         whole = Foretold(mean[1:], predicted.deviation[1:, k], seen[1:])
         good = plain[1:, k] <= np.median(plain[1:, k])
-        yield Judgement(less.size, less.rank, float(np.std(less.error[good])), whole.held)
+        better = float(np.std(less.error[good]))
+        yield Judgement(size=less.size, rank=less.rank, better=better, held=whole.held)
 
 
 def table(every: Sequence[Judged], records: Records, lengths: Sequence[int]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,8 +56,14 @@ def test_branches_move_the_surface(
 
     # The search's own mixture stays as it was, the best one with them trains a large run.
     best = run / "branches" / "best.json"
-    weights = read_mixture(best).weights
-    assert weights != read_mixture(run / "mixture.json").weights
+    file, search = read_mixture(best), read_mixture(run / "mixture.json")
+    weights = file.weights
+    assert weights != search.weights
+    assert [each.prefix for each in file.sources] == [each.prefix for each in search.sources]
+    assert max(each.stderr for each in file.sources) > 0
+    assert [Path(each).name for each in file.search["evidence_runs"]] == [
+        f"{name}_8" for name in (UNCHANGED, *(f"half_{n}" for n in NAMES))
+    ]
     sha256 = Tokenizer(config.tokenizer).sha256
     values = read_runs([str(run / "branches")], config, sha256).values
     assert values.short.tolist() == [True] * 5
@@ -71,8 +76,12 @@ def test_branches_move_the_surface(
     assert read_mixture(best).weights == weights
     assert cli.main(["branch", str(run), "train.steps=5"]) == 2
     assert "holds another run" in capsys.readouterr().err
-    assert cli.main(["surface", str(run), "--evidence", str(run / "branches")]) == 0
-    assert json.loads(best.read_text())["schema"] == "fastmix-mixture/1"
+    again, blend = tmp_path / "again.json", tmp_path / "blend.txt"
+    more = ["--evidence", str(run / "branches"), "--best", str(again)]
+    assert cli.main(["surface", str(run), *more]) == 0
+    assert read_mixture(again).weights == pytest.approx(weights, abs=1e-6)
+    assert cli.main(["export", str(again), "--to", "megatron", "--output", str(blend)]) == 0
+    assert all(str(each.prefix) in blend.read_text() for each in file.sources)
 
 
 @pytest.mark.distributed
@@ -90,6 +99,14 @@ def test_what_has_no_branches(
     for words, told in mistakes.items():
         assert cli.main(list(words)) == 2
         assert told in capsys.readouterr().err
+    whole = (run / "mixture.json").read_text()
+    (run / "mixture.json").write_text(whole.replace('"trained_on"', '"other"'))
+    assert cli.main(["branch", str(run)]) == 2
+    assert "does not say what the search trained on" in capsys.readouterr().err
+    renamed = whole.replace('"name": "alpha"', '"name": "omega"')
+    (run / "mixture.json").write_text(renamed)
+    assert cli.main(["surface", str(run), "--mixture", "uniform"]) == 2
+    assert "mixture.json is of other sources" in capsys.readouterr().err
     (run / "surface.json").unlink()
     assert cli.main(["branch", str(run)]) == 2
     assert "left no loss surface" in capsys.readouterr().err
