@@ -15,6 +15,7 @@ from fastmix_mega.cli import launch
 from fastmix_mega.cli.retrain import train_missing
 from fastmix_mega.cli.surface import table
 from fastmix_mega.errors import UserError
+from fastmix_mega.output_file import require_output_file
 from fastmix_mega.training.run_lock import run_lock
 
 Main = Callable[[Sequence[str]], int]
@@ -69,6 +70,7 @@ def _branch(main: Main, options: argparse.Namespace) -> int:
     if launch.under_launcher():
         raise UserError("branch starts its own processes; run it without torchrun")
     folder = options.output or options.run / "branches"
+    require_output_file(folder / BEST_FILE, [options.run])
     study = branch_study(options.run, options.overrides, options.source, folder)
     count, seed = len(study.candidates), study.seeds[0]
     steps = study.config(study.candidates[0], seed).train.steps
@@ -80,10 +82,9 @@ def _branch(main: Main, options: argparse.Namespace) -> int:
         code = train_missing(main, study, options.nproc or launch.default_processes())
         if code != 0:
             return code
-        branches = [str(study.run_dir(each, seed)) for each in study.candidates]
-        found = Foresight(options.run, evidence=branches)
+        found = Foresight(options.run, evidence=[str(folder)])
         assert found.runs is not None
-        found.mixture_file(branches).write(folder / BEST_FILE)
+        found.mixture_file([str(folder)]).write(folder / BEST_FILE)
     print("\n".join([*found.runs.facts, *found.runs.warnings, "", table(found.rows([]))]))
     print(f"\nbest mixture: {folder / BEST_FILE}")
     return 0

@@ -245,7 +245,8 @@ class SearchSection(Section):
     `stop_when_converged` ask for one."""
     evidence: list[PathText] = Field(default=[])
     """Finished runs that the loss surface learns from too: run folders of `fastmix train`, folders
-    that hold such (a swarm's, a retraining's), and files that `fastmix import --from olmix` writes.
+    that hold such (a swarm's, a retraining's, the branches of `fastmix branch`), and files that
+    `fastmix import --from olmix` writes.
     Runs of this search's model, budget and held-out text tell losses; all others, each kind with an
     offset and a scale of its own, tell differences between mixtures."""
     scores: str | None = None

@@ -19,6 +19,7 @@ from fastmix_mega.errors import MISSHAPEN, UserError
 from fastmix_mega.evaluation.retrain import Candidate, Study
 from fastmix_mega.methods.predictions import why_no_surface
 from fastmix_mega.mixture.file import read_mixture
+from fastmix_mega.mixture.surface_file import SURFACE_FILE, read_surface_file
 
 SHARE = 0.5
 """Of a branch's tokens that its source has, beside the search's own mixture."""
@@ -43,10 +44,11 @@ def branch_study(
         folder: for the branches.
 
     Raises:
-        UserError: if the search left no loss surface, or has no such source.
+        UserError: if the search left no loss surface or a damaged one, or has no such source.
     """
     if reason := why_no_surface(run):
         raise UserError(reason)
+    read_surface_file(run / SURFACE_FILE)
     config = load_config(run / "config.yaml")
     if unknown := [name for name in sources if name not in config.source_names]:
         raise UserError(

@@ -27,6 +27,8 @@ from fastmix_mega.mixture.surface_values import OWN, Values
 
 FEWEST = 3
 """Runs of another kind that tell anything: their offset and scale are free."""
+RUNS_BELOW = ("*/", "swarm/*/", "retrain/*/", "branches/*/")
+"""Where a folder may hold runs."""
 SHORT = 0.5
 """Share of the search's tokens that a branch of a trained model reads at most."""
 _TRAIN = {"steps", "global_batch", "seq_length", "schedule", "optimizer"}
@@ -149,7 +151,7 @@ def _is_training(folder: Path) -> bool:
 
 
 def _trainings_below(folder: Path) -> list[Path]:
-    every = (folder.glob(f"{part}mixture.json") for part in ("*/", "swarm/*/", "retrain/*/"))
+    every = (folder.glob(f"{part}mixture.json") for part in RUNS_BELOW)
     return sorted({path.parent for paths in every for path in paths if _is_training(path.parent)})
 
 

@@ -30,6 +30,8 @@ from fastmix_mega.reading import read_json
 SURFACE_FILE = "surface.json"
 """In the run folder."""
 SCHEMA = "fastmix-surface/5"
+OLDER = "fastmix-surface/4"
+"""Without branches among its runs; otherwise the same."""
 LARGEST = 256 << 20
 """Bytes of the file: n-grams and finished runs take their place."""
 
@@ -148,7 +150,7 @@ def read_surface_file(path: Path) -> SurfaceFile:
     """
     try:
         content: dict[str, Any] = read_json(path, LARGEST)
-        if content["schema"] != SCHEMA:
+        if content["schema"] not in (SCHEMA, OLDER):
             raise AnotherVersion(f"{path} is of another version; search again in another folder")
         given, few = content["ngrams"], content["few_ngrams"]
         sources, targets = len(content["sources"]), len(content["targets"])
@@ -201,8 +203,9 @@ def _evidence(given: dict[str, Any], sources: int) -> Evidence:
 
 def _runs(given: dict[str, Any], sources: int, targets: int) -> Values:
     losses = np.array(given["losses"], np.float64)  # None becomes NaN.
-    groups, short = np.array(given["groups"], np.int64), np.array(given["short"])
+    groups = np.array(given["groups"], np.int64)
     count = len(groups)
+    short = np.array(given.get("short", [False] * count))
     if losses.shape != (count, targets) or groups.shape != (count,) or (groups < 0).any():
         raise ValueError
     if short.shape != (count,) or short.dtype != np.bool_:

@@ -36,6 +36,9 @@ def test_branches_move_the_surface(
     run = run_config("search", settings, tmp_path / "search")
     config = load_common_config(run / "config.yaml")
     words = ["branch", str(run), "train.steps=4", "--nproc", "1"]
+    _, told = forked(*words, "--source", "beta")
+    assert "2 branches of 4 steps" in told
+    assert "fewer than 3 runs of its kind" in told
     _, told = forked(*words)
     assert f"5 branches of 4 steps: {5 * 4 / config.train.steps:.2g} proxy runs" in told
     assert "5 of them are short branches of a trained model" in told
@@ -61,9 +64,7 @@ def test_branches_move_the_surface(
     assert weights != search.weights
     assert [each.prefix for each in file.sources] == [each.prefix for each in search.sources]
     assert max(each.stderr for each in file.sources) > 0
-    assert [Path(each).name for each in file.search["evidence_runs"]] == [
-        f"{name}_8" for name in (UNCHANGED, *(f"half_{n}" for n in NAMES))
-    ]
+    assert file.search["evidence_runs"] == [str(run / "branches")]
     sha256 = Tokenizer(config.tokenizer).sha256
     values = read_runs([str(run / "branches")], config, sha256).values
     assert values.short.tolist() == [True] * 5

@@ -61,6 +61,12 @@ def test_a_surface_is_read_back(tmp_path: Path) -> None:
     np.testing.assert_allclose(file.most_share * BUDGET, np.minimum(8 * tokens, BUDGET))
 
     content = json.loads(path.read_text())
+    older = json.loads(path.read_text()) | {"schema": "fastmix-surface/4"}
+    del older["runs"]["short"]
+    path.write_text(json.dumps(older))
+    values = read_surface_file(path).recorded.values
+    assert values is not None
+    assert values.short.tolist() == [False] * 6
     path.write_text(json.dumps(content | {"schema": "fastmix-surface/2"}))
     with pytest.raises(UserError, match="of another version"):
         read_surface_file(path)
@@ -95,6 +101,8 @@ def test_evidence_of_another_form_is_damage(tmp_path: Path) -> None:
         lambda each: each["ngrams"].update(context_lengths=[1]),
         lambda each: each["ngrams"].update(context_lengths=[1, 3]),
         lambda each: each["ngrams"].update(context_lengths=[1, 0]),
+        lambda each: each["runs"].update(short=[1] * 6),
+        lambda each: each["runs"]["short"].pop(),
     ):
         content = json.loads(whole)
         spoil(content)
