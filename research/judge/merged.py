@@ -26,7 +26,7 @@ from research.judge.product import Family, FloatArray
 from research.judge.records import Records
 from research.judge.surfaces import Judged, judged
 
-FACTORS = (1.0, 2.0, 4.0)
+FACTORS = (1.0, 2.0)
 
 
 def branches_of(family: Family, steps: int, peak: float) -> dict[str, Path]:
@@ -114,9 +114,10 @@ def main() -> None:
     options = parser.parse_args()
     warm_up()
     swarm = Records(options.swarm, options.others)
-    for path in options.families:
-        family = Family(path)
-        branches = branches_of(family, options.steps, options.peak)
+    families = [Family(path) for path in options.families]
+    # Before any process group: trainings are forks of this process.
+    every = [branches_of(family, options.steps, options.peak) for family in families]
+    for path, family, branches in zip(options.families, families, every, strict=True):
         each = judged(family, swarm, 1)
         assert each is not None
         cache = path.parent / "merged" / f"{family.name}_{options.steps}.npz"
