@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -19,9 +20,22 @@ def test_slope_equals_numpys_fit() -> None:
     assert error == pytest.approx(np.sqrt(covariance[0, 0]))
 
 
+QUIET = "import os, sys; print(1); input(); file = open(os.devnull); print(2); input()"
+"""A process that opens one file when it is told to, and tells when it has."""
+
+
 def test_an_open_file_is_counted() -> None:
-    before = sample(os.getpid(), 0.0)
-    with open(os.devnull):
-        assert sample(os.getpid(), 0.0).handles == before.handles + 1
-    assert before.megabytes > 10
+    """In a process of its own: in this one, earlier tests' threads may end at any time."""
+    command, pipe = [sys.executable, "-u", "-c", QUIET], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        before = sample(process.pid, 0.0)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        assert sample(process.pid, 0.0).handles == before.handles + 1
+        process.stdin.write("\n")
+    assert before.megabytes > 1
     assert before.threads >= 1
