@@ -16,7 +16,7 @@ from typing import Any
 from fastmix_mega.config.schema import Config
 from fastmix_mega.configuration import load_config
 from fastmix_mega.errors import MISSHAPEN, UserError
-from fastmix_mega.evaluation.retrain import Candidate, Study
+from fastmix_mega.evaluation.retrain import Candidate, Study, targets_as_sets
 from fastmix_mega.methods.predictions import why_no_surface
 from fastmix_mega.mixture.file import read_mixture
 from fastmix_mega.mixture.surface_file import SURFACE_FILE, read_surface_file
@@ -60,6 +60,7 @@ def branch_study(
         for name, mixture in branch_mixtures(trained, sources or config.source_names).items()
     ]
     words = [f"{key}={_text(value)}" for key, value in _settings(run, config).items()]
+    words.append(targets_as_sets(config))
     return Study(run / "config.yaml", [*words, *overrides], candidates, [config.seed + 1], folder)
 
 
@@ -101,9 +102,6 @@ def _settings(run: Path, config: Config) -> dict[str, Any]:
         "init_from": str(run.resolve()),
         "train.steps": steps,
         "train.schedule": schedule,
-        "evaluation.sets": [
-            {"name": target.name, "prefix": target.prefix} for target in config.targets
-        ],
     }
 
 

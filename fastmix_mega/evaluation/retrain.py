@@ -156,11 +156,16 @@ def judged_on(config: Config) -> tuple[list[str], list[str]]:
         return [], []
     if not config.targets:
         raise UserError("there is nothing to judge on: name evaluation.sets in the configuration")
-    sets = [{"name": target.name, "prefix": target.prefix} for target in config.targets]
-    return [f"evaluation.sets={json.dumps(sets, ensure_ascii=False)}"], [
+    return [targets_as_sets(config)], [
         "warning: judged on the targets themselves, on which the search was steered; name "
         "evaluation.sets for text that it has not seen"
     ]
+
+
+def targets_as_sets(config: Config) -> str:
+    """The override that judges on the targets."""
+    sets = [{"name": target.name, "prefix": target.prefix} for target in config.targets]
+    return f"evaluation.sets={json.dumps(sets, ensure_ascii=False)}"
 
 
 def predictions_of(

@@ -18,6 +18,7 @@ from fastmix_mega.files import read_jsonl
 from fastmix_mega.methods.base import target_weights
 from fastmix_mega.methods.run_evidence import read_runs
 from fastmix_mega.methods.surface_evidence import surface_answer
+from fastmix_mega.mixture.constraints.apply import epochs_at
 from fastmix_mega.mixture.file import MixtureFile, mixture_path, read_mixture, resolve_mixture
 from fastmix_mega.mixture.next_run import most_telling
 from fastmix_mega.mixture.ngram_loss import read_counts
@@ -151,20 +152,15 @@ class Foresight:
         """
         file, best = self._file, self.best
         errors = np.sqrt(np.mean((np.array(self._draws) - best) ** 2, axis=0))
-        tokens = file.search.get("train_tokens")
+        trained = file.search.get("train_tokens")
+        tokens = [source.num_tokens for source in self._inputs.sources]
+        epochs = epochs_at(best, tokens, trained if isinstance(trained, int) else None)
         sources = [
             source.model_copy(
-                update={
-                    "weight": weight,
-                    "stderr": error,
-                    "gain": None,
-                    "epochs_at_budget": (
-                        weight * tokens / known.num_tokens if isinstance(tokens, int) else None
-                    ),
-                }
+                update={"weight": weight, "stderr": error, "gain": None, "epochs_at_budget": times}
             )
-            for source, known, weight, error in zip(
-                file.sources, self._inputs.sources, best.tolist(), errors.tolist(), strict=True
+            for source, weight, error, times in zip(
+                file.sources, best.tolist(), errors.tolist(), epochs, strict=True
             )
         ]
         even = np.full(len(best), 1 / len(best))
@@ -187,7 +183,7 @@ class Foresight:
         """
         names = self._config.source_names
         tokens = [each.num_tokens for each in self._inputs.sources]
-        given = _named(self._run_dir, mixtures, self._config, tokens)
+        given = self._named(mixtures, tokens)
         if self.runs is not None:
             given[BEST] = self.best
         predicted = self._surface.predict(np.stack(list(given.values())))
@@ -207,6 +203,30 @@ class Foresight:
             )
             for target, mean, deviation in zip(targets, means, deviations, strict=True)
         ]
+
+    def _named(self, mixtures: Sequence[str], tokens: list[int]) -> dict[str, FloatArray]:
+        """[S] by name."""
+        names, path = self._config.source_names, self._run_dir / "mixture.json"
+        if mixtures:
+            return {
+                each: resolve_mixture(
+                    each if each in ("uniform", "proportional") else str(mixture_path(each)),
+                    names,
+                    tokens,
+                    "--mixture",
+                )
+                for each in mixtures
+            }
+        found = {"uniform": np.full(len(names), 1 / len(names))}
+        found["answer"] = resolve_mixture(str(path), names, tokens, "mixture.json")
+        try:
+            for kind, weights in self._file.search.get("evidence", {}).items():
+                found[kind] = np.array([weights[name] for name in names], np.float64)
+                if not np.isfinite(found[kind]).all():
+                    raise ValueError
+        except MISSHAPEN:
+            raise UserError(f"{path}: its evidence is damaged") from None
+        return found
 
 
 def predict_mixtures(
@@ -232,32 +252,3 @@ def _mixture_of(run_dir: Path, config: Config) -> MixtureFile:
     if set(by_name) != set(config.source_names):
         raise UserError(f"{path} is of other sources; search again in another folder")
     return file.model_copy(update={"sources": [by_name[name] for name in config.source_names]})
-
-
-def _named(
-    run_dir: Path, mixtures: Sequence[str], config: Config, tokens: list[int]
-) -> dict[str, FloatArray]:
-    """[S] by name."""
-    names = config.source_names
-    if mixtures:
-        return {
-            each: resolve_mixture(
-                each if each in ("uniform", "proportional") else str(mixture_path(each)),
-                names,
-                tokens,
-                "--mixture",
-            )
-            for each in mixtures
-        }
-    search = read_mixture(run_dir / "mixture.json").search
-    found = {"uniform": np.full(len(names), 1 / len(names))}
-    answer = resolve_mixture(str(run_dir / "mixture.json"), names, tokens, "mixture.json")
-    found["answer"] = answer
-    try:
-        for kind, weights in search.get("evidence", {}).items():
-            found[kind] = np.array([weights[name] for name in names], np.float64)
-            if not np.isfinite(found[kind]).all():
-                raise ValueError
-    except MISSHAPEN:
-        raise UserError(f"{run_dir / 'mixture.json'}: its evidence is damaged") from None
-    return found

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 
+from research.judge import product
 from research.judge.product import Family, FloatArray
 from research.judge.records import Records
 
@@ -19,6 +23,25 @@ def mixtures_of(family: Family) -> dict[str, FloatArray]:
     own = np.eye(len(even))
     found = {name: (1 - SHARE) * even + SHARE * own[i] for i, name in enumerate(family.sources)}
     return {"uniform": even} | found
+
+
+def trunk_of(family: Family) -> Path:
+    """The run folder of a model trained at uniform, seed 1; trained where it is missing."""
+    trunk = family.config_path.parent / "trunks" / family.name
+    if not trunk.exists():
+        even = mixtures_of(family)["uniform"]
+        done = product.train_kept(family, even.tolist(), seed=1, settings=["checkpoint.final=true"])
+        trunk.parent.mkdir(exist_ok=True)
+        shutil.move(done, trunk)
+    return trunk
+
+
+def settings_of(steps: int, peak: float) -> list[str]:
+    """Of a branch, but for where it begins."""
+    return [
+        f"train.steps={steps}",
+        f"train.schedule={{kind: cosine, peak: {peak}, warmup: 5}}",
+    ]
 
 
 def losses_of(family: Family, records: Records, steps: int) -> tuple[FloatArray, FloatArray] | None:

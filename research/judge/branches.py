@@ -11,7 +11,6 @@ the swarm of `truth.py` with these branches as evidence, and without.
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 
 from research.forked import warm_up
 from research.judge import product
-from research.judge.branch_runs import SEED, losses_of, mixtures_of
+from research.judge.branch_runs import SEED, losses_of, mixtures_of, settings_of, trunk_of
 from research.judge.product import Family
 from research.judge.records import Record, Records
 from research.judge.surfaces import Foretold, Judged, judged
@@ -30,14 +29,7 @@ RESULTS = Path("research/results/judge_branches.jsonl")
 
 def train(family: Family, records: Records, steps: int, peak: float) -> None:
     """What is missing of the branches."""
-    trunk = family.config_path.parent / "trunks" / family.name
-    even = mixtures_of(family)["uniform"]
-    if not trunk.exists():
-        done = product.train_kept(family, even.tolist(), seed=1, settings=["checkpoint.final=true"])
-        trunk.parent.mkdir(exist_ok=True)
-        shutil.move(done, trunk)
-    settings = [f"init_from={trunk}", f"train.steps={steps}"]
-    settings.append(f"train.schedule={{kind: cosine, peak: {peak}, warmup: 5}}")
+    settings = [f"init_from={trunk_of(family)}", *settings_of(steps, peak)]
     for name, mixture in mixtures_of(family).items():
         title = f"branch{steps}.{name}"
         if records.get("train", family.name, title, SEED) is not None:

@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 
 from research.forked import warm_up
 from research.judge import product
-from research.judge.branch_runs import SEED, mixtures_of
+from research.judge.branch_runs import SEED, mixtures_of, settings_of, trunk_of
 from research.judge.product import Family, FloatArray
 from research.judge.records import Records
 from research.judge.surfaces import Judged, judged
@@ -32,20 +32,14 @@ FACTORS = (1.0, 2.0)
 def branches_of(family: Family, steps: int, peak: float) -> dict[str, Path]:
     """Run folders by name; trained where they are missing."""
     base = family.config_path.parent
-    trunk = base / "trunks" / family.name
-    even = mixtures_of(family)["uniform"]
-    if not trunk.exists():
-        done = product.train_kept(family, even.tolist(), seed=1, settings=["checkpoint.final=true"])
-        trunk.parent.mkdir(exist_ok=True)
-        shutil.move(done, trunk)
+    settings = [f"init_from={trunk_of(family)}", *settings_of(steps, peak)]
     found = {}
     for name, mixture in mixtures_of(family).items():
         found[name] = folder = base / "branches" / f"{family.name}_{steps}" / name
         if folder.exists():
             continue
-        settings = [f"init_from={trunk}", f"train.steps={steps}", "checkpoint.final=true"]
-        settings.append(f"train.schedule={{kind: cosine, peak: {peak}, warmup: 5}}")
-        done = product.train_kept(family, mixture.tolist(), SEED, settings)
+        kept = [*settings, "checkpoint.final=true"]
+        done = product.train_kept(family, mixture.tolist(), SEED, kept)
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(done, folder)
     return found
